@@ -1,0 +1,165 @@
+"""Operations: what the agent is to do, as data. Made by pure functions, read by golden tests, carried out in C.
+
+The codes and arguments are those of docs/reference/agent-protocol.md. An argument is bytes, str or int (8 bytes).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from pathlib import Path
+
+Argument = bytes | str | int
+MAX_OPERATIONS = 4096
+MAX_LIST = 512 << 10
+
+
+class Code(IntEnum):
+    """Operation codes of the protocol."""
+
+    MKDIR = 1
+    RMDIR = 2
+    WRITE = 3
+    READ = 4
+    UNLINK = 5
+    KILLALL = 6
+    STAGE = 10
+    ATTACH = 11
+    OVERLAY = 12
+    ROOT = 13
+    MOUNT = 20
+    BIND = 21
+    REBIND = 22
+    MASK = 23
+    MKDIRS = 24
+    FILE = 25
+    SYMLINK = 26
+    DEVICE = 27
+    PIVOT = 28
+    SYSCTL = 29
+    HOSTNAME = 30
+    CONSOLE = 31
+    CHDIR = 40
+    RLIMIT = 41
+    USER = 42
+    CAPS = 43
+    NO_NEW_PRIVS = 44
+    SECCOMP = 45
+    UMASK = 46
+    OOM_SCORE = 47
+    KEYRING = 48
+    ENV = 49
+    EXEC = 50
+
+
+class Attr(IntFlag):
+    """MOUNT_ATTR_* of mount_setattr(2), include/uapi/linux/mount.h."""
+
+    NONE = 0
+    RDONLY = 0x1
+    NOSUID = 0x2
+    NODEV = 0x4
+    NOEXEC = 0x8
+    NOATIME = 0x10
+    STRICTATIME = 0x20
+    NOSYMFOLLOW = 0x200000
+
+
+IDMAP = 1
+RECURSIVE = 2
+MISSING_OK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One step of a list. `optional`: a failure is passed over. `report`: its output is kept."""
+
+    code: Code
+    arguments: tuple[Argument, ...] = ()
+    optional: bool = False
+    report: bool = False
+
+    def describe(self) -> str:
+        """The step in words, for `--dry-run`, golden tests and error messages."""
+        shown = " ".join(_show(argument) for argument in self.arguments)
+        marks = (" (optional)" if self.optional else "") + (" (reported)" if self.report else "")
+        return f"{self.code.name.lower().replace('_', ' ')} {shown}".rstrip() + marks
+
+
+def _show(argument: Argument) -> str:
+    if isinstance(argument, int):
+        return str(argument)
+    if isinstance(argument, bytes):
+        return f"<{len(argument)} bytes>" if len(argument) > 64 or not argument.isascii() else repr(argument.decode())
+    return repr(argument) if " " in argument or not argument else argument
+
+
+def _block(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data
+
+
+def _argument(argument: Argument) -> bytes:
+    if isinstance(argument, int):
+        return struct.pack("<IQ", 8, argument & 0xFFFFFFFFFFFFFFFF)
+    return _block(argument.encode("utf-8", "surrogateescape") if isinstance(argument, str) else argument)
+
+
+def encode(operations: Sequence[Operation]) -> bytes:
+    """The list as the agent reads it. ValueError where it is larger than the protocol allows."""
+    parts = [struct.pack("<I", len(operations))]
+    for operation in operations:
+        flags = operation.optional | operation.report << 1
+        if len(operation.arguments) > 255:
+            raise ValueError(f"{operation.code.name} has {len(operation.arguments)} arguments, at most 255 fit")
+        parts.append(struct.pack("<HBB", operation.code, flags, len(operation.arguments)))
+        parts.extend(map(_argument, operation.arguments))
+    encoded = b"".join(parts)
+    if len(operations) > MAX_OPERATIONS or len(encoded) > MAX_LIST:
+        raise ValueError(f"{len(operations)} operations of {len(encoded)} bytes are more than the agent takes")
+    return encoded
+
+
+def mkdir(path: Path | str, mode: int = 0o755) -> Operation:
+    """Make a directory on the host; an existing one is fine."""
+    return Operation(Code.MKDIR, (str(path), mode))
+
+
+def rmdir(path: Path | str, *, optional: bool = False) -> Operation:
+    """Remove an empty directory (a cgroup) on the host; a missing one is fine."""
+    return Operation(Code.RMDIR, (str(path),), optional=optional)
+
+
+def write(path: Path | str, data: str, *, optional: bool = False) -> Operation:
+    """Write to an existing file on the host in one call, as cgroup files want it."""
+    return Operation(Code.WRITE, (str(path), data), optional=optional)
+
+
+def read(path: Path | str, *, optional: bool = True) -> Operation:
+    """Read a file on the host into the reports."""
+    return Operation(Code.READ, (str(path),), optional=optional, report=True)
+
+
+def mount(
+    kind: str, target: str, *, source: str = "", attrs: Attr = Attr.NONE, data: str = "", optional: bool = False
+) -> Operation:
+    """Mount a new file system at a path inside the root. `data` is `key=value,key=value`."""
+    return Operation(Code.MOUNT, (kind, source or kind, target, int(attrs), data), optional=optional)
+
+
+def bind(
+    source: Path | str, target: str, *, attrs: Attr = Attr.NONE, flags: int = 0, optional: bool = False
+) -> Operation:
+    """Attach a directory or file of the host at a path inside the root."""
+    return Operation(Code.BIND, (str(source), target, int(attrs), flags), optional=optional)
+
+
+def simple(code: Code, *arguments: Argument, optional: bool = False) -> Operation:
+    """Any operation that needs no more than its arguments."""
+    return Operation(code, arguments, optional=optional)
+
+
+def describe(operations: Iterable[Operation]) -> str:
+    """A list in words, a line each."""
+    return "\n".join(operation.describe() for operation in operations)

@@ -1,0 +1,101 @@
+"""The daemon's configuration: where state lives and how everything that it makes on a host is named.
+
+Two daemons with different configurations never share a directory, a cgroup, a link, an address, an nftables
+table, a socket or a uid range; the tests give each run its own.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bulkhead.errors import Problem, Refused
+
+DEFAULT_FILE = Path("/etc/bulkhead/config.toml")
+
+
+class Config(BaseModel):
+    """Everything that distinguishes one daemon from another on the same host."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state_dir: Path = Path("/var/lib/bulkhead")
+    """Kept over reboots: the store, images, instances (bundles), volumes."""
+    run_dir: Path = Path("/run/bulkhead")
+    """Gone after a reboot: the socket, mount points, pid files."""
+    cache_dir: Path = Path("/var/cache/bulkhead")
+    """May be deleted at any time: downloaded packages."""
+    socket: Path | None = None
+    """The API's unix socket; `run_dir/bulkhead.sock` when not given."""
+    socket_group: str = "root"
+
+    cgroup: str = Field(default="bulkhead", pattern=r"^[a-z][a-z0-9_-]{0,40}$")
+    """Name of the cgroup, in every hierarchy, under which each instance gets its own."""
+    link_prefix: str = Field(default="bh", pattern=r"^[a-z][a-z0-9]{0,3}$")
+    """First letters of every link (bridge, veth) made; at most 4, since a link's name has at most 15."""
+    nft_table: str = Field(default="bulkhead", pattern=r"^[a-z][a-z0-9_]{0,40}$")
+    subnet_pool4: str = "10.144.0.0/16"
+    """Networks without a subnet of their own get a /24 of this."""
+    subnet_pool6: str = "fd42:b01c::/48"
+    """Networks without a subnet of their own get a /64 of this."""
+    uid_base: int = Field(default=1_000_000_000, ge=65536, lt=2_000_000_000)
+    """First host uid of the ranges of 65,536 ids, one range for each container."""
+
+    host_ghz: float | None = Field(default=None, gt=0)
+    """Speed of this host's cores where cpufreq and cpuinfo do not tell or are wrong."""
+    default_plan: str = "default"
+    disk_pool: int = Field(default=8, ge=0, le=256)
+    """Formatted, attached disks of the default plan's size kept ready."""
+    network_pool: int = Field(default=8, ge=0, le=256)
+    """Network namespaces with their links kept ready for the default network."""
+    log_size: int = Field(default=10 << 20, ge=4096)
+    """Bytes after which an instance's log file is rotated."""
+    log_files: int = Field(default=3, ge=1, le=99)
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the API listens."""
+        return self.socket or self.run_dir / "bulkhead.sock"
+
+    @property
+    def instances_dir(self) -> Path:
+        """One bundle per instance."""
+        return self.state_dir / "instances"
+
+    @property
+    def images_dir(self) -> Path:
+        """The OCI layout with the EROFS files beside it."""
+        return self.state_dir / "images"
+
+    @property
+    def volumes_dir(self) -> Path:
+        """One sparse file per volume."""
+        return self.state_dir / "volumes"
+
+    @property
+    def store_file(self) -> Path:
+        """The SQLite database."""
+        return self.state_dir / "state.db"
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration from `path`, `$BULKHEAD_CONFIG` or the default file; defaults where there is none."""
+    named = path or (Path(os.environ["BULKHEAD_CONFIG"]) if os.environ.get("BULKHEAD_CONFIG") else None)
+    file = named or DEFAULT_FILE
+    if not file.exists():
+        if named:
+            raise Refused(f"configuration {file} does not exist", hint="check --config and $BULKHEAD_CONFIG")
+        return Config()
+    try:
+        return Config.model_validate(tomllib.loads(file.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        raise Refused(f"configuration {file} is not TOML: {error}") from error
+    except ValidationError as error:
+        hint = "see docs/reference/configuration.md"
+        raise Refused(
+            Problem(f"configuration {file}: {'.'.join(map(str, item['loc']))}: {item['msg']}", hint)
+            for item in error.errors()
+        ) from error

@@ -1,0 +1,126 @@
+"""The error tree. Every error says what failed, with the value, and carries at most one hint.
+
+An error knows the HTTP status it becomes at the API's edge and the exit code it becomes at the CLI's edge,
+so that neither edge needs a table of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with an input: `what` (with the value and the reason) and what to do about it."""
+
+    what: str
+    hint: str = ""
+
+
+class BulkheadError(Exception):
+    """The root: something failed that the user should be told in these words."""
+
+    kind = "error"
+    http_status = 500
+    exit_code = 125
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that is wrong, at least one entry."""
+        return (Problem(self.what, self.hint),)
+
+
+class NotFound(BulkheadError):
+    """A name or id that nothing answers to."""
+
+    kind = "not-found"
+    http_status = 404
+
+
+class Conflict(BulkheadError):
+    """The request clashes with what is there: a name or a port taken, an instance in another state."""
+
+    kind = "conflict"
+    http_status = 409
+
+
+class Refused(BulkheadError):
+    """The input is wrong or this host cannot enforce it. Carries all problems at once; nothing was changed."""
+
+    kind = "refused"
+    http_status = 422
+
+    def __init__(self, problems: Iterable[Problem] | str, *, hint: str = "") -> None:
+        found = (Problem(problems, hint),) if isinstance(problems, str) else tuple(problems)
+        super().__init__("; ".join(problem.what for problem in found), hint=found[0].hint if found else hint)
+        self._problems = found
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that is wrong with the input."""
+        return self._problems
+
+
+class Unavailable(BulkheadError):
+    """A helper program, the daemon or an agent does not answer."""
+
+    kind = "unavailable"
+    http_status = 503
+
+
+class HostError(BulkheadError):
+    """A system call or a program on the host failed."""
+
+    kind = "host"
+
+
+class ImageError(BulkheadError):
+    """An image, an archive or a layer is damaged or hostile."""
+
+    kind = "image"
+    http_status = 422
+
+
+class AgentError(BulkheadError):
+    """The agent could not carry out an operation."""
+
+    kind = "agent"
+
+
+class CommandNotFound(AgentError):
+    """The workload's program is not in the image (exit code 127)."""
+
+    kind = "command-not-found"
+    http_status = 422
+    exit_code = 127
+
+
+class CommandNotExecutable(AgentError):
+    """The workload's program is there but cannot be executed (exit code 126)."""
+
+    kind = "command-not-executable"
+    http_status = 422
+    exit_code = 126
+
+
+ERRORS: dict[str, type[BulkheadError]] = {
+    error.kind: error
+    for error in (
+        BulkheadError,
+        NotFound,
+        Conflict,
+        Refused,
+        Unavailable,
+        HostError,
+        ImageError,
+        AgentError,
+        CommandNotFound,
+        CommandNotExecutable,
+    )
+}

@@ -1,0 +1,134 @@
+"""The contract between the engine and a level of isolation.
+
+A driver turns a spec into what runs behind one kind of wall. It is handed everything from outside (paths of
+mounted layers, the mounted disk, the namespace of the network): it never asks another part of Bulkhead.
+Optional abilities are Protocols of their own; a driver that lacks one simply does not have the method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from bulkhead.errors import Problem
+from bulkhead.model import Exit, Isolation, Plan, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """One thing that this host can or cannot do, as found by trying it."""
+
+    name: str
+    works: bool
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether a level really works here, with what it consists of."""
+
+    works: bool
+    reason: str = ""
+    hint: str = ""
+    abilities: tuple[Ability, ...] = ()
+    not_isolated: tuple[str, ...] = ()
+    """What this level shares with the host, in words, for `inspect`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountedVolume:
+    """A mount whose source is a directory or file on the host."""
+
+    source: Path
+    target: str
+    read_only: bool
+    volume: bool
+    """True: Bulkhead's own volume, ids are as in the image. False: a path of the host's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One instance's directory and what the engine has made ready for this start."""
+
+    directory: Path
+    spec: Spec
+    layers: tuple[Path, ...] = ()
+    """Mount points of the layers, the lowest first."""
+    disk: Path | None = None
+    """Mount point of the instance's own disk."""
+    volumes: tuple[MountedVolume, ...] = ()
+    netns_fd: int | None = None
+    """The network namespace to run in; None: the level's own default ("none": a fresh one, "host": the host's)."""
+    uid_start: int | None = None
+    cpuset: tuple[int, ...] = ()
+    resolv_conf: str = ""
+    hosts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What finds a running instance again after the daemon's restart; stored as `handle.json`."""
+
+    supervisor_pid: int
+    supervisor_started: int
+    """Start time of the supervisor in clock ticks after boot: with the pid, an identity."""
+    pid: int
+    """Host pid of the workload's first process."""
+    data: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a driver finds out about a handle: whether it runs, and how it ended if it does not."""
+
+    running: bool
+    pid: int = 0
+    exit: Exit | None = None
+
+
+class Driver(Protocol):
+    """A level of isolation."""
+
+    isolation: Isolation
+
+    def probe(self) -> Probe:
+        """Find out whether this level works on this host, by trying. Cheap when called again."""
+
+    def check(self, spec: Spec) -> list[Problem]:
+        """Everything that this level or this host cannot do for `spec`; empty when all can be done."""
+
+    def create(self, bundle: Bundle) -> None:
+        """Make what the level needs in the bundle. Idempotent."""
+
+    def start(self, bundle: Bundle) -> Handle:
+        """Run the workload; returns when it has been executed. Raises AgentError; leaves nothing then."""
+
+    def inspect(self, bundle: Path, handle: Handle) -> Inspection:
+        """What is there now. Does not change anything."""
+
+    def stop(self, bundle: Path, handle: Handle, *, signal: str, timeout: float) -> None:
+        """Ask it to end with `signal`, end it with KILL after `timeout` seconds; returns when all is gone."""
+
+    def delete(self, bundle: Path, instance_id: str) -> None:
+        """Remove what create and start made, also after a crash in the middle of either. Idempotent."""
+
+
+@runtime_checkable
+class Resizes(Protocol):
+    """A driver that can change the plan of a running instance."""
+
+    def resize(self, bundle: Path, handle: Handle, *, spec: Spec, plan: Plan, cpuset: tuple[int, ...]) -> None:
+        """Enforce `plan` from now on. All or nothing."""
+
+
+@runtime_checkable
+class Pauses(Protocol):
+    """A driver that can freeze an instance."""
+
+    def pause(self, bundle: Path, handle: Handle) -> None:
+        """Freeze every process."""
+
+    def resume(self, bundle: Path, handle: Handle) -> None:
+        """Let them go on."""

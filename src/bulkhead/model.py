@@ -1,0 +1,249 @@
+"""The nouns: plans, specs, instances, networks, volumes, images. Frozen, typed, validated once.
+
+Units everywhere: bytes, bits per second for the network's bandwidth, seconds, GHz. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+UID_RANGE = 65536
+
+
+class Model(BaseModel):
+    """The base of all nouns: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Isolation(StrEnum):
+    """The wall."""
+
+    CHROOT = "chroot"
+    CONTAINER = "container"
+    VM = "vm"
+    UNIKERNEL = "unikernel"
+
+
+class State(StrEnum):
+    """Where an instance is in its life. The -ing states are those a crash can be found in."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    DELETING = "deleting"
+
+
+class Plan(Model):
+    """What an instance may use. Every field that is set is a hard limit; None is no limit."""
+
+    memory: int = Field(ge=6 << 20, le=1 << 50, description="bytes of RAM, page cache included")
+    swap: int = Field(default=0, ge=0, le=1 << 50, description="bytes of swap on top of memory")
+    cpus: float = Field(gt=0, le=4096, description="cores")
+    ghz: float | None = Field(default=None, gt=0, le=100, description="speed of a core; None: the host's")
+    disk: int = Field(ge=16 << 20, le=1 << 50, description="bytes of the instance's own ext4 file")
+    iops: int | None = Field(default=None, ge=10, le=10**9, description="disk operations/s, each way")
+    disk_bps: int | None = Field(default=None, ge=1 << 16, le=1 << 50, description="disk bytes/s, each way")
+    bandwidth: int | None = Field(default=None, ge=100_000, le=10**13, description="network bits per second, each way")
+    pids: int = Field(default=512, ge=1, le=4_194_304, description="processes and threads")
+
+
+class NamedPlan(Model):
+    """A plan that can be sold by its name."""
+
+    name: Name
+    plan: Plan
+
+
+class PortMapping(Model):
+    """One published port; `host_ip` "" is every address of the host."""
+
+    host_ip: str = ""
+    host_port: int = Field(ge=1, le=65535)
+    port: int = Field(ge=1, le=65535)
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
+class Mount(Model):
+    """A volume (by name) or a directory or file of the host (absolute path) inside the instance."""
+
+    kind: Literal["volume", "bind"]
+    source: str
+    target: str = Field(pattern=r"^/.*")
+    read_only: bool = False
+
+
+class RestartPolicy(Model):
+    """What happens after the workload ended; `retries` 0 is without end."""
+
+    kind: Literal["no", "on-failure", "always"] = "no"
+    retries: int = Field(default=0, ge=0)
+
+
+class HealthCheck(Model):
+    """A command run in the instance, every `interval` seconds; unhealthy after `retries` failures in a row."""
+
+    command: tuple[str, ...] = Field(min_length=1)
+    interval: float = Field(default=30.0, gt=0)
+    timeout: float = Field(default=30.0, gt=0)
+    retries: int = Field(default=3, ge=1)
+    start_period: float = Field(default=0.0, ge=0)
+    on_unhealthy: Literal["none", "restart"] = "none"
+
+
+class PlanRequest(Model):
+    """A plan as asked for: a name, single fields that override it, or both."""
+
+    name: Name | None = None
+    memory: int | None = None
+    swap: int | None = None
+    cpus: float | None = None
+    ghz: float | None = None
+    disk: int | None = None
+    iops: int | None = None
+    disk_bps: int | None = None
+    bandwidth: int | None = None
+    pids: int | None = None
+
+
+class CreateRequest(Model):
+    """What a user asks for. None means "as the image says" or "as usual"."""
+
+    image: str = Field(min_length=1, max_length=512)
+    isolation: Isolation = Isolation.CONTAINER
+    plan: PlanRequest = PlanRequest()
+    name: Name | None = None
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    workdir: str | None = Field(default=None, pattern=r"^/.*")
+    user: str | None = None
+    hostname: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$")
+    labels: dict[str, str] = {}
+    network: str | None = None
+    """A network's name, "none" or "host"; None: "default" for containers, "host" for chroots."""
+    ports: tuple[PortMapping, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    tty: bool = False
+    stdin: bool = False
+    restart: RestartPolicy = RestartPolicy()
+    health: HealthCheck | None = None
+    stop_signal: str | None = None
+    stop_timeout: float = Field(default=10.0, ge=0)
+    auto_remove: bool = False
+
+
+class Spec(Model):
+    """A request with everything resolved: what `spec.json` in the bundle holds and a driver gets."""
+
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    name: Name
+    image: str
+    """The reference that was asked for."""
+    image_digest: str
+    """The manifest's digest."""
+    architecture: str = "amd64"
+    isolation: Isolation
+    plan: Plan
+    plan_name: str = ""
+    argv: tuple[str, ...] = Field(min_length=1)
+    env: tuple[str, ...] = ()
+    workdir: str = "/"
+    user: str = ""
+    hostname: str
+    labels: dict[str, str] = {}
+    network: str
+    ports: tuple[PortMapping, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    tty: bool = False
+    stdin: bool = False
+    restart: RestartPolicy = RestartPolicy()
+    health: HealthCheck | None = None
+    stop_signal: str = "SIGTERM"
+    stop_timeout: float = 10.0
+    auto_remove: bool = False
+    created: float
+    """Seconds since the epoch."""
+
+
+class Address(Model):
+    """Where an instance is on its network. Prefix lengths are those of the network."""
+
+    network: str
+    ipv4: str
+    prefix4: int
+    gateway4: str
+    ipv6: str
+    prefix6: int
+    gateway6: str
+    mac: str
+
+
+class Exit(Model):
+    """How a workload ended. `code` is 128 + signal where a signal ended it."""
+
+    code: int
+    signal: int = 0
+    oom: bool = False
+    error: str = ""
+    """Why it never ran or was lost, in words; "" for an ordinary end."""
+    started: float = 0.0
+    ended: float = 0.0
+
+
+class Instance(Model):
+    """An instance's record in the store."""
+
+    spec: Spec
+    state: State
+    uid_start: int | None = None
+    """First host uid of its range; None where the level has no user namespace."""
+    cpuset: tuple[int, ...] = ()
+    """Host cores that it may run on."""
+    address: Address | None = None
+    pid: int = 0
+    """Host pid of the workload's first process while it runs."""
+    started: float = 0.0
+    exit: Exit | None = None
+    restarts: int = 0
+    health: Literal["", "starting", "healthy", "unhealthy"] = ""
+    stop_requested: bool = False
+    """Set by stop and kill, so that no restart policy undoes them."""
+    start_seconds: float = 0.0
+    """How long the last start took, from the request to the workload's exec."""
+
+
+class Network(Model):
+    """A bridge with its subnets."""
+
+    name: Name
+    id: str = Field(pattern=r"^[0-9a-f]{8}$")
+    subnet4: str
+    subnet6: str
+    created: float = 0.0
+
+
+class Volume(Model):
+    """A disk that outlives instances."""
+
+    name: Name
+    size: int
+    """Bytes of its ext4 file."""
+    created: float = 0.0
+
+
+_SHORT = re.compile(r"^[0-9a-f]{4,32}$")
+
+
+def looks_like_id(text: str) -> bool:
+    """Whether `text` can be the beginning of an instance's id."""
+    return bool(_SHORT.match(text))

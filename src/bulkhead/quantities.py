@@ -1,0 +1,66 @@
+"""Sizes, rates and times as people write them. Standard library only: the CLI's hot path uses this too.
+
+Sizes: `k`, `M`, `G`, `T` are powers of 1,024 as in Docker; `kB`, `MB`, `GB` powers of 1,000; `KiB`, `MiB` as
+written. Network rates: powers of 1,000, bits per second, as in tc ("100M", "100Mbit").
+"""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKmMgGtTpP]?)(i?[bB]?)$")
+_RATE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:bit|bps|bit/s)?$")
+_TIME = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?$")
+_POWERS = "kmgtp"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "512M", "5G", "1.5GiB", "100MB". Raises ValueError with the reason."""
+    found = _SIZE.match(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is not a size such as 512M, 5G or 1.5GiB")
+    number, letter, suffix = found.groups()
+    base = 1000 if letter and suffix in ("B", "b") else 1024
+    power = _POWERS.index(letter.lower()) + 1 if letter else 0
+    return int(float(number) * base**power)
+
+
+def parse_rate(text: str) -> int:
+    """Bits per second of "100M", "1Gbit", "64k". Raises ValueError with the reason."""
+    found = _RATE.match(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is not a rate such as 100M or 1Gbit (bits per second)")
+    number, letter = found.groups()
+    return int(float(number) * 1000 ** (_POWERS.index(letter.lower()) + 1 if letter else 0))
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of "30", "30s", "1m30s", "1.5h". Raises ValueError with the reason."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(?:\.\d+)?", text):
+        return float(text)
+    found = _TIME.match(text)
+    if not text or not found:
+        raise ValueError(f"{text!r} is not a time such as 30s, 1m30s or 2h")
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def format_size(size: int) -> str:
+    """The shortest exact or one-decimal form: 536870912 is "512M"."""
+    value = float(size)
+    for letter in ("", "k", "M", "G", "T", "P"):
+        if value < 1024 or letter == "P":
+            return f"{value:.0f}{letter}" if value == int(value) else f"{value:.1f}{letter}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def format_rate(rate: int) -> str:
+    """Bits per second in powers of 1,000: 100000000 is "100M"."""
+    value = float(rate)
+    for letter in ("", "k", "M", "G", "T"):
+        if value < 1000 or letter == "T":
+            return f"{value:.0f}{letter}" if value == int(value) else f"{value:.1f}{letter}"
+        value /= 1000
+    raise AssertionError("unreachable")
