@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import select
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from bulkhead.errors import HostError, Unavailable
 
+_HIGH_FD = 512
+_MFD_EXEC = 0x10
+"""linux/memfd.h, since Linux 6.3; older kernels answer EINVAL."""
 SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -53,6 +62,89 @@ def run(
         said = done.stderr.decode(errors="replace").strip().splitlines()[-5:]
         raise HostError(f"{argv[0]} failed with {done.returncode}: {' / '.join(said) or 'no message'}")
     return done.stdout
+
+
+def spawn(executable: str, argv: Sequence[str], *, fds: Mapping[int, int], timeout: float = 10.0) -> str:
+    """Start a program that puts itself into the background. It gets the file descriptors `fds` (there: here) alone.
+
+    Returns the first line that it wrote, its first process having been reaped. Uses posix_spawn, whose cost does
+    not grow with this process. Raises HostError when it fails or takes longer than `timeout` seconds to answer.
+    """
+    with ExitStack() as stack:
+        output, theirs = os.pipe()
+        stack.callback(os.close, output)
+        with ExitStack() as ours:
+            ours.callback(os.close, theirs)
+            actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
+            ]
+            for target, source in {1: theirs, 2: theirs, **fds}.items():
+                # A number above every target, so that no dup2 in the child covers the source of a later one.
+                high = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+                ours.callback(os.close, high)
+                actions.append((os.POSIX_SPAWN_DUP2, high, target))
+            try:
+                pid = os.posix_spawn(
+                    executable,
+                    list(argv),
+                    {"PATH": SAFE_PATH},
+                    file_actions=actions,
+                    setsigmask=[],
+                    setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+                )
+            except OSError as error:
+                raise HostError(f"{argv[0]} could not be executed: {error.strerror}") from error
+        said = _first_line(output, timeout)
+        if said is None:
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    if said is None:
+        raise HostError(f"{argv[0]} did not answer within {timeout:g} s")
+    if status:
+        raise HostError(f"{argv[0]} failed with {os.waitstatus_to_exitcode(status)}: {said.strip() or 'no message'}")
+    return said.strip()
+
+
+def _first_line(fd: int, timeout: float) -> str | None:
+    """What comes up to a newline or the end, at most 4 KiB; None when neither comes in time."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    data = b""
+    while b"\n" not in data and len(data) < 4096:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return None
+        part = os.read(fd, 4096)
+        if not part:
+            break
+        data += part
+    return data.decode(errors="replace")
+
+
+def sealed_copy(path: Path) -> int:
+    """A file descriptor of a copy of `path` in memory that can be executed and that nobody can ever change."""
+    fd = _executable_memfd(path.name)
+    try:
+        with path.open("rb") as source:
+            while os.sendfile(fd, source.fileno(), None, 1 << 30):
+                pass
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        )
+    except OSError as error:
+        os.close(fd)
+        raise HostError(f"cannot make a sealed copy of {path}: {error.strerror}") from error
+    return fd
+
+
+def _executable_memfd(name: str) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | _MFD_EXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create(name, flags)
 
 
 def start_time(pid: int) -> int | None:

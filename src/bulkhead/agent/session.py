@@ -1,0 +1,233 @@
+"""A blocking connection to one agent, for the engine's own requests. Not for use by several threads at once.
+
+Relays that move a terminal's bytes to a client use `frames` directly; this is for what has one answer.
+Times are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from bulkhead.agent import frames
+from bulkhead.agent.explain import explain
+from bulkhead.agent.frames import Decoder, Exit, Frame, ProtocolError, Start, Type
+from bulkhead.agent.operations import Operation
+from bulkhead.agent.operations import encode as encode_operations
+from bulkhead.errors import Unavailable
+
+READ_SIZE = 1 << 17
+MAX_QUEUE = 4096
+"""Frames that wait on one stream; flow control keeps an honest agent far below."""
+SOCKET = "agent.sock"
+DEFAULT_TIMEOUT = 10.0
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A name for a unix socket that fits sun_path (107 bytes) however long `path` is."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+class Session:
+    """One connection. Closing it detaches what it started; the workload goes on."""
+
+    def __init__(self, connection: socket.socket, *, name: str = "the agent") -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._name = name
+        self._decoder = Decoder()
+        self._arrived: dict[int, deque[Frame]] = {}
+        self._last_stream = 0
+
+    @classmethod
+    def connect(cls, path: Path) -> Session:
+        """Connect to `agent.sock`. Raises Unavailable when nobody listens."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            with short_path(path) as name:
+                connection.connect(name)
+        except OSError as error:
+            connection.close()
+            raise Unavailable(f"no agent answers at {path}: {error.strerror}") from error
+        return cls(connection, name=f"the agent at {path}")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """For select and the like: readable when an answer, or the end, has come."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._socket.close()
+
+    # --- requests with one answer
+
+    def start(self, start: Start, *, timeout: float = 30.0) -> int:
+        """Run the workload; its host pid once the program has been executed. Raises AgentError in words."""
+        stream = self.open(Type.START, frames.start_payload(start))
+        answer = self.answer(stream, timeout)
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), start)
+        return frames.parse_pid(answer.payload)
+
+    def run(self, operations: Sequence[Operation], *, timeout: float = 30.0) -> list[str]:
+        """Let the supervisor carry out a list; the reports of its operations in order."""
+        stream = self.open(Type.RUN, encode_operations(operations))
+        answer = self.answer(stream, timeout)
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), operations)
+        return parse_reports(answer.payload)
+
+    def info(self, *, timeout: float = DEFAULT_TIMEOUT) -> dict[str, object]:
+        """The agent's `{"pid", "state", "version"}`."""
+        try:
+            found = json.loads(self._ask(Type.INFO, b"", timeout))
+        except ValueError as error:
+            raise ProtocolError(f"{self._name} answered INFO with something that is not JSON") from error
+        if not isinstance(found, dict):
+            raise ProtocolError(f"{self._name} answered INFO with {found!r}")
+        return found
+
+    def signal(self, number: int, *, everyone: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Send a signal to the workload, or to every process of the instance."""
+        self.send(
+            Frame(Type.SIGNAL, frames.WORKLOAD, number.to_bytes(4, "little") + int(everyone).to_bytes(4, "little"))
+        )
+        self._check(self.answer(frames.WORKLOAD, timeout))
+
+    def quit(self, *, timeout: float = 30.0) -> None:
+        """End the instance and its agent; returns when the agent has closed the connection."""
+        stream = self.open(Type.QUIT)
+        deadline = time.monotonic() + timeout
+        with suppress(Unavailable):
+            self._check(self.answer(stream, timeout))
+            while True:
+                self._pump(deadline)
+
+    def watch(self) -> int:
+        """Ask to be told of the workload's end; the stream to give to `ended`."""
+        stream = self.open(Type.WATCH)
+        self._check(self.answer(stream, DEFAULT_TIMEOUT))
+        return stream
+
+    def ended(self, stream: int, *, timeout: float) -> Exit | None:
+        """How the watched workload ended; None when it has not in time. Raises Unavailable if the agent is gone."""
+        try:
+            frame = self.next(stream, timeout)
+        except TimeoutError:
+            return None
+        if frame.type is not Type.EXIT:
+            raise ProtocolError(f"{self._name} answered WATCH with {frame.type.name}")
+        return frames.parse_exit(frame.payload)
+
+    # --- frames
+
+    def open(self, kind: Type, payload: bytes = b"") -> int:
+        """Send a request on a stream of its own; the stream's number."""
+        self._last_stream += 1
+        self._arrived[self._last_stream] = deque()
+        self.send(Frame(kind, self._last_stream, payload))
+        return self._last_stream
+
+    def forget(self, stream: int) -> None:
+        """Drop what still comes on a stream."""
+        self._arrived.pop(stream, None)
+
+    def answer(self, stream: int, timeout: float) -> Frame:
+        """The OK or ERROR to a request. Raises Unavailable when it does not come in time."""
+        self._arrived.setdefault(stream, deque())
+        try:
+            frame = self.next(stream, timeout)
+        except TimeoutError as error:
+            raise Unavailable(f"{self._name} did not answer within {timeout:g} s") from error
+        if frame.type not in (Type.OK, Type.ERROR):
+            raise ProtocolError(f"{self._name} answered a request with {frame.type.name}")
+        return frame
+
+    def next(self, stream: int, timeout: float) -> Frame:
+        """The next frame of a stream. Raises TimeoutError, or Unavailable at the connection's end."""
+        deadline = time.monotonic() + timeout
+        queue = self._arrived[stream]
+        while not queue:
+            self._pump(deadline)
+        return queue.popleft()
+
+    def send(self, frame: Frame) -> None:
+        """Send one frame whole. What arrives meanwhile is kept, so that neither side waits for the other for ever."""
+        view = memoryview(frames.encode(frame))
+        deadline = time.monotonic() + DEFAULT_TIMEOUT
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                ready = self._poll(select.POLLIN | select.POLLOUT, deadline)
+                if not ready:
+                    raise Unavailable(f"{self._name} takes nothing more") from None
+                if ready & select.POLLIN:
+                    self._pump(deadline)
+            except OSError as error:
+                raise Unavailable(f"{self._name} has gone: {error.strerror}") from error
+
+    def _pump(self, deadline: float) -> None:
+        if not self._poll(select.POLLIN, deadline):
+            raise TimeoutError
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except OSError as error:
+            raise Unavailable(f"{self._name} has gone: {error.strerror}") from error
+        if not data:
+            raise Unavailable(f"{self._name} has closed the connection")
+        for frame in self._decoder.feed(data):
+            if (queue := self._arrived.get(frame.stream)) is None:
+                continue
+            if len(queue) == MAX_QUEUE:
+                raise ProtocolError(f"{self._name} floods stream {frame.stream}")
+            queue.append(frame)
+
+    def _poll(self, events: int, deadline: float) -> int:
+        """What of `events` (and errors) the socket is ready for before `deadline`; 0 for nothing."""
+        poll = select.poll()
+        poll.register(self._socket, events)
+        ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        return ready[0][1] if ready else 0
+
+    def put_back(self, frame: Frame) -> None:
+        """Make a frame that `next` gave the stream's next one again."""
+        self._arrived[frame.stream].appendleft(frame)
+
+    def _ask(self, kind: Type, payload: bytes, timeout: float) -> bytes:
+        return self._check(self.answer(self.open(kind, payload), timeout))
+
+    def _check(self, answer: Frame) -> bytes:
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), ())
+        return answer.payload
+
+
+def parse_reports(payload: bytes) -> list[str]:
+    """The reports in the OK of RUN: a JSON list of strings."""
+    try:
+        found = json.loads(payload or b"[]")
+    except ValueError as error:
+        raise ProtocolError("the agent's reports are not JSON") from error
+    if not isinstance(found, list) or not all(isinstance(report, str) for report in found):
+        raise ProtocolError("the agent's reports are not a list of strings")
+    return found
