@@ -6,11 +6,14 @@ import signal
 import struct
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bulkhead.agent import frames
 from bulkhead.agent.explain import explain
 from bulkhead.agent.frames import Channel, ExecFlag, ExecRequest, Exit, Frame, ProtocolError, Type, Window
-from bulkhead.agent.session import Session
+
+if TYPE_CHECKING:
+    from bulkhead.agent.session import Session
 
 GIVE_BACK = 1 << 16
 """Credit goes back in portions of this many bytes, so that small reads do not cost a frame each."""

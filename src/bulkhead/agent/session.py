@@ -18,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 
 from bulkhead.agent import frames
+from bulkhead.agent.collect import Collected, exec_collect
 from bulkhead.agent.explain import explain
-from bulkhead.agent.frames import Decoder, Exit, Frame, ProtocolError, Start, Type
+from bulkhead.agent.frames import Decoder, ExecRequest, Exit, Frame, ProtocolError, Start, Type
 from bulkhead.agent.operations import Operation
 from bulkhead.agent.operations import encode as encode_operations
 from bulkhead.errors import Unavailable
@@ -137,6 +138,12 @@ class Session:
         if frame.type is not Type.EXIT:
             raise ProtocolError(f"{self._name} answered WATCH with {frame.type.name}")
         return frames.parse_exit(frame.payload)
+
+    def exec_collect(
+        self, request: ExecRequest, *, timeout: float, limit: int = 1 << 20, stdin: bytes = b""
+    ) -> Collected:
+        """Run a command beside the workload to its end; see `collect.exec_collect`."""
+        return exec_collect(self, request, timeout=timeout, limit=limit, stdin=stdin)
 
     # --- frames
 

@@ -7,12 +7,15 @@ Optional abilities are Protocols of their own; a driver that lacks one simply do
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from bulkhead.agent.frames import ExecRequest
+from bulkhead.agent.operations import Operation
 from bulkhead.errors import Problem
-from bulkhead.model import Exit, Isolation, Plan, Spec
+from bulkhead.model import Exit, Isolation, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,36 @@ class Probe:
     """What this level shares with the host, in words, for `inspect`."""
 
 
+class Limits(Protocol):
+    """The operations that put an instance under its plan, as a driver hands them to the agent."""
+
+    @property
+    def prepare(self) -> Sequence[Operation]:
+        """Make the cgroups and write the limits: before anything of the instance runs."""
+
+    @property
+    def join(self) -> Sequence[str]:
+        """cgroup.procs files that the workload's process and every exec's are written to."""
+
+    @property
+    def kill(self) -> str:
+        """cgroup.kill (v2) or a cgroup.procs (v1) that names every process of the instance."""
+
+    @property
+    def finish(self) -> Sequence[Operation]:
+        """Read what is worth keeping (reported), then remove the cgroups."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoLimits:
+    """For what runs outside of any plan: probes and tests. The agent ends the first process alone."""
+
+    prepare: tuple[Operation, ...] = ()
+    join: tuple[str, ...] = ()
+    kill: str = ""
+    finish: tuple[Operation, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class MountedVolume:
     """A mount whose source is a directory or file on the host."""
@@ -54,6 +87,7 @@ class Bundle:
 
     directory: Path
     spec: Spec
+    limits: Limits = NoLimits()
     layers: tuple[Path, ...] = ()
     """Mount points of the layers, the lowest first."""
     disk: Path | None = None
@@ -65,6 +99,21 @@ class Bundle:
     cpuset: tuple[int, ...] = ()
     resolv_conf: str = ""
     hosts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command to run beside a workload. None: as the workload has it."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    """On top of the workload's."""
+    user: str | None = None
+    workdir: str | None = None
+    tty: bool = False
+    stdin: bool = False
+    rows: int = 0
+    columns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +151,15 @@ class Driver(Protocol):
     def create(self, bundle: Bundle) -> None:
         """Make what the level needs in the bundle. Idempotent."""
 
-    def start(self, bundle: Bundle) -> Handle:
-        """Run the workload; returns when it has been executed. Raises AgentError; leaves nothing then."""
+    def start(self, bundle: Bundle, *, on_launch: Callable[[Path], None] | None = None) -> Handle:
+        """Run the workload; returns when it has been executed. Raises AgentError; leaves nothing then.
+
+        `on_launch` is called with the agent's socket before the workload starts, so that a client which attaches
+        there misses none of its output.
+        """
+
+    def exec_request(self, spec: Spec, handle: Handle, command: Command) -> ExecRequest:
+        """What to ask the agent of a running instance for, to run a command behind the same wall."""
 
     def inspect(self, bundle: Path, handle: Handle) -> Inspection:
         """What is there now. Does not change anything."""
@@ -119,8 +175,16 @@ class Driver(Protocol):
 class Resizes(Protocol):
     """A driver that can change the plan of a running instance."""
 
-    def resize(self, bundle: Path, handle: Handle, *, spec: Spec, plan: Plan, cpuset: tuple[int, ...]) -> None:
-        """Enforce `plan` from now on. All or nothing."""
+    def resize(self, bundle: Path, handle: Handle, operations: Sequence[Operation]) -> None:
+        """Carry out the operations that turn the old plan into the new one."""
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """A driver that can open the files of an instance that does not run."""
+
+    def hold(self, bundle: Bundle) -> Handle:
+        """Make the instance's root without running its program; `stop` ends it. Raises AgentError."""
 
 
 @runtime_checkable
