@@ -33,6 +33,7 @@ _WORDS: dict[Code, str] = {
     Code.SYSCTL: "set the sysctl {0} to {1}",
     Code.HOSTNAME: "set the host name {0}",
     Code.CONSOLE: "open the instance's terminal",
+    Code.LOOPBACK: "bring up lo",
     Code.CHDIR: "change to the working directory {0}",
     Code.RLIMIT: "set the resource limit {0} to {1}:{2}",
     Code.USER: "become the user {0}",

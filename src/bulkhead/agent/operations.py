@@ -41,6 +41,7 @@ class Code(IntEnum):
     SYSCTL = 29
     HOSTNAME = 30
     CONSOLE = 31
+    LOOPBACK = 32
     CHDIR = 40
     RLIMIT = 41
     USER = 42
