@@ -1,0 +1,291 @@
+"""What the engine knows: instances with their names and leases, plans, networks, volumes, events.
+
+Nothing is kept in memory that is not in the store. Each method is one transaction; `atomic` makes one of several.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from bulkhead.errors import Conflict, NotFound, Problem, Refused
+from bulkhead.events import Event
+from bulkhead.model import Instance, NamedPlan, Network, PortMapping, Volume, looks_like_id
+from bulkhead.store import leases
+from bulkhead.store.base import Reader, Store, Transaction
+from bulkhead.store.records import Records, near
+
+INSTANCE_NAME = "instance-name"
+Named = TypeVar("Named", bound=BaseModel)
+
+
+class State:
+    """The records over a Store. `uid_base` is where the uid ranges of instances begin (Config.uid_base)."""
+
+    def __init__(self, store: Store, *, uid_base: int) -> None:
+        self._store = store
+        self._uid_base = uid_base
+        self._open = threading.local()
+        self._instances = Records("instance", Instance, lambda instance: instance.spec.id)
+        self._plans = Records("plan", NamedPlan, lambda plan: plan.name)
+        self._networks = Records("network", Network, lambda network: network.name)
+        self._volumes = Records("volume", Volume, lambda volume: volume.name)
+
+    @contextmanager
+    def atomic(self) -> Iterator[Transaction]:
+        """Several calls as one transaction: all of them, or with an exception none. May be nested."""
+        opened: Transaction | None = getattr(self._open, "transaction", None)
+        if opened is not None:
+            yield opened
+            return
+        with self._store.transaction() as transaction:
+            self._open.transaction = transaction
+            try:
+                yield transaction
+            finally:
+                del self._open.transaction
+
+    # --- instances
+
+    def reserve_instance(self, instance: Instance, *, uid_range: bool = False) -> Instance:
+        """Record a new instance under its id and name, and with `uid_range` lease it a range of uids.
+
+        Returns the instance as recorded (`uid_start` set). Raises Conflict where the name is taken.
+        """
+        spec = instance.spec
+        with self.atomic() as transaction:
+            if not transaction.insert(INSTANCE_NAME, spec.name, f'"{spec.id}"'):
+                raise Conflict(
+                    f"the name {spec.name} is taken by another instance",
+                    hint=f"choose another --name, or: bulkhead rm {spec.name}",
+                )
+            if uid_range:
+                start = leases.take_uid_range(transaction, spec.id, base=self._uid_base)
+                instance = instance.model_copy(update={"uid_start": start})
+            if not self._instances.insert(transaction, instance):
+                raise Conflict(f"an instance with id {spec.id} exists")
+            return instance
+
+    def save(self, instance: Instance) -> None:
+        """Write an instance's record. Raises NotFound where it has been removed, so that nothing brings it back."""
+        with self.atomic() as transaction:
+            if transaction.get(self._instances.kind, instance.spec.id) is None:
+                raise NotFound(f"instance {instance.spec.name} ({instance.spec.id[:12]}) has been removed")
+            self._instances.put(transaction, instance)
+
+    def remove(self, instance_id: str) -> None:
+        """Forget an instance with its name and its leases. Idempotent."""
+        with self.atomic() as transaction:
+            instance = self._instances.get(transaction, instance_id)
+            if instance is not None:
+                transaction.delete(INSTANCE_NAME, instance.spec.name)
+                self._instances.delete(transaction, instance_id)
+            leases.drop(transaction, instance_id)
+
+    def get(self, instance_id: str) -> Instance:
+        """The instance with this whole id. Raises NotFound."""
+        with self._reader() as reader:
+            instance = self._instances.get(reader, instance_id)
+        if instance is None:
+            raise NotFound(f"no instance has the id {instance_id}", hint="see: bulkhead ps -a")
+        return instance
+
+    def find(self, reference: str) -> Instance:
+        """The instance that a user means by an id, a name, or the beginning of an id, tried in this order.
+
+        Raises NotFound with names that look alike, Conflict where several ids begin so.
+        """
+        with self._reader() as reader:
+            instance = self._instances.get(reader, reference) or self._by_name(reader, reference)
+            if instance is not None:
+                return instance
+            if looks_like_id(reference):
+                found = reader.list(self._instances.kind, reference)
+                if len(found) == 1:
+                    return self._instances.get(reader, found[0][0]) or self.get(found[0][0])
+                if found:
+                    ids = ", ".join(key[:12] for key, _ in found[:5])
+                    raise Conflict(f"{reference} is the beginning of {len(found)} ids: {ids}", hint="give more of it")
+            names = [name for name, _ in reader.list(INSTANCE_NAME)]
+        raise NotFound(f"no such instance: {reference}", hint=near(reference, names) or "see: bulkhead ps -a")
+
+    def instances(self) -> list[Instance]:
+        """Every instance, the oldest first."""
+        with self._reader() as reader:
+            found = self._instances.all(reader)
+        return sorted(found, key=lambda instance: (instance.spec.created, instance.spec.id))
+
+    # --- leases
+
+    def lease_uid_range(self, instance_id: str) -> int:
+        """First uid of a range of 65,536 that is the instance's alone; the one it has already, where it has one."""
+        with self.atomic() as transaction:
+            return leases.take_uid_range(transaction, instance_id, base=self._uid_base)
+
+    def lease_address(self, instance_id: str, network: str, candidates: Iterable[str]) -> str:
+        """Lease the first free one of `candidates`, addresses in text form. Raises Conflict where none is free."""
+        with self.atomic() as transaction:
+            return leases.take_address(transaction, instance_id, network=network, candidates=candidates)
+
+    def addresses_in_use(self, network: str) -> set[str]:
+        """Every leased address of a network."""
+        with self._reader() as reader:
+            return leases.addresses_in_use(reader, network)
+
+    def lease_ports(self, instance_id: str, ports: Sequence[PortMapping]) -> None:
+        """Lease ports of the host, all or none. Raises Conflict that names each port's holder."""
+        _check_host_addresses(ports)
+        with self.atomic() as transaction:
+            clashes = leases.port_clashes(transaction, instance_id, ports)
+            if clashes:
+                raise Conflict(
+                    "; ".join(self._clash(transaction, port, owner, instance_id) for port, owner in clashes),
+                    hint="publish on another host port, or stop the other instance",
+                )
+            leases.take_ports(transaction, instance_id, ports)
+
+    def release(self, instance_id: str, *kinds: str) -> None:
+        """Give back an instance's leases of these kinds (leases.ADDRESS, leases.PORT, leases.UID_RANGE). Idempotent."""
+        with self.atomic() as transaction:
+            leases.drop(transaction, instance_id, kinds)
+
+    # --- plans, networks, volumes
+
+    def plans(self) -> list[NamedPlan]:
+        """Every named plan, by name."""
+        return self._all(self._plans)
+
+    def plan(self, name: str) -> NamedPlan:
+        """Raises NotFound with names that look alike."""
+        return self._named(self._plans, name)
+
+    def create_plan(self, plan: NamedPlan) -> None:
+        """Raises Conflict where the name is taken."""
+        self._create(self._plans, plan, plan.name)
+
+    def save_plan(self, plan: NamedPlan) -> None:
+        """Write a plan, in place of the one with that name."""
+        with self.atomic() as transaction:
+            self._plans.put(transaction, plan)
+
+    def delete_plan(self, name: str) -> bool:
+        """Forget a plan; False where there was none."""
+        return self._delete(self._plans, name)
+
+    def networks(self) -> list[Network]:
+        """Every network, by name."""
+        return self._all(self._networks)
+
+    def network(self, name: str) -> Network:
+        """Raises NotFound with names that look alike."""
+        return self._named(self._networks, name)
+
+    def create_network(self, network: Network) -> None:
+        """Raises Conflict where the name is taken."""
+        self._create(self._networks, network, network.name)
+
+    def delete_network(self, name: str) -> bool:
+        """Forget a network; False where there was none."""
+        return self._delete(self._networks, name)
+
+    def volumes(self) -> list[Volume]:
+        """Every volume, by name."""
+        return self._all(self._volumes)
+
+    def volume(self, name: str) -> Volume:
+        """Raises NotFound with names that look alike."""
+        return self._named(self._volumes, name)
+
+    def create_volume(self, volume: Volume) -> None:
+        """Raises Conflict where the name is taken."""
+        self._create(self._volumes, volume, volume.name)
+
+    def ensure_volume(self, volume: Volume) -> Volume:
+        """The volume with this name: the one that is there, else this one."""
+        with self.atomic() as transaction:
+            self._volumes.insert(transaction, volume)
+            return self._volumes.get(transaction, volume.name) or volume
+
+    def delete_volume(self, name: str) -> bool:
+        """Forget a volume; False where there was none."""
+        return self._delete(self._volumes, name)
+
+    # --- events and the store itself
+
+    def append_event(self, event: Event) -> None:
+        """Keep an event (an EventSink)."""
+        self._store.append_event(event)
+
+    def events(self, *, since: float = 0.0, until: float | None = None) -> Iterator[Event]:
+        """Kept events with since <= when < until, the oldest first."""
+        return self._store.events(since=since, until=until)
+
+    def check(self) -> list[str]:
+        """What is damaged in the store, in words."""
+        return self._store.check()
+
+    def close(self) -> None:
+        """Let go of the store; idempotent."""
+        self._store.close()
+
+    # --- inside
+
+    @contextmanager
+    def _reader(self) -> Iterator[Reader]:
+        opened: Transaction | None = getattr(self._open, "transaction", None)
+        if opened is not None:
+            yield opened
+        else:
+            with self._store.read() as reader:
+                yield reader
+
+    def _by_name(self, reader: Reader, name: str) -> Instance | None:
+        text = reader.get(INSTANCE_NAME, name)
+        return None if text is None else self._instances.get(reader, text.strip('"'))
+
+    def _clash(self, reader: Reader, port: PortMapping, owner: str, asking: str) -> str:
+        shown = f"port {port.host_ip + ':' if port.host_ip else ''}{port.host_port}/{port.protocol}"
+        if owner == asking:
+            return f"{shown} is asked for twice"
+        instance = self._instances.get(reader, owner)
+        return f"{shown} is taken by instance {instance.spec.name if instance else owner}"
+
+    def _all(self, records: Records[Named]) -> list[Named]:
+        with self._reader() as reader:
+            return records.all(reader)
+
+    def _named(self, records: Records[Named], name: str) -> Named:
+        with self._reader() as reader:
+            record = records.get(reader, name)
+            if record is not None:
+                return record
+            names = [key for key, _ in reader.list(records.kind)]
+        hint = near(name, names) or f"see: bulkhead {records.kind} ls"
+        raise NotFound(f"no such {records.kind}: {name}", hint=hint)
+
+    def _create(self, records: Records[Named], record: Named, name: str) -> None:
+        with self.atomic() as transaction:
+            if not records.insert(transaction, record):
+                raise Conflict(
+                    f"{records.kind} {name} exists", hint=f"choose another name, or: bulkhead {records.kind} rm {name}"
+                )
+
+    def _delete(self, records: Records[Named], name: str) -> bool:
+        with self.atomic() as transaction:
+            return records.delete(transaction, name)
+
+
+def _check_host_addresses(ports: Sequence[PortMapping]) -> None:
+    problems = []
+    for port in ports:
+        try:
+            ip_address(port.host_ip or "127.0.0.1")
+        except ValueError:
+            problems.append(Problem(f"{port.host_ip!r} is not an address to publish port {port.port} on"))
+    if problems:
+        raise Refused(problems)
