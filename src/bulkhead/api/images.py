@@ -1,0 +1,150 @@
+"""Routes of images. Imports and bootstraps answer with NDJSON: `{"step": ...}` lines, then a result or a problem."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from bulkhead.api.responses import NDJSON, Pipe, ThreadResponse, Upload, json_response, problem_line
+from bulkhead.api.service import service_of
+from bulkhead.errors import Refused
+from bulkhead.events import Progress, Step
+from bulkhead.model import Model
+
+MAX_BODY = 1 << 20
+STEP_SECONDS = 0.1
+"""Progress of one step is told at most this often."""
+
+router = APIRouter(prefix="/v1", tags=["images"], max_body_size=MAX_BODY)
+uploads = APIRouter(prefix="/v1", tags=["images"])
+"""An archive that is uploaded is as large as it is; the importer has bounds of its own."""
+
+
+class ImageConfigRequest(Model):
+    """What is put into the image's configuration."""
+
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    workdir: str | None = Field(default=None, pattern=r"^/.*")
+    user: str | None = None
+    labels: dict[str, str] = {}
+    ports: tuple[str, ...] = Field(default=(), description="such as 80/tcp; for information only")
+    stop_signal: str | None = None
+
+
+class BootstrapRequest(Model):
+    """An image made from a distribution's packages."""
+
+    release: str = Field(min_length=1, max_length=128, description="such as debian:bookworm")
+    packages: tuple[str, ...] = ()
+    name: str | None = Field(default=None, max_length=256)
+    architecture: str | None = Field(default=None, description="such as amd64 or i386; None: the host's")
+    config: ImageConfigRequest = ImageConfigRequest()
+
+
+class RemoveRequest(Model):
+    """Which image to remove."""
+
+    reference: str = Field(min_length=1, max_length=512)
+    force: bool = False
+
+
+class PruneRequest(Model):
+    """What may go: images without a name, or all that no instance uses."""
+
+    everything: bool = False
+
+
+@router.get("/images")
+async def list_images(request: Request) -> Response:
+    """Every image."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.images.list))
+
+
+@router.get("/images/inspect")
+async def inspect_image(request: Request, reference: str) -> Response:
+    """One image with its configuration and layers."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.images.inspect, reference))
+
+
+@router.post("/images/remove")
+async def remove_image(request: Request, body: RemoveRequest) -> Response:
+    """Drop a name, and the image with its last name."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.images.remove, body.reference, force=body.force))
+
+
+@router.post("/images/prune")
+async def prune_images(request: Request, body: PruneRequest | None = None) -> Response:
+    """Drop what nothing needs."""
+    service, wanted = service_of(request), body or PruneRequest()
+    return json_response(await service.begin_long(service.engine.images.prune, everything=wanted.everything))
+
+
+@router.post("/images/bootstrap")
+async def bootstrap_image(request: Request, body: BootstrapRequest) -> Response:
+    """Make an image from packages; progress and result as NDJSON."""
+    images = service_of(request).engine.images
+
+    def work(progress: Progress) -> object:
+        return images.bootstrap(
+            body.release,
+            packages=body.packages,
+            name=body.name,
+            architecture=body.architecture,
+            config=body.config.model_dump(exclude_defaults=True),
+            progress=progress,
+        )
+
+    return _with_progress(request, work)
+
+
+@uploads.post("/images/import")
+async def import_image(request: Request, path: str | None = None, name: str | None = None) -> Response:
+    """Read an archive: a file of the host (`path`, absolute) or the request's body; progress and result as NDJSON."""
+    images = service_of(request).engine.images
+    if path is not None:
+        source = Path(path)
+        if not source.is_absolute():
+            raise Refused(f"path {path!r} is not absolute", hint="the daemon has a working directory of its own")
+        return _with_progress(request, lambda progress: images.import_file(source, name=name, progress=progress))
+    upload = Upload(request)
+
+    def work(progress: Progress) -> object:
+        stream = cast(BinaryIO, BufferedReader(upload, 1 << 18))
+        return images.import_file(stream, name=name, progress=progress)
+
+    return _with_progress(request, work, reads_body=True)
+
+
+def _with_progress(request: Request, work: Callable[[Progress], object], *, reads_body: bool = False) -> Response:
+    def produce(pipe: Pipe) -> None:
+        result = work(_teller(pipe))
+        pipe.write(b'{"result":' + to_json(result) + b"}\n")
+
+    return ThreadResponse(service_of(request), produce, media_type=NDJSON, late=problem_line, reads_body=reads_body)
+
+
+def _teller(pipe: Pipe) -> Progress:
+    """A progress sink that writes lines: every new step, the end of a step, and now and then what is between."""
+    label, told = "", 0.0
+
+    def tell(step: Step) -> None:
+        nonlocal label, told
+        now = time.monotonic()
+        if step.label != label or (step.total and step.done >= step.total) or now - told >= STEP_SECONDS:
+            label, told = step.label, now
+            pipe.write(b'{"step":' + to_json(step) + b"}\n")
+
+    return tell

@@ -1,0 +1,200 @@
+"""Routes of instances: their life, their state, their logs and files. Terminals and streams are in streams.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from bulkhead.api.responses import NDJSON, TAR, Pipe, ThreadResponse, Upload, disconnected, json_response, problem_line
+from bulkhead.api.service import LogLine, service_of
+from bulkhead.model import CreateRequest, Exit, Instance, Model, PlanRequest, RestartPolicy
+
+MAX_BODY = 1 << 20
+router = APIRouter(prefix="/v1", tags=["instances"], max_body_size=MAX_BODY)
+files = APIRouter(prefix="/v1", tags=["instances"])
+"""Archives are as large as they are."""
+
+InstanceList = list[Instance]
+
+
+class StopRequest(Model):
+    """How to end a workload; None: as the instance says."""
+
+    timeout: float | None = Field(default=None, ge=0, description="seconds until KILL")
+    signal: str | None = None
+
+
+class RestartRequest(Model):
+    """How to end the workload first; None: as the instance says."""
+
+    timeout: float | None = Field(default=None, ge=0, description="seconds until KILL")
+
+
+class KillRequest(Model):
+    """Which signal to send."""
+
+    signal: str = "SIGKILL"
+
+
+class UpdateRequest(Model):
+    """What to change: fields of the plan, the restart policy, or both."""
+
+    plan: PlanRequest = PlanRequest()
+    restart: RestartPolicy | None = None
+
+
+class LogQuery(Model):
+    """Which entries of a log: times in seconds since the epoch, `tail` the last so many lines of them."""
+
+    since: float = 0.0
+    until: float | None = None
+    tail: int | None = Field(default=None, ge=0)
+    follow: bool = False
+
+
+@router.get("/instances", responses={200: {"model": InstanceList}})
+async def list_instances(request: Request) -> Response:
+    """Every instance, running or not."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.list))
+
+
+@router.post("/instances", status_code=201, responses={201: {"model": Instance}})
+async def create_instance(request: Request, body: CreateRequest, start: bool = False) -> Response:
+    """Create an instance; with `start` run it as well, and leave nothing of it where that fails."""
+    service = service_of(request)
+    if start:
+        return json_response(await service.call(service.engine.run, body), 201)
+    return json_response(await service.call(service.engine.create, body), 201)
+
+
+@router.post("/dry-run")
+async def dry_run(request: Request, body: CreateRequest) -> Response:
+    """What a start of such an instance would do, operation by operation, in words: `{"text": ...}`."""
+    service = service_of(request)
+    return json_response({"text": await service.call(service.engine.dry_run, body)})
+
+
+@router.get("/instances/{ref}", responses={200: {"model": Instance}})
+async def get_instance(request: Request, ref: str) -> Response:
+    """One instance's record."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.get, ref))
+
+
+@router.get("/instances/{ref}/describe")
+async def describe_instance(request: Request, ref: str) -> Response:
+    """The record, the limits in force, what is not isolated, and where things are."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.describe, ref))
+
+
+@router.post("/instances/{ref}/start", responses={200: {"model": Instance}})
+async def start_instance(request: Request, ref: str) -> Response:
+    """Run the workload; answers when its program has been executed."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.start, ref))
+
+
+@router.post("/instances/{ref}/stop", responses={200: {"model": Instance}})
+async def stop_instance(request: Request, ref: str, body: StopRequest | None = None) -> Response:
+    """End the workload: its stop signal, KILL after the timeout. Answers when it has ended."""
+    service, how = service_of(request), body or StopRequest()
+    stopped = await service.call(service.engine.stop, ref, timeout=how.timeout, signal=how.signal)
+    return json_response(stopped)
+
+
+@router.post("/instances/{ref}/restart", responses={200: {"model": Instance}})
+async def restart_instance(request: Request, ref: str, body: RestartRequest | None = None) -> Response:
+    """Stop (where it runs) and start again."""
+    service, how = service_of(request), body or RestartRequest()
+    return json_response(await service.call(service.engine.restart, ref, timeout=how.timeout))
+
+
+@router.post("/instances/{ref}/kill", responses={200: {"model": Instance}})
+async def kill_instance(request: Request, ref: str, body: KillRequest | None = None) -> Response:
+    """Send a signal to the workload."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.kill, ref, signal=(body or KillRequest()).signal))
+
+
+@router.delete("/instances/{ref}")
+async def delete_instance(request: Request, ref: str, force: bool = False) -> Response:
+    """Remove an instance; `force` ends a running one first. Answers `{"id": ...}`."""
+    service = service_of(request)
+    return json_response({"id": await service.call(service.engine.delete, ref, force=force)})
+
+
+@router.patch("/instances/{ref}", responses={200: {"model": Instance}})
+async def update_instance(request: Request, ref: str, body: UpdateRequest) -> Response:
+    """Change the plan, also of a running instance: all of it or nothing."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.update, ref, body.plan, restart=body.restart))
+
+
+@router.get("/instances/{ref}/wait", responses={200: {"model": Exit}, 204: {"description": "still running"}})
+async def wait_instance(request: Request, ref: str, timeout: Annotated[float | None, Query(ge=0)] = None) -> Response:
+    """Wait until the workload has ended: how it ended, or 204 after `timeout` seconds."""
+    service = service_of(request)
+    # Never cancelled: the engine resolves it whether or not anybody still waits.
+    ending = asyncio.wrap_future(await service.call(service.engine.ending, ref))
+    gone = asyncio.ensure_future(disconnected(request.receive))
+    try:
+        waiting: set[asyncio.Future[Any]] = {ending, gone}
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+    return json_response(ending.result()) if ending.done() else Response(status_code=204)
+
+
+@router.get("/stats")
+async def stats(request: Request, ref: Annotated[list[str] | None, Query()] = None) -> Response:
+    """What running instances use now: those named by `ref`, or all."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.stats, ref))
+
+
+@router.get("/instances/{ref}/logs")
+async def logs(request: Request, ref: str, query: Annotated[LogQuery, Query()]) -> Response:
+    """The log as NDJSON: `when` (s), `stream`, `text`, `partial`. Bytes that are not UTF-8 become U+DC80 to U+DCFF."""
+    service = service_of(request)
+    until = math.inf if query.until is None else query.until
+
+    def produce(pipe: Pipe) -> None:
+        alive = pipe.alive if query.follow else None
+        for line in service.engine.logs(ref, since=query.since, until=until, tail=query.tail, follow=alive):
+            pipe.write(_log_line(line))
+
+    return ThreadResponse(service, produce, media_type=NDJSON, late=problem_line)
+
+
+def _log_line(line: LogLine) -> bytes:
+    text = line.text.decode("utf-8", "surrogateescape")
+    entry = {"when": line.when, "stream": line.stream, "text": text, "partial": line.partial}
+    return json.dumps(entry).encode() + b"\n"
+
+
+@files.get("/instances/{ref}/files")
+async def copy_out(request: Request, ref: str, path: str) -> Response:
+    """A file or a directory of the instance as a tar archive."""
+    service = service_of(request)
+
+    def produce(pipe: Pipe) -> None:
+        for portion in service.engine.copy_out(ref, path):
+            pipe.write(portion)
+
+    return ThreadResponse(service, produce, media_type=TAR)
+
+
+@files.put("/instances/{ref}/files", status_code=204)
+async def copy_in(request: Request, ref: str, path: str) -> Response:
+    """Unpack the tar archive in the body below the directory `path`."""
+    service = service_of(request)
+    await service.begin_long(service.engine.copy_in, ref, path, iter(Upload(request).portion, b""))
+    return Response(status_code=204)

@@ -1,0 +1,125 @@
+"""Errors on the wire: RFC 9457 problem details, the same shape for every kind of error."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bulkhead.errors import BulkheadError, NotFound, Problem, Refused
+
+log = logging.getLogger(__name__)
+MEDIA_TYPE = "application/problem+json"
+MAX_VALUE = 80
+_PLACES = ("body", "query", "path", "header")
+
+
+class ProblemItem(BaseModel):
+    """One thing that is wrong."""
+
+    what: str
+    hint: str = ""
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457): `type` is a kind of error as in the error tree, `problems` has everything that is wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    hint: str = ""
+    problems: list[ProblemItem] = Field(min_length=1)
+
+
+def details(error: BulkheadError) -> dict[str, object]:
+    """The error as it goes over the wire."""
+    return {
+        "type": error.kind,
+        "title": error.kind.replace("-", " "),
+        "status": error.http_status,
+        "detail": error.what,
+        "hint": error.hint,
+        "problems": [{"what": problem.what, "hint": problem.hint} for problem in error.problems],
+    }
+
+
+def encode(error: BulkheadError) -> bytes:
+    """The error as JSON."""
+    return json.dumps(details(error)).encode()
+
+
+def from_validation(errors: Sequence[Mapping[str, Any]]) -> Refused:
+    """What pydantic found, all of it, in words."""
+    return Refused(Problem(_words(item), "see docs/reference/http-api.md") for item in errors)
+
+
+def validate(model: type[BaseModel], body: bytes) -> Any:
+    """A JSON document as `model`. Raises Refused with everything that is wrong."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise from_validation(error.errors(include_url=False)) from None
+
+
+def _words(item: Mapping[str, Any]) -> str:
+    location = [str(part) for part in item["loc"]]
+    if location and location[0] in _PLACES:
+        location = location[1:]
+    if item["type"] == "json_invalid":
+        return f"the body is not JSON: {item.get('ctx', {}).get('error', item['msg'])}"
+    message = item["msg"][:1].lower() + item["msg"][1:]
+    if item["type"] == "missing":
+        return f"{'.'.join(location) or 'the body'}: {message}"
+    value = repr(item.get("input"))
+    shown = value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 3] + "..."
+    return f"{'.'.join(location) or 'the body'} {shown}: {message}"
+
+
+def response(error: BulkheadError) -> Response:
+    """The error as an answer."""
+    return Response(encode(error), status_code=error.http_status, media_type=MEDIA_TYPE)
+
+
+async def _known(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BulkheadError)
+    return response(error)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return response(from_validation(error.errors()))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem: BulkheadError = NotFound(
+        f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}",
+        hint="the routes are in docs/reference/http-api.md",
+    )
+    body = {**details(problem), "status": error.status_code}
+    if error.status_code != HTTPStatus.NOT_FOUND:
+        body.update(type="refused", title="refused")
+    return Response(json.dumps(body), status_code=error.status_code, media_type=MEDIA_TYPE, headers=error.headers)
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    what = f"{request.method} {request.url.path} failed: {type(error).__name__}"
+    return response(BulkheadError(what, hint="the daemon's log has the details"))
+
+
+def install(app: FastAPI) -> None:
+    """Make every error that leaves a route a problem document."""
+    app.add_exception_handler(BulkheadError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unknown)

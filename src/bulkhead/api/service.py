@@ -1,0 +1,210 @@
+"""What the API needs of the engine, and the bridge from the event loop to the engine's threads.
+
+The engine is synchronous and safe to use from any thread. Short calls go through one pool of threads; what may last
+(logs that are followed, archives, imports) through another, so that watchers never starve the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
+
+from starlette.requests import HTTPConnection
+
+from bulkhead.agent.frames import ExecRequest
+from bulkhead.errors import Unavailable
+from bulkhead.events import Event, Progress
+from bulkhead.isolation.base import Ability
+from bulkhead.model import (
+    CreateRequest,
+    Exit,
+    Instance,
+    NamedPlan,
+    Network,
+    PlanRequest,
+    RestartPolicy,
+    Volume,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CALL_THREADS = 64
+LONG_THREADS = 512
+"""Most logs, events, archives and imports at the same time; one more is refused."""
+
+Alive = Callable[[], bool]
+"""Asked at least once a second by what follows something; False: nobody listens any more, so end."""
+
+
+class LogLine(Protocol):
+    """One entry of a log. `when` in seconds since the epoch; `partial`: the line goes on in the next entry."""
+
+    @property
+    def when(self) -> float: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def text(self) -> bytes: ...
+    @property
+    def partial(self) -> bool: ...
+
+
+class Images(Protocol):
+    """The image store. What it returns is turned into JSON as it is (models, dataclasses, dicts)."""
+
+    def list(self) -> Sequence[object]:
+        """Every image: references, digest, architecture, size (bytes), created (s), layers."""
+
+    def inspect(self, reference: str) -> object:
+        """One image with its configuration and layers. Raises NotFound."""
+
+    def import_file(self, source: Path | BinaryIO, *, name: str | None, progress: Progress) -> object:
+        """Read an archive: a file of the host, or a stream that can only be read forwards."""
+
+    def bootstrap(
+        self,
+        release: str,
+        *,
+        packages: Sequence[str],
+        name: str | None,
+        architecture: str | None,
+        config: Mapping[str, object],
+        progress: Progress,
+    ) -> object:
+        """Make an image from a distribution's packages. `config`: keys of the OCI image's configuration."""
+
+    def remove(self, reference: str, *, force: bool) -> object:
+        """Drop a name, and the image with its last name; what has been removed."""
+
+    def prune(self, *, everything: bool) -> object:
+        """Drop what nothing needs (`everything`: also named images without an instance); what has been removed."""
+
+
+class Catalog(Protocol):
+    """Plans, networks and volumes, by name. All raise NotFound and Conflict."""
+
+    def list_plans(self) -> Sequence[NamedPlan]: ...
+    def get_plan(self, name: str) -> NamedPlan: ...
+    def create_plan(self, name: str, asked: PlanRequest) -> NamedPlan: ...
+    def delete_plan(self, name: str) -> None: ...
+
+    def list_networks(self) -> Sequence[Network]: ...
+    def get_network(self, name: str) -> Network: ...
+    def create_network(self, name: str, subnet4: str | None = None, subnet6: str | None = None) -> Network: ...
+    def delete_network(self, name: str) -> None: ...
+
+    def list_volumes(self) -> Sequence[Volume]: ...
+    def get_volume(self, name: str) -> Volume: ...
+    def create_volume(self, name: str, size: int) -> Volume: ...
+    def delete_volume(self, name: str) -> None: ...
+
+
+class Engine(Protocol):
+    """The engine as the API sees it. `ref` is a name, an id or the unique beginning of an id (4 digits or more)."""
+
+    @property
+    def images(self) -> Images: ...
+    @property
+    def catalog(self) -> Catalog: ...
+
+    def create(self, request: CreateRequest) -> Instance: ...
+    def dry_run(self, request: CreateRequest) -> str:
+        """What a start would do, in words; nothing is changed."""
+
+    def run(self, request: CreateRequest, *, on_launch: Callable[[Path], None] | None = None) -> Instance:
+        """Create and start as one operation: when it cannot be started, nothing of it is left.
+
+        `on_launch` gets agent.sock when the driver has connected to it, before START is sent.
+        """
+
+    def start(self, ref: str) -> Instance: ...
+    def stop(self, ref: str, *, timeout: float | None = None, signal: str | None = None) -> Instance: ...
+    def restart(self, ref: str, *, timeout: float | None = None) -> Instance: ...
+    def kill(self, ref: str, *, signal: str = "SIGKILL") -> Instance: ...
+    def delete(self, ref: str, *, force: bool = False) -> str: ...
+    def ending(self, ref: str) -> Future[Exit]:
+        """How it ends; resolved when the end is in the store and, with auto_remove, all of it is gone."""
+
+    def get(self, ref: str) -> Instance: ...
+    def list(self) -> Sequence[Instance]: ...
+    def describe(self, ref: str) -> Mapping[str, object]:
+        """Everything `inspect` shows: the record, the limits in force, what is not isolated, paths."""
+
+    def update(self, ref: str, changes: PlanRequest, restart: RestartPolicy | None = None) -> Instance: ...
+    def stats(self, refs: Sequence[str] | None) -> Sequence[object]:
+        """What running instances use now; see docs/reference/http-api.md for the keys."""
+
+    def prepare_attach(self, ref: str) -> Path:
+        """agent.sock of a running instance."""
+
+    def prepare_exec(
+        self,
+        ref: str,
+        *,
+        argv: Sequence[str],
+        env: Sequence[str] = (),
+        user: str | None = None,
+        workdir: str | None = None,
+        tty: bool = False,
+        stdin: bool = False,
+        rows: int = 0,
+        columns: int = 0,
+    ) -> tuple[Path, ExecRequest]:
+        """agent.sock of a running instance and what EXEC is to carry."""
+
+    def logs(
+        self, ref: str, *, since: float, until: float, tail: int | None, follow: Alive | None
+    ) -> Iterator[LogLine]: ...
+    def events(self, *, since: float, until: float, follow: Alive | None) -> Iterable[Event]: ...
+    def copy_out(self, ref: str, path: str) -> Iterator[bytes]:
+        """A tar archive of `path`, in portions."""
+
+    def copy_in(self, ref: str, path: str, chunks: Iterator[bytes]) -> None:
+        """Unpack a tar archive below the directory `path`."""
+
+    def doctor(self) -> Sequence[Ability]: ...
+    def info(self) -> Mapping[str, object]: ...
+
+
+class Service:
+    """The engine with the threads that it is called in."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call")
+        self._long = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="long")
+        self._long_running = 0
+        self.closing = False
+        """Set when the daemon ends: whatever follows something gives up."""
+
+    async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one of the engine's calls in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._calls, partial(function, *args, **kwargs))
+
+    def begin_long(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """Run what may last as long as somebody listens. Raises Unavailable when too many do already."""
+        if self._long_running >= LONG_THREADS:
+            raise Unavailable(f"{LONG_THREADS} long requests are being served already", hint="end some and try again")
+        self._long_running += 1
+        future = asyncio.get_running_loop().run_in_executor(self._long, partial(function, *args, **kwargs))
+        future.add_done_callback(self._end_long)
+        return future
+
+    def _end_long(self, _: asyncio.Future[T]) -> None:
+        self._long_running -= 1
+
+    def close(self) -> None:
+        """Let the threads go; what is running ends by itself soon."""
+        self.closing = True
+        self._calls.shutdown(wait=False)
+        self._long.shutdown(wait=False, cancel_futures=True)
+
+
+def service_of(connection: HTTPConnection) -> Service:
+    """The service of the application that a request belongs to."""
+    return cast(Service, connection.app.state.service)

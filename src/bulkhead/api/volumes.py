@@ -1,0 +1,50 @@
+"""Routes of volumes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from bulkhead.api.responses import json_response
+from bulkhead.api.service import service_of
+from bulkhead.model import Model, Name, Volume
+
+router = APIRouter(prefix="/v1", tags=["volumes"], max_body_size=1 << 16)
+VolumeList = list[Volume]
+
+
+class VolumeRequest(Model):
+    """A volume to make."""
+
+    name: Name
+    size: int = Field(default=5 << 30, ge=16 << 20, le=1 << 50, description="bytes")
+
+
+@router.get("/volumes", responses={200: {"model": VolumeList}})
+async def list_volumes(request: Request) -> Response:
+    """Every volume."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.catalog.list_volumes))
+
+
+@router.get("/volumes/{name}", responses={200: {"model": Volume}})
+async def get_volume(request: Request, name: str) -> Response:
+    """One volume."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.catalog.get_volume, name))
+
+
+@router.post("/volumes", status_code=201, responses={201: {"model": Volume}})
+async def create_volume(request: Request, body: VolumeRequest) -> Response:
+    """Make a volume."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.catalog.create_volume, body.name, body.size), 201)
+
+
+@router.delete("/volumes/{name}", status_code=204)
+async def remove_volume(request: Request, name: str) -> Response:
+    """Remove a volume that no instance uses, with its data."""
+    service = service_of(request)
+    await service.call(service.engine.catalog.delete_volume, name)
+    return Response(status_code=204)
