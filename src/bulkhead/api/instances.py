@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from typing import Annotated, Any
+from io import BufferedReader
+from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from bulkhead.api.responses import NDJSON, TAR, Pipe, ThreadResponse, Upload, disconnected, json_response, problem_line
-from bulkhead.api.service import LogLine, service_of
+from bulkhead.api.service import LogLine, create_and_start, service_of
 from bulkhead.model import CreateRequest, Exit, Instance, Model, PlanRequest, RestartPolicy
 
 MAX_BODY = 1 << 20
@@ -70,7 +71,7 @@ async def create_instance(request: Request, body: CreateRequest, start: bool = F
     """Create an instance; with `start` run it as well, and leave nothing of it where that fails."""
     service = service_of(request)
     if start:
-        return json_response(await service.call(service.engine.run, body), 201)
+        return json_response(await service.call(create_and_start, service.engine, body), 201)
     return json_response(await service.call(service.engine.create, body), 201)
 
 
@@ -143,7 +144,7 @@ async def wait_instance(request: Request, ref: str, timeout: Annotated[float | N
     """Wait until the workload has ended: how it ended, or 204 after `timeout` seconds."""
     service = service_of(request)
     # Never cancelled: the engine resolves it whether or not anybody still waits.
-    ending = asyncio.wrap_future(await service.call(service.engine.ending, ref))
+    ending = asyncio.wrap_future(await service.call(service.engine.wait, ref))
     gone = asyncio.ensure_future(disconnected(request.receive))
     try:
         waiting: set[asyncio.Future[Any]] = {ending, gone}
@@ -196,5 +197,6 @@ async def copy_out(request: Request, ref: str, path: str) -> Response:
 async def copy_in(request: Request, ref: str, path: str) -> Response:
     """Unpack the tar archive in the body below the directory `path`."""
     service = service_of(request)
-    await service.begin_long(service.engine.copy_in, ref, path, iter(Upload(request).portion, b""))
+    stream = cast(BinaryIO, BufferedReader(Upload(request), 1 << 16))
+    await service.begin_long(service.engine.copy_in, ref, path, stream)
     return Response(status_code=204)

@@ -25,21 +25,21 @@ class NetworkRequest(Model):
 async def list_networks(request: Request) -> Response:
     """Every network."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.catalog.list_networks))
+    return json_response(await service.call(service.engine.networks.list))
 
 
 @router.get("/networks/{name}", responses={200: {"model": Network}})
 async def get_network(request: Request, name: str) -> Response:
     """One network."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.catalog.get_network, name))
+    return json_response(await service.call(service.engine.networks.get, name))
 
 
 @router.post("/networks", status_code=201, responses={201: {"model": Network}})
 async def create_network(request: Request, body: NetworkRequest) -> Response:
     """Make a bridge with its subnets."""
     service = service_of(request)
-    made = await service.call(service.engine.catalog.create_network, body.name, body.subnet4, body.subnet6)
+    made = await service.call(service.engine.networks.create, body.name, subnet4=body.subnet4, subnet6=body.subnet6)
     return json_response(made, 201)
 
 
@@ -47,5 +47,5 @@ async def create_network(request: Request, body: NetworkRequest) -> Response:
 async def remove_network(request: Request, name: str) -> Response:
     """Remove a network that no instance is on."""
     service = service_of(request)
-    await service.call(service.engine.catalog.delete_network, name)
+    await service.call(service.engine.networks.remove, name)
     return Response(status_code=204)

@@ -7,43 +7,36 @@ from starlette.responses import Response
 
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
-from bulkhead.model import Model, Name, NamedPlan, PlanRequest
+from bulkhead.model import NamedPlan
 
 router = APIRouter(prefix="/v1", tags=["plans"], max_body_size=1 << 16)
 PlanList = list[NamedPlan]
-
-
-class PlanCreation(Model):
-    """A plan to name; what is not given is as in the default plan."""
-
-    name: Name
-    plan: PlanRequest
 
 
 @router.get("/plans", responses={200: {"model": PlanList}})
 async def list_plans(request: Request) -> Response:
     """Every named plan."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.catalog.list_plans))
+    return json_response(await service.call(service.engine.plans.list))
 
 
 @router.get("/plans/{name}", responses={200: {"model": NamedPlan}})
 async def get_plan(request: Request, name: str) -> Response:
     """One plan."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.catalog.get_plan, name))
+    return json_response(await service.call(service.engine.plans.get, name))
 
 
 @router.post("/plans", status_code=201, responses={201: {"model": NamedPlan}})
-async def create_plan(request: Request, body: PlanCreation) -> Response:
+async def create_plan(request: Request, body: NamedPlan) -> Response:
     """Name a plan."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.catalog.create_plan, body.name, body.plan), 201)
+    return json_response(await service.call(service.engine.plans.create, body), 201)
 
 
 @router.delete("/plans/{name}", status_code=204)
 async def remove_plan(request: Request, name: str) -> Response:
     """Forget a plan; instances keep their limits."""
     service = service_of(request)
-    await service.call(service.engine.catalog.delete_plan, name)
+    await service.call(service.engine.plans.remove, name)
     return Response(status_code=204)

@@ -163,7 +163,7 @@ class Upload(RawIOBase):
         self._chunks = request.stream()
         self._rest = b""
 
-    def portion(self) -> bytes:
+    def _portion(self) -> bytes:
         """What has arrived, at least a byte; b"" at the end. Raises BrokenPipeError when the client has gone."""
         return asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
 
@@ -173,7 +173,7 @@ class Upload(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with what has arrived; 0 at the end."""
-        self._rest = self._rest or self.portion()
+        self._rest = self._rest or self._portion()
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]

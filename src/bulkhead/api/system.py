@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import asdict
 
@@ -39,11 +38,11 @@ async def doctor(request: Request) -> Response:
 @router.get("/events")
 async def events(request: Request, since: float = 0.0, until: float | None = None, follow: bool = False) -> Response:
     """Events as NDJSON: `when` (s), `kind`, `id`, `name`, `action`, `attributes`. `follow` goes on with new ones."""
-    service, end = service_of(request), math.inf if until is None else until
+    service = service_of(request)
 
     def produce(pipe: Pipe) -> None:
         alive = pipe.alive if follow else None
-        for event in service.engine.events(since=since, until=end, follow=alive):
+        for event in service.engine.events(since=since, until=until, follow=alive):
             pipe.write(to_json(asdict(event)) + b"\n")
 
     return ThreadResponse(service, produce, media_type=NDJSON, late=problem_line)

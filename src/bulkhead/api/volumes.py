@@ -15,36 +15,36 @@ VolumeList = list[Volume]
 
 
 class VolumeRequest(Model):
-    """A volume to make."""
+    """A volume to make; None: the usual size."""
 
     name: Name
-    size: int = Field(default=5 << 30, ge=16 << 20, le=1 << 50, description="bytes")
+    size: int | None = Field(default=None, ge=16 << 20, le=1 << 50, description="bytes")
 
 
 @router.get("/volumes", responses={200: {"model": VolumeList}})
 async def list_volumes(request: Request) -> Response:
     """Every volume."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.catalog.list_volumes))
+    return json_response(await service.call(service.engine.volumes.list))
 
 
 @router.get("/volumes/{name}", responses={200: {"model": Volume}})
 async def get_volume(request: Request, name: str) -> Response:
     """One volume."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.catalog.get_volume, name))
+    return json_response(await service.call(service.engine.volumes.get, name))
 
 
 @router.post("/volumes", status_code=201, responses={201: {"model": Volume}})
 async def create_volume(request: Request, body: VolumeRequest) -> Response:
     """Make a volume."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.catalog.create_volume, body.name, body.size), 201)
+    return json_response(await service.call(service.engine.volumes.create, body.name, size=body.size), 201)
 
 
 @router.delete("/volumes/{name}", status_code=204)
 async def remove_volume(request: Request, name: str) -> Response:
     """Remove a volume that no instance uses, with its data."""
     service = service_of(request)
-    await service.call(service.engine.catalog.delete_volume, name)
+    await service.call(service.engine.volumes.remove, name)
     return Response(status_code=204)
