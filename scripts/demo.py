@@ -1,0 +1,152 @@
+"""The demo: two applications, two walls, one plan. Uses the command line alone, as a user would."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+BULKHEAD = str(Path(sys.executable).with_name("bulkhead"))
+PLAN = ("--memory", "512M", "--cpus", "2", "--disk", "5G")
+NGINX_ON = "sed -i 's/80 default_server/{port} default_server/' /etc/nginx/sites-enabled/default && exec nginx -g 'daemon off;'"
+DEADLINE = 30.0
+console = Console()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to make: its name, the package that brings the application, and how it is started."""
+
+    name: str
+    packages: tuple[str, ...]
+    config: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Service:
+    """An instance to run; `port` is where it answers on this host."""
+
+    name: str
+    image: str
+    isolation: str
+    port: int
+    options: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+PICTURES = (
+    Picture("debian:bookworm", (), ()),
+    Picture("nginx", ("nginx-light",), ("--cmd", json.dumps(["nginx", "-g", "daemon off;"]), "--expose", "80/tcp")),
+    Picture(
+        "redis",
+        ("redis-server",),
+        ("--cmd", json.dumps(["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"]), "--expose", "6379/tcp"),
+    ),
+)
+SERVICES = (
+    Service("demo-nginx", "nginx", "container", 8080, ("-p", "8080:80")),
+    Service("demo-redis", "redis", "container", 16379, ("-p", "16379:6379")),
+    Service("demo-nginx-chroot", "nginx", "chroot", 8081, (), ("sh", "-c", NGINX_ON.format(port=8081))),
+    Service("demo-redis-chroot", "redis", "chroot", 16380, (), ("redis-server", "--port", "16380")),
+)
+
+
+def bulkhead(*arguments: str, show: bool = False) -> str:
+    """Run one command; its output. With `show` what it says goes to the terminal."""
+    done = subprocess.run([BULKHEAD, *arguments], stdout=None if show else subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"failed ({done.returncode}): bulkhead {' '.join(arguments)}")
+    return done.stdout or ""
+
+
+def make_images() -> None:
+    """Bootstrap what is not there yet."""
+    have = {name for image in json.loads(bulkhead("image", "ls", "--format", "json")) for name in image["references"]}
+    for picture in PICTURES:
+        name = picture.name if ":" in picture.name else f"{picture.name}:latest"
+        if name in have:
+            console.print(f"[dim]image {name} is there[/]")
+            continue
+        console.print(f"[bold]making image {name}[/] from Debian packages {' '.join(picture.packages)}")
+        packages = [word for package in picture.packages for word in ("--packages", package)]
+        bulkhead("image", "bootstrap", "debian:bookworm", *packages, "-t", name, *picture.config, show=True)
+
+
+def run_service(service: Service) -> None:
+    """Run it afresh, so that what is shown is this run's."""
+    known = {row["name"] for row in json.loads(bulkhead("ps", "-a", "--format", "json"))}
+    if service.name in known:
+        bulkhead("rm", "-f", service.name)
+    options = ("--name", service.name, "--isolation", service.isolation, *PLAN, *service.options)
+    console.print(f"[bold]$[/] bulkhead run -d {' '.join(options)} {service.image}")
+    bulkhead("run", "-d", *options, service.image, *service.command)
+
+
+def ask(service: Service) -> str:
+    """What the application answers: nginx over HTTP, redis over its protocol."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            if service.image == "nginx":
+                with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/", timeout=5) as answer:
+                    return f"HTTP {answer.status}, {len(answer.read())} bytes"
+            with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+                connection.sendall(b"PING\r\n")
+                return f"PING -> {connection.recv(64).decode().strip()}"
+        except OSError:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{service.name} does not answer on port {service.port}") from None
+            time.sleep(0.05)
+
+
+def show(answers: dict[str, str]) -> None:
+    """The table that the demo is for."""
+    usage = {row["name"]: row for row in json.loads(bulkhead("stats", "--no-stream", "--format", "json"))}
+    table = Table(title="one plan: 512M, 2 cpus, 5G", title_style="bold", show_lines=True)
+    for column in ("name", "level", "start", "memory", "limits that hold", "address", "answer"):
+        table.add_column(column, justify="right" if column in ("start", "memory") else "left")
+    for service in SERVICES:
+        described = json.loads(bulkhead("inspect", service.name))[0]
+        limits = "\n".join(f"{row['field']} {row['value']}: {row['mechanism']}" for row in described["limits"])
+        inside = f"{described['address']['ipv4']}\n" if described["address"] else ""
+        table.add_row(
+            service.name,
+            service.isolation,
+            f"{described['start_seconds'] * 1000:.1f} ms",
+            f"{usage[service.name]['memory'] / 2**20:.1f} MiB",
+            limits,
+            f"{inside}127.0.0.1:{service.port}",
+            answers[service.name],
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Images, instances, answers, table, what to try next."""
+    make_images()
+    for service in SERVICES:
+        run_service(service)
+    show({service.name: ask(service) for service in SERVICES})
+    console.print("They are running. Try next (with .venv/bin in your PATH):", style="bold")
+    for line in (
+        "bulkhead ps",
+        "curl http://127.0.0.1:8080/",
+        "bulkhead exec demo-nginx sh -c 'nproc; free -m; df -h /'",
+        "bulkhead logs demo-redis",
+        "bulkhead stats",
+        "bulkhead inspect demo-nginx-chroot   # what a chroot does not isolate",
+        f"bulkhead rm -f {' '.join(service.name for service in SERVICES)}",
+    ):
+        console.print(f"  {line}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""From what a user asked for to a spec that can be run: plans, image defaults, names, and every objection at once."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bulkhead.engine.names import generate_name
+from bulkhead.errors import Problem, Refused
+from bulkhead.images import Image, ImageConfig
+from bulkhead.model import CreateRequest, HealthCheck, Isolation, Network, Plan, Spec
+
+SHARED_NETWORKS = ("none", "host")
+
+
+def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_names: Sequence[str]) -> Spec:
+    """Put the request over the image's configuration. Raises Refused with every problem found."""
+    identifier = secrets.token_hex(16)
+    argv = command_line(request, image.config)
+    problems = [*_argv_problems(argv, image), *_signal_problems(request.stop_signal or image.config.stop_signal)]
+    if problems:
+        raise Refused(problems)
+    default_network = "host" if request.isolation is Isolation.CHROOT else "default"
+    return Spec(
+        id=identifier,
+        name=request.name or generate_name(taken_names),
+        image=request.image,
+        image_digest=image.digest,
+        architecture=image.architecture,
+        isolation=request.isolation,
+        plan=plan,
+        plan_name=request.plan.name or "",
+        argv=argv,
+        env=merge_environment(image.config.env, request.env),
+        workdir=request.workdir or image.config.workdir or "/",
+        user=request.user if request.user is not None else image.config.user,
+        hostname=request.hostname or identifier[:12],
+        labels={**image.config.labels, **request.labels},
+        network=request.network or default_network,
+        ports=request.ports,
+        mounts=request.mounts,
+        tty=request.tty,
+        stdin=request.stdin,
+        restart=request.restart,
+        health=request.health or image_health(image.config),
+        stop_signal=request.stop_signal or image.config.stop_signal or "SIGTERM",
+        stop_timeout=request.stop_timeout,
+        auto_remove=request.auto_remove,
+        created=time.time(),
+    )
+
+
+def command_line(request: CreateRequest, config: ImageConfig) -> tuple[str, ...]:
+    """Entrypoint and command as Docker joins them: a given entrypoint drops the image's command."""
+    if request.entrypoint is not None:
+        return (*request.entrypoint, *request.command)
+    return (*config.entrypoint, *(request.command or config.cmd))
+
+
+def merge_environment(*layers: Sequence[str]) -> tuple[str, ...]:
+    """Later settings win; the order of first appearance is kept."""
+    merged: dict[str, str] = {}
+    for layer in layers:
+        for entry in layer:
+            key, _, value = entry.partition("=")
+            merged[key] = value
+    return tuple(f"{key}={value}" for key, value in merged.items())
+
+
+def image_health(config: ImageConfig) -> HealthCheck | None:
+    """The image's HEALTHCHECK (Docker's form, times in nanoseconds), or None."""
+    check = config.healthcheck
+    if not check:
+        return None
+    test = check.get("Test")
+    if not isinstance(test, list) or len(test) < 2 or test[0] not in ("CMD", "CMD-SHELL"):
+        return None
+    command = ("/bin/sh", "-c", str(test[1])) if test[0] == "CMD-SHELL" else tuple(map(str, test[1:]))
+
+    def seconds(key: str, usual: float) -> float:
+        value = check.get(key)
+        return value / 1e9 if isinstance(value, int) and value > 0 else usual
+
+    retries = check.get("Retries")
+    return HealthCheck(
+        command=command,
+        interval=seconds("Interval", 30.0),
+        timeout=seconds("Timeout", 30.0),
+        start_period=seconds("StartPeriod", 0.0),
+        retries=retries if isinstance(retries, int) and retries > 0 else 3,
+    )
+
+
+def request_problems(
+    request: CreateRequest, *, networks: Mapping[str, Network], drivers: Sequence[Isolation]
+) -> list[Problem]:
+    """What can be said without the image: the level, the network, the sources of the mounts."""
+    problems = []
+    if request.isolation not in drivers:
+        have = ", ".join(drivers)
+        problems.append(Problem(f"isolation {request.isolation} is not available here", f"use one of: {have}"))
+    network = request.network
+    if network and network not in SHARED_NETWORKS and network not in networks:
+        problems.append(Problem(f"network {network!r} does not exist", f"bulkhead network create {network}"))
+    if network in SHARED_NETWORKS and request.isolation is not Isolation.CHROOT:
+        if request.ports:
+            problems.append(Problem(f"ports cannot be published with network {network!r}", "leave out -p or --network"))
+        if request.plan.bandwidth:
+            problems.append(
+                Problem(f"bandwidth cannot be limited with network {network!r}", "leave out --bandwidth or --network")
+            )
+    problems += [
+        Problem(f"{mount.source} does not exist", "make it first, or name a volume (no slash) instead")
+        for mount in request.mounts
+        if mount.kind == "bind" and not Path(mount.source).exists()
+    ]
+    targets = [mount.target.rstrip("/") for mount in request.mounts]
+    problems += [
+        Problem(f"{target or '/'} is mounted twice", "give each mount a target of its own")
+        for target in sorted({target for target in targets if targets.count(target) > 1})
+    ]
+    if request.auto_remove and request.restart.kind != "no":
+        problems.append(Problem(f"--rm and --restart {request.restart.kind} exclude each other", "give only one"))
+    return problems
+
+
+def _argv_problems(argv: Sequence[str], image: Image) -> list[Problem]:
+    if not argv:
+        name = image.references[0] if image.references else image.digest
+        return [Problem(f"image {name} has no command of its own and none was given", "name one after the image")]
+    return [Problem(f"argument {word!r} holds a NUL byte") for word in argv if "\0" in word]
+
+
+def _signal_problems(name: str | None) -> list[Problem]:
+    if not name:
+        return []
+    try:
+        signal_number(name)
+    except Refused as error:
+        return list(error.problems)
+    return []
+
+
+def signal_number(name: str) -> int:
+    """The number of "TERM", "SIGTERM" or "15"; real-time signals as "RTMIN+3"."""
+    text = name.upper().removeprefix("SIG")
+    if text.isdigit() and 1 <= int(text) <= signal.SIGRTMAX:
+        return int(text)
+    base, plus, offset = text.partition("+")
+    if base == "RTMIN" and (not plus or offset.isdigit()):
+        number = signal.SIGRTMIN + int(offset or 0)
+        return number if number <= signal.SIGRTMAX else _unknown_signal(name)
+    try:
+        return signal.Signals[f"SIG{text}"]
+    except KeyError:
+        return _unknown_signal(name)
+
+
+def _unknown_signal(name: str) -> NoReturn:
+    raise Refused(f"signal {name!r} is not known", hint="use a name such as TERM or a number such as 15")

@@ -1,0 +1,71 @@
+"""What every part of the engine works with: the one place where the parts below it meet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bulkhead.config import Config
+from bulkhead.engine.journal import Journal
+from bulkhead.host.cgroups import Layout
+from bulkhead.host.facts import HostFacts
+from bulkhead.images import ImageStore
+from bulkhead.isolation.base import Driver
+from bulkhead.model import Instance, Isolation
+from bulkhead.network import Networks
+from bulkhead.storage import Disks, Layers, Volumes
+from bulkhead.store import State
+
+
+class Locks:
+    """One lock per instance, made when first wanted and dropped with its last holder."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[str, tuple[threading.RLock, int]] = {}
+
+    @contextmanager
+    def hold(self, instance_id: str) -> Iterator[None]:
+        """Be the only one who changes this instance. The same thread may hold it several times."""
+        with self._guard:
+            lock, users = self._locks.get(instance_id, (threading.RLock(), 0))
+            self._locks[instance_id] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                lock, users = self._locks[instance_id]
+                if users == 1:
+                    del self._locks[instance_id]
+                else:
+                    self._locks[instance_id] = (lock, users - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts, made once by `build_engine`."""
+
+    config: Config
+    facts: HostFacts
+    layout: Layout
+    state: State
+    images: ImageStore
+    disks: Disks
+    layers: Layers
+    volumes: Volumes
+    networks: Networks
+    drivers: Mapping[Isolation, Driver]
+    journal: Journal
+    locks: Locks = field(default_factory=Locks)
+
+    def bundle_dir(self, instance: Instance | str) -> Path:
+        """The instance's directory."""
+        return self.config.instances_dir / (instance if isinstance(instance, str) else instance.spec.id)
+
+    def driver(self, instance: Instance) -> Driver:
+        """The driver of the instance's level."""
+        return self.drivers[instance.spec.isolation]

@@ -1,0 +1,275 @@
+"""The engine as its users see it: one method per verb. Synchronous and safe to call from many threads.
+
+`ref` is an instance's name, its id, or a unique beginning of the id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from importlib.metadata import version
+from pathlib import Path
+from typing import BinaryIO
+
+from bulkhead.agent.frames import ExecRequest
+from bulkhead.agent.session import Session
+from bulkhead.engine import bundles, logs
+from bulkhead.engine.admission import request_problems, resolve_spec, signal_number
+from bulkhead.engine.context import Context
+from bulkhead.engine.copying import Copier
+from bulkhead.engine.exits import ExitWatcher
+from bulkhead.engine.health import HealthMonitor
+from bulkhead.engine.images import ImageCatalog
+from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.engine.networks import DEFAULT, NetworkCatalog
+from bulkhead.engine.plans import Plans
+from bulkhead.engine.recovery import Recovery
+from bulkhead.engine.reports import Reporter, Usage
+from bulkhead.engine.restarts import Restarter
+from bulkhead.engine.volumes import VolumeCatalog
+from bulkhead.errors import Conflict, NotFound, Refused
+from bulkhead.events import Event
+from bulkhead.images import Image
+from bulkhead.isolation.base import Ability, Command
+from bulkhead.model import (
+    CreateRequest,
+    Exit,
+    HealthCheck,
+    Instance,
+    Plan,
+    PlanRequest,
+    RestartPolicy,
+    Spec,
+    State,
+)
+
+HEALTH_OUTPUT = 4096
+"""Bytes of a health check's output that are read before the rest is dropped."""
+
+
+class Engine:
+    """All verbs."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.images = ImageCatalog(context)
+        self.plans = Plans(context)
+        self.networks = NetworkCatalog(context)
+        self.volumes = VolumeCatalog(context)
+        self._reports = Reporter(context)
+        self._lifecycle = Lifecycle(context)
+        self._copier = Copier(context, self._lifecycle)
+        self._exits = ExitWatcher(self._lifecycle.finish)
+        self._restarts = Restarter(self._restart)
+        self._health = HealthMonitor(
+            find=context.state.get, check=self._check_health, report=self._lifecycle.set_health
+        )
+        self._lifecycle.on_started = self._watch
+        self._lifecycle.on_exited = self._restarts.consider
+
+    def recover(self) -> list[str]:
+        """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
+        self.plans.prepare()
+        self.networks.prepare()
+        repairs = Recovery(self._context, self._lifecycle).run()
+        for instance in self._context.state.instances():
+            if instance.state is State.RUNNING:
+                self._watch(instance)
+            elif instance.state is State.EXITED:
+                self._restarts.consider(instance)
+        self._context.disks.prefill(self.plans.resolve(PlanRequest()).disk)
+        self._context.networks.prefill(self._context.state.network(DEFAULT))
+        return repairs
+
+    def close(self) -> None:
+        """Stop what this daemon does; the instances run on."""
+        self._restarts.close()
+        self._health.close()
+        self._exits.close()
+        running = [instance for instance in self._context.state.instances() if instance.pid]
+        self._context.networks.close()
+        self._context.disks.close()
+        self._context.layers.close(self._reports.layers_in_use(running))
+        self._context.state.close()
+
+    def _watch(self, instance: Instance) -> None:
+        self._exits.add(instance.spec.id, self._context.bundle_dir(instance))
+        self._health.add(instance)
+
+    # --- create, start, stop, delete
+
+    def create(self, request: CreateRequest) -> Instance:
+        """Make an instance. Raises Refused with every problem, before anything is changed."""
+        spec, image = self._admit(request)
+        for mount in spec.mounts:
+            if mount.kind == "volume":
+                self.volumes.ensure(mount.source)
+        return self._lifecycle.create(spec, image)
+
+    def dry_run(self, request: CreateRequest) -> str:
+        """What a start would do, in words; nothing is changed."""
+        spec, _ = self._admit(request)
+        return self._reports.dry_run(spec)
+
+    def _admit(self, request: CreateRequest) -> tuple[Spec, Image]:
+        context = self._context
+        networks = {network.name: network for network in context.state.networks()}
+        problems = request_problems(request, networks=networks, drivers=tuple(context.drivers))
+        try:
+            plan: Plan | None = self.plans.resolve(request.plan)
+        except (Refused, NotFound) as error:
+            problems += error.problems
+            plan = None
+        if problems or plan is None:
+            raise Refused(problems)
+        image = self.images.resolve(request.image)
+        instances = context.state.instances()
+        spec = resolve_spec(request, image, plan, taken_names=[instance.spec.name for instance in instances])
+        problems += self._reports.plan_problems(spec)
+        problems += context.drivers[spec.isolation].check(spec)
+        problems += context.networks.check_ports(spec.ports)
+        if problems:
+            raise Refused(problems)
+        return spec, image
+
+    def start(self, ref: str, *, on_launch: Callable[[Path], None] | None = None) -> Instance:
+        """Run it. `on_launch` is called with the agent's socket before the workload starts."""
+        return self._lifecycle.start(self.get(ref), on_launch=on_launch)
+
+    def stop(self, ref: str, *, timeout: float | None = None, signal: str | None = None) -> Instance:
+        """End it in order, after `timeout` seconds by force."""
+        if signal:
+            signal_number(signal)
+        return self._lifecycle.stop(self.get(ref), timeout=timeout, signal=signal)
+
+    def kill(self, ref: str, *, signal: str = "SIGKILL") -> Instance:
+        """Send a signal to the workload's first process."""
+        instance, number = self.get(ref), signal_number(signal)
+        self._require_running(instance)
+        return self._lifecycle.signal(instance, number)
+
+    def delete(self, ref: str, *, force: bool = False) -> str:
+        """Remove it; a running one only with `force`. Returns its id."""
+        instance = self.get(ref)
+        self._lifecycle.delete(instance, force=force)
+        return instance.spec.id
+
+    def wait(self, ref: str) -> Future[Exit]:
+        """How it ends; resolved when that is in the store and, with auto_remove, all of it is gone."""
+        return self._lifecycle.wait(self.get(ref).spec.id)
+
+    def update(self, ref: str, plan: PlanRequest, *, restart: RestartPolicy | None = None) -> Instance:
+        """Change its plan, at once when it runs, and its restart policy."""
+        instance = self.get(ref)
+        changed = self.plans.change(instance.spec.plan, plan)
+        problems = self._reports.plan_problems(instance.spec.model_copy(update={"plan": changed}))
+        if problems:
+            raise Refused(problems)
+        return self._lifecycle.update(instance, plan=changed, restart=restart or instance.spec.restart)
+
+    def _restart(self, instance_id: str) -> None:
+        instance = self._context.state.get(instance_id)
+        if not instance.stop_requested and instance.state is State.EXITED:
+            self._lifecycle.start(instance, restarts=instance.restarts + 1)
+
+    # --- looking
+
+    def get(self, ref: str) -> Instance:
+        """The instance. Raises NotFound."""
+        return self._context.state.find(ref)
+
+    def list(self) -> list[Instance]:
+        """All instances, the newest first."""
+        return sorted(self._context.state.instances(), key=lambda instance: -instance.spec.created)
+
+    def describe(self, ref: str) -> dict[str, object]:
+        """Everything about it, for `inspect`."""
+        return self._reports.describe(self.get(ref))
+
+    def stats(self, refs: Sequence[str] | None = None) -> list[Usage]:
+        """What running instances use now; all of them when none are named."""
+        instances = [self.get(ref) for ref in refs] if refs else self.list()
+        return [self._reports.usage(instance) for instance in instances if refs or instance.pid]
+
+    def logs(
+        self, ref: str, *, since: float, until: float, tail: int | None, follow: Callable[[], bool] | None
+    ) -> Iterator[logs.LogLine]:
+        """Entries of its log; with `follow` also those to come, until it ends or `follow()` is false."""
+        instance = self.get(ref)
+
+        def more() -> bool:
+            return follow is not None and follow() and self._is_alive(instance.spec.id)
+
+        bundle = self._context.bundle_dir(instance)
+        return logs.read(bundle, since=since, until=until, tail=tail, follow=more if follow else None)
+
+    def _is_alive(self, instance_id: str) -> bool:
+        try:
+            return self._context.state.get(instance_id).pid != 0
+        except NotFound:
+            return False
+
+    def events(self, *, since: float, until: float | None, follow: Callable[[], bool] | None) -> Iterator[Event]:
+        """What has happened, the oldest first; with `follow` also what is still to happen."""
+        return self._context.journal.read(since=since, until=until, follow=follow)
+
+    def doctor(self) -> Sequence[Ability]:
+        """Every ability of this host, by trying it."""
+        return self._reports.doctor()
+
+    def info(self) -> Mapping[str, object]:
+        """Version, host facts, paths."""
+        return {"version": version("bulkhead"), **self._reports.host()}
+
+    # --- inside
+
+    def prepare_attach(self, ref: str) -> Path:
+        """The agent's socket of a running instance."""
+        instance = self.get(ref)
+        self._require_running(instance)
+        return self._context.bundle_dir(instance) / "agent.sock"
+
+    def prepare_exec(
+        self,
+        ref: str,
+        *,
+        argv: Sequence[str],
+        env: Sequence[str],
+        user: str | None,
+        workdir: str | None,
+        tty: bool,
+        stdin: bool,
+    ) -> tuple[Path, ExecRequest]:
+        """The agent's socket of a running instance and what EXEC is to carry."""
+        instance = self.get(ref)
+        command = Command(argv=tuple(argv), env=tuple(env), user=user, workdir=workdir, tty=tty, stdin=stdin)
+        return self._exec(instance, command)
+
+    def _exec(self, instance: Instance, command: Command) -> tuple[Path, ExecRequest]:
+        self._require_running(instance)
+        bundle = self._context.bundle_dir(instance)
+        handle = bundles.require_handle(bundle)
+        return bundle / "agent.sock", self._context.driver(instance).exec_request(instance.spec, handle, command)
+
+    def copy_out(self, ref: str, path: str) -> Iterator[bytes]:
+        """A tar stream of a file or directory inside."""
+        return self._copier.copy_out(self.get(ref), path)
+
+    def copy_in(self, ref: str, path: str, stream: BinaryIO) -> None:
+        """Unpack a tar stream below a directory inside."""
+        self._copier.copy_in(self.get(ref), path, stream)
+
+    def _check_health(self, instance: Instance, health: HealthCheck) -> bool:
+        agent, request = self._exec(instance, Command(argv=health.command))
+        with Session.connect(agent) as session:
+            try:
+                return session.exec_collect(request, timeout=health.timeout, limit=HEALTH_OUTPUT).code == 0
+            except TimeoutError:
+                return False
+
+    def _require_running(self, instance: Instance) -> None:
+        if instance.state is not State.RUNNING:
+            raise Conflict(
+                f"instance {instance.spec.name} is {instance.state}, not running",
+                hint=f"bulkhead start {instance.spec.name}",
+            )

@@ -1,0 +1,58 @@
+"""Named points at which the daemon can be made to die, so that tests can show that recovery mends everything.
+
+`BULKHEAD_CRASH_AT=start.published` kills the daemon with KILL when it passes that point; `point:3` at the third
+time. Each point lies between two acts that a crash could separate. POINTS is what the tests go through.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+POINTS = (
+    "create.begin",
+    "create.reserved",
+    "create.bundle",
+    "create.spec",
+    "create.disk",
+    "create.driver",
+    "create.done",
+    "start.begin",
+    "start.layers",
+    "start.disk",
+    "start.volumes",
+    "start.connected",
+    "start.leased",
+    "start.published",
+    "start.named",
+    "start.launched",
+    "start.running",
+    "start.handle",
+    "start.done",
+    "stop.begin",
+    "stop.signalled",
+    "exit.begin",
+    "exit.network",
+    "exit.saved",
+    "exit.disk",
+    "delete.begin",
+    "delete.marked",
+    "delete.network",
+    "delete.driver",
+    "delete.disk",
+    "delete.bundle",
+    "delete.done",
+)
+
+_wanted, _, _count = os.environ.get("BULKHEAD_CRASH_AT", "").partition(":")
+_left = int(_count or 1)
+
+
+def checkpoint(point: str) -> None:
+    """Die here when the environment asks for it; else nothing."""
+    global _left  # noqa: PLW0603 - a process dies once
+    if point != _wanted:
+        return
+    _left -= 1
+    if _left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)

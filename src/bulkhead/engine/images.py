@@ -1,0 +1,71 @@
+"""Images as the engine's users see them: the store, with what instances need of it kept from removal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from bulkhead.engine.context import Context
+from bulkhead.events import Progress
+from bulkhead.images import Image
+
+
+class ImageCatalog:
+    """The images of this host."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = context.images
+
+    def list(self) -> Sequence[Image]:
+        """Every image."""
+        return self._store.list()
+
+    def resolve(self, reference: str) -> Image:
+        """The image that a user means. Raises NotFound."""
+        return self._store.resolve(reference)
+
+    def inspect(self, reference: str) -> dict[str, object]:
+        """One image with its configuration and layers."""
+        return self._store.inspect(reference)
+
+    def import_file(self, source: Path | BinaryIO, *, name: str | None, progress: Progress) -> Image:
+        """Read an archive: a file of the host, or a stream that can only be read forwards."""
+        if isinstance(source, Path):
+            return self._store.import_file(source, name=name, progress=progress)
+        return self._store.import_stream(source, name=name, progress=progress)
+
+    def bootstrap(
+        self,
+        release: str,
+        *,
+        packages: Sequence[str],
+        name: str | None,
+        architecture: str | None,
+        config: Mapping[str, object],
+        progress: Progress,
+    ) -> Image:
+        """Make an image from a distribution's packages."""
+        return self._store.bootstrap(
+            release, packages=packages, name=name, architecture=architecture, config=config, progress=progress
+        )
+
+    def remove(self, reference: str, *, force: bool) -> object:
+        """Drop a name, and the image with its last name."""
+        removed = self._store.remove(reference, in_use=self._in_use(), force=force)
+        self._unmount_unneeded()
+        return removed
+
+    def prune(self, *, everything: bool) -> object:
+        """Drop what nothing needs."""
+        removed = self._store.prune(in_use=self._in_use(), all_images=everything)
+        self._unmount_unneeded()
+        return removed
+
+    def _in_use(self) -> set[str]:
+        return {instance.spec.image_digest for instance in self._context.state.instances()}
+
+    def _unmount_unneeded(self) -> None:
+        """A layer's file that is gone is still held by its mount."""
+        self._context.layers.recover({layer.diff_id for image in self._store.list() for layer in image.layers})

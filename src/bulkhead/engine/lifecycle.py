@@ -1,0 +1,323 @@
+"""The life of an instance. The only code that changes an instance's state.
+
+Every change is made under the instance's lock, written to the store before and after what it does on the host, and
+undone when it fails; `recovery` does the same after a crash.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from bulkhead.agent.session import Session
+from bulkhead.engine import bundles
+from bulkhead.engine.admission import signal_number
+from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
+from bulkhead.engine.resources import Resources
+from bulkhead.errors import BulkheadError, Conflict
+from bulkhead.events import Event
+from bulkhead.images import Image
+from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Spec, State
+
+def _ignore(instance: Instance) -> None:
+    """What is called where nobody wants to be told of `instance`."""
+
+
+LOST = Exit(code=255, error="the supervisor is gone without a trace of how the workload ended")
+
+
+class Lifecycle:
+    """Create, start, stop, delete, and what happens when a workload ends by itself."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._waiters: dict[str, list[Future[Exit]]] = {}
+        self._waiters_guard = threading.Lock()
+        self.resources = Resources(context, threading.Lock())
+        self.on_started: Callable[[Instance], None] = _ignore
+        """Told about every start: the exit watcher and health checks hang here."""
+        self.on_exited: Callable[[Instance], None] = _ignore
+        """Told about every end that leaves the instance in place: restart policies hang here."""
+
+    # --- create and delete
+
+    def create(self, spec: Spec, image: Image) -> Instance:
+        """Make the instance, its bundle and its disk; all or nothing."""
+        context = self._context
+        checkpoint("create.begin")
+        instance = Instance(spec=spec, state=State.CREATING)
+        with context.locks.hold(spec.id), ExitStack() as undo:
+            instance = context.state.reserve_instance(instance, uid_range=spec.isolation is Isolation.CONTAINER)
+            undo.callback(self.erase, instance)
+            checkpoint("create.reserved")
+            directory = context.bundle_dir(instance)
+            directory.mkdir(mode=0o700)
+            checkpoint("create.bundle")
+            bundles.make(directory, spec, [layer.diff_id for layer in image.layers])
+            checkpoint("create.spec")
+            context.disks.create(spec.id, directory / "disk.img", spec.plan.disk)
+            checkpoint("create.disk")
+            checkpoint("create.driver")
+            instance = self._save(instance, state=State.CREATED)
+            undo.pop_all()
+        checkpoint("create.done")
+        self._emit(instance, "create", {"image": spec.image})
+        return instance
+
+    def delete(self, instance: Instance, *, force: bool = False) -> None:
+        """Remove the instance and everything that it holds."""
+        instance_id = instance.spec.id
+        if force and instance.state in (State.RUNNING, State.STARTING, State.STOPPING):
+            self._kill_now(instance)
+            self.stop(instance, timeout=0, signal="SIGKILL")
+        with self._context.locks.hold(instance_id):
+            instance = self._context.state.get(instance_id)
+            if instance.state is State.RUNNING:
+                raise Conflict(
+                    f"instance {instance.spec.name} is running",
+                    hint=f"stop it first, or bulkhead rm -f {instance.spec.name}",
+                )
+            self._delete(instance)
+
+    def _delete(self, instance: Instance) -> None:
+        checkpoint("delete.begin")
+        instance = self._save(instance, state=State.DELETING)
+        checkpoint("delete.marked")
+        self.erase(instance)
+        checkpoint("delete.done")
+        self._emit(instance, "remove")
+        self._resolve_waiters(instance.spec.id, instance.exit or Exit(code=0))
+
+    def erase(self, instance: Instance) -> None:
+        """Release all that a create or start may have made and drop the record; idempotent."""
+        context, instance_id = self._context, instance.spec.id
+        directory = context.bundle_dir(instance)
+        context.driver(instance).delete(directory, instance_id)
+        checkpoint("delete.driver")
+        self.resources.release_network(instance)
+        checkpoint("delete.network")
+        context.disks.discard(instance_id, directory / "disk.img")
+        self.resources.release_volumes(instance.spec)
+        checkpoint("delete.disk")
+        bundles.remove(directory)
+        checkpoint("delete.bundle")
+        context.state.remove(instance_id)
+        network = self.resources.network_of(instance.spec) if instance.address else None
+        if network:
+            self.resources.update_names(network)
+
+    # --- start and stop
+
+    def start(
+        self, instance: Instance, *, on_launch: Callable[[Path], None] | None = None, restarts: int = 0
+    ) -> Instance:
+        """Run the workload; returns when its program has been executed. `restarts`: how often in a row it did."""
+        instance_id = instance.spec.id
+        with self._context.locks.hold(instance_id):
+            instance = self._context.state.get(instance_id)
+            if instance.state not in (State.CREATED, State.EXITED):
+                raise Conflict(f"instance {instance.spec.name} is {instance.state}, it cannot be started")
+            instance = self._start(instance.model_copy(update={"restarts": restarts}), on_launch)
+        self.on_started(instance)
+        self._emit(instance, "start")
+        return instance
+
+    def _start(self, instance: Instance, on_launch: Callable[[Path], None] | None) -> Instance:
+        context, began = self._context, time.monotonic()
+        directory = context.bundle_dir(instance)
+        checkpoint("start.begin")
+        before = instance
+        instance = self._save(instance, state=State.STARTING, exit=None, stop_requested=False)
+        try:
+            with ExitStack() as always, ExitStack() as undo:
+                bundles.forget_run(directory)
+                undo.callback(bundles.forget_run, directory)
+                instance, bundle = self.resources.acquire(instance, undo=undo, always=always)
+                handle = context.driver(instance).start(bundle, on_launch=on_launch)
+                undo.callback(context.driver(instance).delete, directory, instance.spec.id)
+                checkpoint("start.launched")
+                bundles.write_handle(directory, handle)
+                checkpoint("start.handle")
+                instance = self._save(
+                    instance,
+                    state=State.RUNNING,
+                    pid=handle.pid,
+                    started=time.time(),
+                    start_seconds=time.monotonic() - began,
+                    health="starting" if instance.spec.health else "",
+                )
+                undo.pop_all()
+        except BulkheadError as error:
+            self._start_failed(before, error)
+            raise
+        except BaseException:
+            context.state.save(before)
+            raise
+        checkpoint("start.done")
+        return instance
+
+    def _start_failed(self, before: Instance, error: BulkheadError) -> None:
+        now = time.time()
+        failed = Exit(code=error.exit_code, error=error.what, started=now, ended=now)
+        self._context.state.save(before.model_copy(update={"exit": failed, "address": None, "pid": 0}))
+        network = self.resources.network_of(before.spec)
+        if network:
+            self.resources.update_names(network)
+
+    def undo_start(self, instance: Instance) -> None:
+        """After a crash in the middle of a start: release what it had made, back to created."""
+        self.release_run(instance)
+        self._save(instance, state=State.CREATED, address=None, pid=0)
+
+    def release_run(self, instance: Instance) -> None:
+        """Make sure that nothing of a run is left on the host; idempotent."""
+        context, directory = self._context, self._context.bundle_dir(instance)
+        context.driver(instance).delete(directory, instance.spec.id)
+        self.resources.release_network(instance)
+        context.disks.detach(instance.spec.id)
+
+    def stop(self, instance: Instance, *, timeout: float | None = None, signal: str | None = None) -> Instance:
+        """End the workload: its stop signal, after `timeout` seconds KILL. Returns when it has ended."""
+        spec = instance.spec
+        with self._context.locks.hold(spec.id):
+            instance = self._context.state.get(spec.id)
+            if instance.state is not State.RUNNING:
+                return self._save(instance, stop_requested=True)
+            checkpoint("stop.begin")
+            instance = self._save(instance, state=State.STOPPING, stop_requested=True)
+            bundle = self._context.bundle_dir(instance)
+            self._context.driver(instance).stop(
+                bundle,
+                bundles.require_handle(bundle),
+                signal=signal or spec.stop_signal,
+                timeout=spec.stop_timeout if timeout is None else timeout,
+            )
+            checkpoint("stop.signalled")
+            return self.finish(spec.id) or instance
+
+    def signal(self, instance: Instance, number: int) -> Instance:
+        """Send a signal to the workload. KILL returns when it has ended; KILL and the stop signal end restarts."""
+        spec = instance.spec
+        if number == signals.SIGKILL:
+            self._kill_now(instance)
+            return self.stop(instance, timeout=0, signal="SIGKILL")
+        if number == signal_number(spec.stop_signal):
+            with self._context.locks.hold(spec.id):
+                instance = self._save(self._context.state.get(spec.id), stop_requested=True)
+        with Session.connect(self._context.bundle_dir(instance) / "agent.sock") as session:
+            session.signal(number)
+        return instance
+
+    def _kill_now(self, instance: Instance) -> None:
+        """KILL without waiting for the lock, which a stop may hold for its whole timeout."""
+        with suppress(BulkheadError), Session.connect(self._context.bundle_dir(instance) / "agent.sock") as session:
+            session.signal(signals.SIGKILL, everyone=True)
+
+    # --- changes while it lives
+
+    def update(self, instance: Instance, *, plan: Plan, restart: RestartPolicy) -> Instance:
+        """Give it another plan, enforced at once where it runs, and restart policy."""
+        context, spec = self._context, instance.spec
+        with context.locks.hold(spec.id):
+            instance = context.state.get(spec.id)
+            changed = spec.model_copy(update={"plan": plan, "restart": restart})
+            directory = context.bundle_dir(instance)
+            if plan.disk != spec.plan.disk:
+                context.disks.resize(spec.id, directory / "disk.img", plan.disk)
+            if instance.state is State.RUNNING:
+                instance = self.resources.resize(instance, plan)
+            bundles.write_spec(directory, changed)
+            instance = self._save(instance, spec=changed)
+        self._emit(instance, "update")
+        return instance
+
+    def set_health(self, instance_id: str, health: str) -> None:
+        """Record what the health checks say, and act on it."""
+        with self._context.locks.hold(instance_id):
+            instance = self._context.state.get(instance_id)
+            if instance.state is not State.RUNNING:
+                return
+            instance = self._save(instance, health=health)
+        self._emit(instance, "health", {"status": health})
+        check = instance.spec.health
+        if health == "unhealthy" and check and check.on_unhealthy == "restart":
+            restarts = instance.restarts + 1
+            self.start(self.stop(instance), restarts=restarts)
+
+    # --- the end of a workload
+
+    def finish(self, instance_id: str) -> Instance | None:
+        """Record how a workload ended and release what it held. None when the instance was removed with it."""
+        context = self._context
+        with context.locks.hold(instance_id):
+            instance = context.state.get(instance_id)
+            if instance.state not in (State.RUNNING, State.STOPPING):
+                return instance
+            checkpoint("exit.begin")
+            instance = instance.model_copy(update={"exit": self._read_exit(instance), "pid": 0, "health": ""})
+            attributes = {"code": str(instance.exit.code if instance.exit else LOST.code)}
+            if instance.exit and instance.exit.oom:
+                self._emit(instance, "oom")
+            if instance.spec.auto_remove:
+                self._emit(instance, "exit", attributes)
+                self._delete(instance)
+                return None
+            network = self.resources.network_of(instance.spec)
+            instance = self.resources.release_network(instance)
+            checkpoint("exit.network")
+            instance = self._save(instance, state=State.EXITED)
+            checkpoint("exit.saved")
+            if network:
+                self.resources.update_names(network)
+            context.driver(instance).delete(context.bundle_dir(instance), instance_id)
+            context.disks.detach(instance_id)
+            self.resources.release_volumes(instance.spec)
+            checkpoint("exit.disk")
+        self._emit(instance, "exit", attributes)
+        self._resolve_waiters(instance_id, instance.exit or LOST)
+        self.on_exited(instance)
+        return instance
+
+    def _read_exit(self, instance: Instance) -> Exit:
+        handle = bundles.read_handle(self._context.bundle_dir(instance))
+        if handle is None:
+            return LOST
+        inspection = self._context.driver(instance).inspect(self._context.bundle_dir(instance), handle)
+        return inspection.exit or LOST
+
+    # --- waiting
+
+    def wait(self, instance_id: str) -> Future[Exit]:
+        """A future of how the instance ends: at once if it has. With auto_remove it comes after the removal."""
+        future: Future[Exit] = Future()
+        with self._waiters_guard:
+            instance = self._context.state.get(instance_id)
+            if instance.state in (State.EXITED, State.CREATED) and instance.exit:
+                future.set_result(instance.exit)
+            else:
+                self._waiters.setdefault(instance_id, []).append(future)
+        return future
+
+    def _resolve_waiters(self, instance_id: str, exit_: Exit) -> None:
+        with self._waiters_guard:
+            waiting = self._waiters.pop(instance_id, [])
+        for future in waiting:
+            future.set_result(exit_)
+
+    # --- small things
+
+    def _save(self, instance: Instance, **changes: object) -> Instance:
+        changed = instance.model_copy(update=changes)
+        self._context.state.save(changed)
+        return changed
+
+    def _emit(self, instance: Instance, action: str, attributes: dict[str, str] | None = None) -> None:
+        spec = instance.spec
+        event = Event(time.time(), "instance", spec.id, action, spec.name, attributes or {})
+        self._context.journal.emit(event)

@@ -1,0 +1,55 @@
+"""Networks as records; their bridges appear with the first instance and go with the network."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+from bulkhead.engine.admission import SHARED_NETWORKS
+from bulkhead.engine.context import Context
+from bulkhead.errors import Conflict
+from bulkhead.model import Network, State
+
+DEFAULT = "default"
+
+
+class NetworkCatalog:
+    """The networks that have a name."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def prepare(self) -> None:
+        """Make the default network where there is none."""
+        if DEFAULT not in {network.name for network in self.list()}:
+            self.create(DEFAULT, subnet4=None, subnet6=None)
+
+    def list(self) -> Sequence[Network]:
+        """Every network."""
+        return self._context.state.networks()
+
+    def get(self, name: str) -> Network:
+        """One network. Raises NotFound."""
+        return self._context.state.network(name)
+
+    def create(self, name: str, *, subnet4: str | None, subnet6: str | None) -> Network:
+        """Record a network; subnets that are not given come from the pool."""
+        context = self._context
+        if name in SHARED_NETWORKS:
+            raise Conflict(f"{name!r} is the name of a built-in network", hint="choose another name")
+        chosen4, chosen6 = context.networks.choose_subnets(self.list(), subnet4, subnet6)
+        network = Network(name=name, id=secrets.token_hex(4), subnet4=chosen4, subnet6=chosen6, created=time.time())
+        context.state.create_network(network)
+        return network
+
+    def remove(self, name: str) -> None:
+        """Remove a network that no instance names."""
+        context, network = self._context, self.get(name)
+        if name == DEFAULT:
+            raise Conflict("the network default cannot be removed", hint="instances can be run with --network none")
+        users = [i.spec.name for i in context.state.instances() if i.spec.network == name and i.state != State.DELETING]
+        if users:
+            raise Conflict(f"network {name} is used by {', '.join(users)}", hint="remove these instances first")
+        context.networks.down(network)
+        context.state.delete_network(name)

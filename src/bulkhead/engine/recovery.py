@@ -1,0 +1,132 @@
+"""One pass at the daemon's start that makes the host agree with the store, whatever killed the last daemon.
+
+Half-done creates are undone, half-done deletes are finished, half-done starts are undone, ends that nobody saw are
+recorded, and whatever is Bulkhead's own on the host but in no record is removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from pathlib import Path
+
+from bulkhead.agent.session import Session
+from bulkhead.engine import bundles
+from bulkhead.engine.context import Context
+from bulkhead.engine.lifecycle import LOST, Lifecycle
+from bulkhead.errors import BulkheadError
+from bulkhead.host import cgroups
+from bulkhead.model import Exit, Instance, State
+
+log = logging.getLogger(__name__)
+QUIT_SECONDS = 10.0
+
+
+class Recovery:
+    """The pass. It runs before the API answers, alone."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle) -> None:
+        self._context = context
+        self._lifecycle = lifecycle
+        self._repairs: list[str] = []
+
+    def run(self) -> list[str]:
+        """Repair, and say in words what was repaired; nothing to say after a clean stop."""
+        for instance in self._context.state.instances():
+            try:
+                self._instance(instance)
+            except BulkheadError as error:
+                log.error("recovery of %s: %s", instance.spec.name, error)
+                self._repairs.append(f"could not repair {instance.spec.name}: {error}")
+        self._strays()
+        self._parts()
+        for repair in self._repairs:
+            log.warning("repaired: %s", repair)
+        return self._repairs
+
+    def _instance(self, instance: Instance) -> None:
+        name, directory = instance.spec.name, self._context.bundle_dir(instance)
+        match instance.state:
+            case State.CREATING | State.DELETING:
+                quit_agent(directory)
+                self._lifecycle.erase(instance)
+                self._repairs.append(f"{name}: {instance.state} was interrupted, removed")
+            case State.STARTING:
+                quit_agent(directory)
+                self._lifecycle.undo_start(instance)
+                self._repairs.append(f"{name}: its start was interrupted, undone")
+            case State.RUNNING | State.STOPPING:
+                self._running(instance, directory)
+            case State.CREATED | State.EXITED:
+                self._lifecycle.release_run(instance)
+
+    def _running(self, instance: Instance, directory: Path) -> None:
+        handle = bundles.read_handle(directory)
+        found = self._context.driver(instance).inspect(directory, handle) if handle else None
+        if found and found.running:
+            if instance.state is State.STOPPING:
+                # The stop was asked for and not carried out: carry it out.
+                self._context.state.save(instance.model_copy(update={"state": State.RUNNING}))
+                self._lifecycle.stop(instance)
+                self._repairs.append(f"{instance.spec.name}: its stop was interrupted, carried out")
+            return
+        ended = found.exit if found and found.exit else LOST
+        self._repairs.append(f"{instance.spec.name}: ended while no daemon was there (code {ended.code})")
+        self._lifecycle.finish(instance.spec.id)
+
+    def _strays(self) -> None:
+        """Bundles and cgroups without a record. Their processes end first, so that nothing is busy."""
+        context = self._context
+        known = {instance.spec.id: instance for instance in context.state.instances()}
+        for directory in context.config.instances_dir.iterdir():
+            if directory.name not in known:
+                quit_agent(directory)
+                bundles.remove(directory)
+                self._repairs.append(f"bundle {directory.name[:12]} without a record removed")
+        for instance_id in cgroups.list_instances(context.layout, context.config.cgroup):
+            if instance_id not in known or known[instance_id].pid == 0:
+                cgroups.kill_and_remove(context.layout, context.config.cgroup, instance_id)
+                self._repairs.append(f"cgroup of {instance_id[:12]} without a running instance removed")
+
+    def _parts(self) -> None:
+        """Mounts, links, rules and files, by the part that makes them."""
+        context = self._context
+        instances = context.state.instances()
+        running = [instance for instance in instances if instance.pid]
+        self._repairs += context.images.recover()
+        self._repairs += context.disks.recover({instance.spec.id for instance in instances})
+        self._repairs += context.layers.recover(
+            {digest for instance in running for digest in bundles.read_layers(context.bundle_dir(instance))}
+        )
+        self._repairs += context.volumes.recover(
+            {mount.source for instance in running for mount in instance.spec.mounts if mount.kind == "volume"}
+        )
+        self._repairs += context.networks.recover(
+            context.state.networks(),
+            {
+                instance.spec.id: (instance.address, instance.spec.ports, instance.spec.plan.bandwidth)
+                for instance in running
+                if instance.address
+            },
+        )
+        for network in context.state.networks():
+            self._lifecycle.resources.update_names(network)
+
+
+def quit_agent(directory: Path) -> None:
+    """End the supervisor of a bundle and all that it supervises, if one answers."""
+    if not (directory / "agent.sock").exists():
+        return
+    try:
+        with Session.connect(directory / "agent.sock") as session:
+            session.quit()
+    except (OSError, BulkheadError):
+        # Nobody listens, or it ended in the middle of the answer: what is left of it goes with its cgroup.
+        return
+
+
+def interrupted(what: str) -> Exit:
+    """The exit of an instance whose start a crash cut short."""
+    now = time.time()
+    return Exit(code=128 + signal.SIGKILL, signal=signal.SIGKILL, error=what, started=now, ended=now)

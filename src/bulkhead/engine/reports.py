@@ -1,0 +1,133 @@
+"""What the engine tells about instances without changing any: inspect, stats, dry runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+
+from bulkhead import limits
+from bulkhead.engine import bundles
+from bulkhead.engine.context import Context
+from bulkhead.errors import Problem
+from bulkhead.isolation.base import Ability
+from bulkhead.model import Instance, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an instance uses now. Bytes and seconds; counters run since its start."""
+
+    id: str
+    name: str
+    when: float
+    memory: int
+    memory_limit: int
+    cpu_seconds: float
+    cpus: float
+    pids: int
+    pids_limit: int
+    disk_used: int
+    disk_size: int
+    disk_read: int
+    disk_written: int
+    received: int
+    sent: int
+
+
+class Reporter:
+    """Reads the store, the cgroups and the disks."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def plan_problems(self, spec: Spec) -> list[Problem]:
+        """What this host cannot enforce of the spec's plan."""
+        context = self._context
+        return limits.check(
+            spec.plan, facts=context.facts, layout=context.layout, isolation=spec.isolation, network=spec.network
+        )
+
+    def describe(self, instance: Instance) -> dict[str, object]:
+        """One element of the array that `inspect` prints."""
+        context, spec = self._context, instance.spec
+        directory = context.bundle_dir(instance)
+        described = instance.model_dump(mode="json", exclude={"spec"})
+        described["exit"] = instance.exit.model_dump(mode="json") if instance.exit else None
+        return {
+            "id": spec.id,
+            "name": spec.name,
+            **described,
+            "image": spec.image,
+            "image_digest": spec.image_digest,
+            "isolation": spec.isolation,
+            "not_isolated": list(context.driver(instance).probe().not_isolated),
+            "plan": spec.plan.model_dump(mode="json"),
+            "plan_name": spec.plan_name,
+            "limits": [asdict(row) for row in self.limits(spec)],
+            "config": spec.model_dump(
+                mode="json", exclude={"id", "name", "image", "image_digest", "isolation", "plan", "plan_name"}
+            ),
+            "layers": bundles.read_layers(directory),
+            "bundle": str(directory),
+            "log": str(directory / "log"),
+        }
+
+    def limits(self, spec: Spec) -> Iterable[limits.Enforced]:
+        """What of the plan is enforced, and by what."""
+        context = self._context
+        return limits.enforced(spec.plan, facts=context.facts, layout=context.layout, isolation=spec.isolation)
+
+    def usage(self, instance: Instance) -> Usage:
+        """What it uses now; zeros where it does not run."""
+        context, spec = self._context, instance.spec
+        used = limits.read_usage(context.layout, context.config.cgroup, spec.id)
+        link = bundles.read_link(context.bundle_dir(instance))
+        received, sent = context.networks.traffic(link) if link and instance.pid else (0, 0)
+        disk_used, disk_size = context.disks.usage(spec.id) if instance.pid else (0, spec.plan.disk)
+        read, written = context.disks.transferred(spec.id) if instance.pid else (0, 0)
+        return Usage(
+            id=spec.id,
+            name=spec.name,
+            when=time.time(),
+            memory=used.memory,
+            memory_limit=spec.plan.memory,
+            cpu_seconds=used.cpu_seconds,
+            cpus=spec.plan.cpus,
+            pids=used.pids,
+            pids_limit=spec.plan.pids,
+            disk_used=disk_used,
+            disk_size=disk_size,
+            disk_read=read,
+            disk_written=written,
+            received=received,
+            sent=sent,
+        )
+
+    def layers_in_use(self, running: Collection[Instance]) -> set[str]:
+        """Digests of the layers that running instances are made of."""
+        return {digest for i in running for digest in bundles.read_layers(self._context.bundle_dir(i))}
+
+    def doctor(self) -> list[Ability]:
+        """Everything that this host can and cannot do, by trying it."""
+        rows: list[Ability] = []
+        for isolation, driver in self._context.drivers.items():
+            probe = driver.probe()
+            rows.append(Ability(f"isolation {isolation}", probe.works, probe.reason, probe.hint))
+            rows += probe.abilities
+        return list(dict.fromkeys(rows))
+
+    def host(self) -> dict[str, object]:
+        """What is known of this host, and where things are."""
+        context = self._context
+        return {
+            "host": asdict(context.facts),
+            "cgroups": str(context.layout.kind),
+            "isolation": list(context.drivers),
+            "config": context.config.model_dump(mode="json"),
+            "instances": len(context.state.instances()),
+        }
+
+    def dry_run(self, spec: Spec) -> str:
+        """What a start of such an instance would do, step by step, in words."""
+        raise NotImplementedError

@@ -1,0 +1,202 @@
+"""What an instance holds on the host while it runs: layers, disk, volumes, network. Acquired here, released here."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulkhead import limits
+from bulkhead.engine import bundles
+from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
+from bulkhead.errors import Refused
+from bulkhead.isolation.base import Bundle, MountedVolume, Resizes
+from bulkhead.model import Instance, Isolation, Network, Plan, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Acquires and releases; the lifecycle says when."""
+
+    context: Context
+    addresses: threading.Lock
+    """Held from the choice of an address until it is in the store."""
+
+    def acquire(self, instance: Instance, *, undo: ExitStack, always: ExitStack) -> tuple[Instance, Bundle]:
+        """Make everything ready for a start. `undo` puts it back after a failure, `always` ends in any case."""
+        context, spec = self.context, instance.spec
+        directory = context.bundle_dir(instance)
+        mounts = self._layers(directory)
+        checkpoint("start.layers")
+        disk = context.disks.attach(spec.id, directory / "disk.img")
+        undo.callback(context.disks.detach, spec.id)
+        checkpoint("start.disk")
+        volumes = self._volumes(spec)
+        checkpoint("start.volumes")
+        cpuset = limits.choose_cpuset(spec.plan, context.facts, self._cpusets(instance))
+        instance = instance.model_copy(update={"cpuset": cpuset})
+        instance, netns_fd = self._network(instance, undo, always)
+        program = limits.program(
+            spec.plan,
+            cgroup=context.config.cgroup,
+            instance_id=spec.id,
+            layout=context.layout,
+            facts=context.facts,
+            cpuset=cpuset,
+            device=context.disks.device(spec.id),
+            devices_allowed=False,
+        )
+        bundle = Bundle(
+            directory=directory,
+            spec=spec,
+            limits=program,
+            layers=mounts,
+            disk=disk,
+            volumes=volumes,
+            netns_fd=netns_fd,
+            uid_start=instance.uid_start,
+            cpuset=cpuset,
+            resolv_conf=self._resolv_conf(instance),
+            hosts=self._hosts(instance),
+        )
+        return instance, bundle
+
+    def _layers(self, directory: Path) -> tuple[Path, ...]:
+        context = self.context
+        return tuple(
+            context.layers.mount_layer(digest, context.images.erofs_path(digest))
+            for digest in bundles.read_layers(directory)
+        )
+
+    def _volumes(self, spec: Spec) -> tuple[MountedVolume, ...]:
+        mounted = []
+        for mount in spec.mounts:
+            if mount.kind == "bind":
+                source = Path(mount.source)
+            else:
+                volume = self.context.state.volume(mount.source)
+                source = self.context.volumes.attach(volume.name, volume.size)
+            mounted.append(
+                MountedVolume(
+                    source=source, target=mount.target, read_only=mount.read_only, volume=mount.kind == "volume"
+                )
+            )
+        return tuple(mounted)
+
+    def _cpusets(self, instance: Instance) -> list[tuple[int, ...]]:
+        return [
+            other.cpuset
+            for other in self.context.state.instances()
+            if other.cpuset and other.pid and other.spec.id != instance.spec.id
+        ]
+
+    def _network(self, instance: Instance, undo: ExitStack, always: ExitStack) -> tuple[Instance, int | None]:
+        context, spec = self.context, instance.spec
+        network = self.network_of(spec)
+        if network is None:
+            return instance, None
+        context.networks.up(network)
+        with self.addresses:
+            taken = {other.address.ipv4 for other in context.state.instances() if other.address}
+            connection = context.networks.connect(
+                network, instance_id=spec.id, taken=taken, bandwidth=spec.plan.bandwidth
+            )
+            undo.callback(context.networks.disconnect, connection.link)
+            always.callback(os.close, connection.netns_fd)
+            checkpoint("start.connected")
+            instance = instance.model_copy(update={"address": connection.address})
+            context.state.save(instance)
+        checkpoint("start.leased")
+        bundles.write_network(context.bundle_dir(instance), connection.address, connection.link)
+        if spec.ports:
+            undo.callback(context.networks.unpublish, spec.id)
+            context.networks.publish(spec.id, connection.address, spec.ports)
+        checkpoint("start.published")
+        self.update_names(network)
+        checkpoint("start.named")
+        return instance, connection.netns_fd
+
+    def network_of(self, spec: Spec) -> Network | None:
+        """The bridge the instance is on; None with "none" and "host" and for chroots."""
+        if spec.isolation is Isolation.CHROOT or spec.network in ("none", "host"):
+            return None
+        return self.context.state.network(spec.network)
+
+    def update_names(self, network: Network) -> None:
+        """Tell the network's name server who is there now."""
+        names = {
+            name: instance.address
+            for instance in self.context.state.instances()
+            if instance.address and instance.spec.network == network.name
+            for name in (instance.spec.name, instance.spec.id[:12], instance.spec.hostname)
+        }
+        self.context.networks.set_names(network, names)
+
+    def resize(self, instance: Instance, plan: Plan) -> Instance:
+        """Enforce another plan on a running instance: cgroups by its driver, then the network's shape."""
+        context, spec = self.context, instance.spec
+        directory = context.bundle_dir(instance)
+        driver, handle = context.driver(instance), bundles.read_handle(directory)
+        if handle is None or not isinstance(driver, Resizes):
+            raise Refused(f"the plan of a running {spec.isolation} instance cannot be changed", hint="stop it first")
+        cpuset = limits.choose_cpuset(plan, context.facts, self._cpusets(instance))
+        operations = limits.update(
+            spec.plan,
+            plan,
+            cgroup=context.config.cgroup,
+            instance_id=spec.id,
+            layout=context.layout,
+            facts=context.facts,
+            cpuset=cpuset,
+            device=context.disks.device(spec.id),
+        )
+        driver.resize(directory, handle, operations)
+        link = bundles.read_link(directory)
+        if link and plan.bandwidth != spec.plan.bandwidth:
+            context.networks.shape(link, instance.pid, plan.bandwidth)
+        return instance.model_copy(update={"cpuset": cpuset})
+
+    def release_network(self, instance: Instance) -> Instance:
+        """Give back the link, the ports, the name and the address; idempotent."""
+        context, spec = self.context, instance.spec
+        if spec.ports:
+            context.networks.unpublish(spec.id)
+        link = bundles.read_link(context.bundle_dir(instance))
+        if link:
+            context.networks.disconnect(link)
+        return instance.model_copy(update={"address": None})
+
+    def release_volumes(self, spec: Spec) -> None:
+        """Unmount the volumes that no other running instance uses."""
+        busy = {
+            mount.source
+            for other in self.context.state.instances()
+            if other.pid and other.spec.id != spec.id
+            for mount in other.spec.mounts
+        }
+        for mount in spec.mounts:
+            if mount.kind == "volume" and mount.source not in busy:
+                self.context.volumes.detach(mount.source)
+
+    def _resolv_conf(self, instance: Instance) -> str:
+        if instance.address:
+            servers = (instance.address.gateway4, instance.address.gateway6)
+            return "".join(f"nameserver {server}\n" for server in servers) + "search bulkhead\noptions ndots:0\n"
+        if instance.spec.network == "none":
+            return ""
+        try:
+            return Path("/etc/resolv.conf").read_text()
+        except OSError:
+            return ""
+
+    def _hosts(self, instance: Instance) -> str:
+        lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+        names = " ".join(dict.fromkeys((instance.spec.hostname, instance.spec.name)))
+        if instance.address:
+            lines += [f"{instance.address.ipv4}\t{names}", f"{instance.address.ipv6}\t{names}"]
+        else:
+            lines.append(f"127.0.1.1\t{names}")
+        return "\n".join(lines) + "\n"
