@@ -7,6 +7,7 @@ written. Network rates: powers of 1,000, bits per second, as in tc ("100M", "100
 from __future__ import annotations
 
 import re
+import signal
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKmMgGtTpP]?)(i?[bB]?)$")
 _RATE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:bit|bps|bit/s)?$")
@@ -64,3 +65,16 @@ def format_rate(rate: int) -> str:
             return f"{value:.0f}{letter}" if value == int(value) else f"{value:.1f}{letter}"
         value /= 1000
     raise AssertionError("unreachable")
+
+
+def parse_signal(text: str) -> int:
+    """The number of "TERM", "SIGTERM", "15" or "RTMIN+3". Raises ValueError with the reason."""
+    name = text.upper().removeprefix("SIG")
+    base, plus, offset = name.partition("+")
+    if name.isdigit() and 1 <= int(name) <= signal.SIGRTMAX:
+        return int(name)
+    if base == "RTMIN" and (not plus or offset.isdigit()) and signal.SIGRTMIN + int(offset or 0) <= signal.SIGRTMAX:
+        return signal.SIGRTMIN + int(offset or 0)
+    if f"SIG{name}" in signal.Signals.__members__:
+        return signal.Signals[f"SIG{name}"]
+    raise ValueError(f"{text!r} is not a signal such as TERM or 15")

@@ -155,3 +155,40 @@ def start_time(pid: int) -> int | None:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
     return None if fields[0] == b"Z" else int(fields[19])
+
+
+def kill(pid: int, started: int | None) -> None:
+    """Send KILL to the process that has this pid and start time, if it is still there."""
+    if (pidfd := _open(pid, started)) is None:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def wait_gone(pid: int, started: int, *, timeout: float) -> bool:
+    """Wait for the end of a process that need not be a child; False when it is still there after `timeout` seconds."""
+    if (pidfd := _open(pid, started)) is None:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def _open(pid: int, started: int | None) -> int | None:
+    """A pidfd of the process with this identity, or None when it has gone (and another may have its pid)."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    # What the pid means is checked after the pidfd holds it, so that it cannot change in between.
+    if started is None or start_time(pid) != started:
+        os.close(pidfd)
+        return None
+    return pidfd

@@ -1,0 +1,154 @@
+"""The container: namespaces, a user namespace of its own, cgroups, capabilities, seccomp. The kernel is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bulkhead.agent.frames import ExecRequest, Start, StartFlag
+from bulkhead.agent.launch import NETNS_PATH
+from bulkhead.agent.operations import Attr, Code, Operation, mount, simple, write
+from bulkhead.config import Config
+from bulkhead.errors import Problem
+from bulkhead.isolation import capabilities, hardening, root, seccomp
+from bulkhead.isolation.base import Bundle, Command, Probe
+from bulkhead.isolation.hardening import KERNEL_FS
+from bulkhead.isolation.root import Confinement, Namespace
+from bulkhead.isolation.supervised import Outside, Supervised, common_problems, exec_flags, start_flags
+from bulkhead.model import UID_RANGE, Isolation, Spec
+
+NOT_ISOLATED = (
+    "the kernel: a flaw in a system call that the seccomp profile allows concerns the host",
+    "the processor's caches and the memory bus: timing can be observed by neighbours",
+)
+CLONED = Namespace.PID | Namespace.USER
+UNSHARED = Namespace.MOUNT | Namespace.IPC | Namespace.UTS | Namespace.CGROUP
+# Where a namespace is the host's own, ports below 1024 and ping stay the host's root's.
+NETWORK_SYSCTLS = {"net/ipv4/ip_unprivileged_port_start": "0", "net/ipv4/ping_group_range": "0 2147483647"}
+
+SYSFS = mount("sysfs", "/sys", attrs=KERNEL_FS | Attr.RDONLY)
+
+
+class ContainerDriver(Supervised):
+    """Runs instances in containers under an agent each."""
+
+    isolation = Isolation.CONTAINER
+
+    def __init__(self, config: Config, outside: Outside, *, lxcfs: Path | None = None) -> None:
+        super().__init__(outside)
+        self._config = config
+        self._lxcfs = lxcfs
+        self._hard_limits = hardening.host_rlimits()
+
+    def probe(self) -> Probe:
+        """Find out whether containers work here, by starting one."""
+        return Probe(works=True, not_isolated=NOT_ISOLATED)
+
+    def check(self, spec: Spec) -> list[Problem]:
+        """Everything that a container cannot do for `spec`."""
+        return common_problems(spec)
+
+    def start_request(self, bundle: Bundle) -> Start:
+        """The whole of a container as data."""
+        own_network = bundle.netns_fd is None and bundle.spec.network != "host"
+        lists = Lists(bundle, lxcfs=self._lxcfs, own_network=own_network)
+        spec, limits = bundle.spec, bundle.limits
+        return Start(
+            flags=start_flags(spec),
+            clone_flags=CLONED,
+            unshare_flags=UNSHARED | (Namespace.NETWORK if own_network else Namespace.NONE),
+            id_base=lists.id_base,
+            id_count=UID_RANGE,
+            log_size=self._config.log_size,
+            log_files=self._config.log_files,
+            netns=NETNS_PATH if bundle.netns_fd is not None else "",
+            join=tuple(limits.join),
+            kill=limits.kill,
+            prepare=tuple(limits.prepare),
+            stage=tuple(lists.stage()),
+            inside=(*lists.inside(), *root.program(spec, self._confinement(spec), container=True)),
+            finish=tuple(limits.finish),
+        )
+
+    def hold_request(self, bundle: Bundle) -> Start:
+        """The root with its ids and mounts, and nothing that runs in it."""
+        lists = Lists(bundle, lxcfs=None, own_network=True)
+        return Start(
+            flags=StartFlag.HOLD,
+            clone_flags=CLONED,
+            unshare_flags=UNSHARED | Namespace.NETWORK,
+            id_base=lists.id_base,
+            id_count=UID_RANGE,
+            join=tuple(bundle.limits.join),
+            kill=bundle.limits.kill,
+            prepare=tuple(bundle.limits.prepare),
+            stage=(*root.stage(bundle, id_mapped=True), *root.volumes(bundle.volumes, id_mapped=True)),
+            inside=(simple(Code.ROOT, root.ROOT), simple(Code.PIVOT)),
+            finish=tuple(bundle.limits.finish),
+        )
+
+    def command_request(self, spec: Spec, join: Sequence[str], command: Command) -> ExecRequest:
+        """A command in every namespace and cgroup of the workload, under the same confinement."""
+        network = Namespace.NONE if spec.network == "host" else Namespace.NETWORK
+        return ExecRequest(
+            flags=exec_flags(command),
+            setns_flags=CLONED | UNSHARED | network,
+            rows=command.rows,
+            columns=command.columns,
+            join=tuple(join),
+            inside=tuple(root.command(spec, command, self._confinement(spec), container=True)),
+        )
+
+    def _confinement(self, spec: Spec) -> Confinement:
+        return Confinement(
+            bounding=capabilities.mask(capabilities.CONTAINER),
+            seccomp=seccomp.program(spec.architecture),
+            hard_limits=self._hard_limits,
+        )
+
+
+class Lists:
+    """The operation lists of one container."""
+
+    def __init__(self, bundle: Bundle, *, lxcfs: Path | None, own_network: bool) -> None:
+        if bundle.uid_start is None:
+            raise ValueError(f"container {bundle.spec.name} has no uid range")
+        self.id_base = bundle.uid_start
+        self._bundle = bundle
+        self._lxcfs = lxcfs
+        self._own_network = own_network
+
+    def stage(self) -> list[Operation]:
+        """What the host's root does: file systems, devices, the network namespace's sysfs and sysctls."""
+        bundle = self._bundle
+        operations = [*root.stage(bundle, id_mapped=True), *hardening.devices(self.id_base)]
+        if not self._own_network:
+            operations.append(SYSFS)
+        if bundle.netns_fd is not None:
+            operations += [write(f"/proc/sys/{name}", value) for name, value in NETWORK_SYSCTLS.items()]
+        return [
+            *operations,
+            *root.bring(bundle.limits.join, self._lxcfs, self.id_base),
+            *root.volumes(bundle.volumes, id_mapped=True),
+        ]
+
+    def inside(self) -> list[Operation]:
+        """What the container's first process does up to its program."""
+        bundle = self._bundle
+        operations = [simple(Code.ROOT, root.ROOT), mount("proc", "/proc", attrs=KERNEL_FS)]
+        if self._own_network:
+            # Only from inside can the sysfs of a network namespace of the container's own be mounted.
+            operations += [SYSFS, simple(Code.LOOPBACK)]
+            operations += [simple(Code.SYSCTL, name, value) for name, value in NETWORK_SYSCTLS.items()]
+        return [
+            *operations,
+            *hardening.device_mounts(root.shm_size(bundle.spec)),
+            mount("mqueue", "/dev/mqueue", attrs=KERNEL_FS),
+            *root.names(bundle, hostname=True),
+            *root.show(bundle.limits.join, self._lxcfs),
+            *hardening.hidden(),
+            simple(Code.HOSTNAME, bundle.spec.hostname),
+            simple(Code.KEYRING),
+            *([simple(Code.CONSOLE)] if bundle.spec.tty else []),
+            simple(Code.PIVOT),
+        ]

@@ -1,0 +1,191 @@
+"""The operation lists that make an instance's root and run a program in it, as far as both levels share them.
+
+Pure: from a bundle to data. The order is the order in which the agent carries them out. "Stage" is what the host's
+root does in a private mount namespace, "inside" what the instance's own first process does. On id maps: layers, disk,
+volumes and bind mounts are all id-mapped for a container, so that uid N inside is uid N in the image, on the disk
+and on the host's directory alike, whatever range of host uids the container runs with, and behind whichever wall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntFlag
+from pathlib import Path, PurePosixPath
+
+from bulkhead.agent.operations import IDMAP, RECURSIVE, Attr, Code, Operation, bind, mount, simple
+from bulkhead.errors import Problem
+from bulkhead.isolation import hardening
+from bulkhead.isolation.base import Bundle, Command, MountedVolume
+from bulkhead.isolation.hardening import KERNEL_FS
+from bulkhead.model import Spec
+
+UPPER, WORK = "upper", "work"
+"""Directories on an instance's disk."""
+ROOT = "root"
+"""The overlay's name below the stage."""
+CREATE = 1
+"""Flag of CHDIR."""
+HOST_AT = "/dev/.host"
+HOST_CGROUP, HOST_LXCFS = f"{HOST_AT}/cgroup", f"{HOST_AT}/lxcfs"
+CGROUP_ROOT = "/sys/fs/cgroup"
+V1_CONTROLLERS = {"memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer", "devices", "hugetlb"}
+
+
+class Namespace(IntFlag):
+    """CLONE_NEW* of clone(2)."""
+
+    NONE = 0
+    MOUNT = 0x00020000
+    CGROUP = 0x02000000
+    UTS = 0x04000000
+    IPC = 0x08000000
+    USER = 0x10000000
+    PID = 0x20000000
+    NETWORK = 0x40000000
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What a program may do: the same for a workload and for every command run beside it."""
+
+    bounding: int
+    """Mask of capabilities; also the effective, permitted ones of root. Inheritable and ambient are empty."""
+    seccomp: bytes = b""
+    """A filter (array of struct sock_filter); empty: none."""
+    no_new_privs: bool = True
+    hard_limits: Mapping[int, int] = field(default_factory=dict)
+
+
+def stage(bundle: Bundle, *, id_mapped: bool) -> list[Operation]:
+    """Layers and disk to an overlay, made the root."""
+    flags = IDMAP if id_mapped else 0
+    layers = [
+        simple(Code.ATTACH, str(layer), f"l{number}", int(Attr.RDONLY), flags)
+        for number, layer in enumerate(bundle.layers)
+    ]
+    lower = ":".join(f"l{number}" for number in reversed(range(len(bundle.layers))))
+    return [
+        simple(Code.STAGE, str(bundle.directory)),
+        *layers,
+        simple(Code.ATTACH, str(bundle.disk), "disk", 0, flags),
+        # Device nodes of an image are files like any other: none can be opened.
+        simple(Code.OVERLAY, lower, f"disk/{UPPER}", f"disk/{WORK}", ROOT, int(Attr.NODEV)),
+        simple(Code.ROOT, ROOT),
+    ]
+
+
+def volumes(mounted: Sequence[MountedVolume], *, id_mapped: bool) -> list[Operation]:
+    """Volumes and directories of the host's, those higher up first. Never set-uid, never devices."""
+    operations = []
+    for volume in sorted(mounted, key=lambda volume: len(PurePosixPath(volume.target).parts)):
+        attrs = Attr.NOSUID | Attr.NODEV | (Attr.RDONLY if volume.read_only else Attr.NONE)
+        # What is mounted below a directory of the host's comes along, as with podman and docker.
+        flags = (IDMAP if id_mapped else 0) | (0 if volume.volume else RECURSIVE)
+        operations.append(bind(volume.source, volume.target, attrs=attrs, flags=flags))
+    return operations
+
+
+def volume_problems(spec: Spec) -> list[Problem]:
+    """Mount targets that would be lost below what every root gets."""
+    problems = []
+    for item in spec.mounts:
+        target = PurePosixPath(item.target)
+        if ".." in target.parts or "\0" in item.target:
+            problems.append(Problem(f"mount target {item.target!r} is not a plain absolute path", "leave out '..'"))
+        elif target == PurePosixPath("/") or any(target.is_relative_to(top) for top in hardening.RESERVED_TARGETS):
+            reserved = ", ".join(("/", *hardening.RESERVED_TARGETS))
+            problems.append(
+                Problem(
+                    f"nothing can be mounted at {item.target}: {reserved} are the instance's own",
+                    "choose another target such as /data",
+                )
+            )
+    return problems
+
+
+def bring(join: Sequence[str], lxcfs: Path | None, owner: int) -> list[Operation]:
+    """Stage: what of the host's is shown in the kernel's file systems, brought to HOST_AT until those are mounted.
+
+    `join` are the paths of the instance's cgroup.procs files. The directories of v1 are known by their controllers'
+    names, the first part of the path below /sys/fs/cgroup; anything else there is the v2 tree.
+    """
+    attrs = KERNEL_FS | Attr.RDONLY
+    own = [PurePosixPath(path).parent for path in join]
+    named = {path.relative_to(CGROUP_ROOT).parts[0]: path for path in own if path.is_relative_to(CGROUP_ROOT)}
+    v1 = {name: path for name, path in named.items() if set(name.split(",")) & V1_CONTROLLERS}
+    operations = []
+    if v1:
+        data = f"mode=0755,uid={owner},gid={owner},size=4k"
+        operations.append(mount("tmpfs", HOST_CGROUP, attrs=KERNEL_FS, data=data))
+        operations += [bind(str(path), f"{HOST_CGROUP}/{name}", attrs=attrs) for name, path in v1.items()]
+    else:
+        operations += [bind(str(path), HOST_CGROUP, attrs=attrs) for path in named.values()]
+    if lxcfs:
+        operations.append(bind(lxcfs, HOST_LXCFS, attrs=attrs))
+    return operations
+
+
+def show(join: Sequence[str], lxcfs: Path | None) -> list[Operation]:
+    """Inside: the instance's own cgroups at /sys/fs/cgroup, read-only, where runtimes such as Java's look for their
+    limits, and lxcfs's files in the place of the kernel's. What `bring` brought is covered."""
+    attrs = int(KERNEL_FS | Attr.RDONLY)
+    operations = []
+    if any(PurePosixPath(path).is_relative_to(CGROUP_ROOT) for path in join):
+        operations.append(simple(Code.REBIND, HOST_CGROUP, CGROUP_ROOT, attrs, RECURSIVE))
+    if lxcfs:
+        files = [*(f"/proc/{name}" for name in hardening.LXCFS_PROC), hardening.LXCFS_CPU]
+        operations += [simple(Code.REBIND, HOST_LXCFS + path, path, attrs, 0) for path in files]
+    return [*operations, simple(Code.MASK, HOST_AT)] if operations else []
+
+
+def names(bundle: Bundle, *, hostname: bool) -> list[Operation]:
+    """The files that tell the instance who and where it is."""
+    files = {"/etc/resolv.conf": bundle.resolv_conf, "/etc/hosts": bundle.hosts}
+    if hostname:
+        files["/etc/hostname"] = f"{bundle.spec.hostname}\n"
+    return [simple(Code.FILE, path, 0o644, 0, 0, text) for path, text in files.items() if text]
+
+
+def shm_size(spec: Spec) -> int:
+    """Bytes of /dev/shm: half the plan's memory, which it counts against."""
+    return spec.plan.memory // 2
+
+
+def program(spec: Spec, confinement: Confinement, *, container: bool) -> list[Operation]:
+    """The workload's own process: environment, user, privileges, then its program."""
+    env = hardening.environment(spec.env, hostname=spec.hostname, container=container, tty=spec.tty)
+    return run(spec.argv, env=env, user=spec.user, workdir=spec.workdir, confinement=confinement)
+
+
+def command(spec: Spec, asked: Command, confinement: Confinement, *, container: bool) -> list[Operation]:
+    """A command beside the workload: the same wall, the same environment and what was asked for on top."""
+    env = hardening.environment(
+        [*spec.env, *asked.env], hostname=spec.hostname, container=container, tty=spec.tty or asked.tty
+    )
+    user = spec.user if asked.user is None else asked.user
+    workdir = spec.workdir if asked.workdir is None else asked.workdir
+    return [
+        *([simple(Code.CONSOLE)] if asked.tty else []),
+        *run(asked.argv, env=env, user=user, workdir=workdir, confinement=confinement),
+    ]
+
+
+def run(
+    argv: Sequence[str], *, env: Sequence[str], user: str, workdir: str, confinement: Confinement
+) -> list[Operation]:
+    """From an instance's root to a program under a confinement."""
+    bits = confinement.bounding
+    return [
+        simple(Code.UMASK, hardening.UMASK),
+        # A daemon that the service manager protects from the out-of-memory killer must not hand that on.
+        simple(Code.OOM_SCORE, 0, optional=True),
+        *hardening.rlimits(confinement.hard_limits),
+        *(simple(Code.ENV, *env[start : start + 255]) for start in range(0, len(env), 255)),
+        simple(Code.USER, user),
+        simple(Code.CHDIR, workdir, CREATE),
+        simple(Code.CAPS, bits, bits, bits, 0, 0),
+        *([simple(Code.NO_NEW_PRIVS)] if confinement.no_new_privs else []),
+        *([simple(Code.SECCOMP, confinement.seccomp)] if confinement.seccomp else []),
+        simple(Code.EXEC, *argv),
+    ]

@@ -1,0 +1,193 @@
+"""What the levels that one agent on this host supervises have in common: the chroot and the container."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulkhead.agent.frames import ExecFlag, ExecRequest, Start, StartFlag
+from bulkhead.agent.launch import find_agent, launch
+from bulkhead.agent.operations import Operation
+from bulkhead.agent.session import SOCKET, Session
+from bulkhead.errors import AgentError, BulkheadError, Problem, Refused, Unavailable
+from bulkhead.host import processes
+from bulkhead.isolation import root
+from bulkhead.isolation.base import Bundle, Command, Handle, Inspection
+from bulkhead.model import Exit, Spec
+from bulkhead.quantities import parse_signal
+
+EXIT_FILE = "exit.json"
+MAX_EXIT_FILE = 1 << 20
+MAX_ARGUMENTS = 255
+"""Of a command, by the protocol."""
+KILL_SECONDS = 15.0
+"""After which KILL has ended everything, or never will (a process in uninterruptible sleep)."""
+ARCHITECTURES = ("amd64", "386", "i386")
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a driver needs of the parts beside it, handed in by the engine."""
+
+    remove_cgroups: Callable[[str], None]
+    """Kill every process in an instance's cgroups and remove them; by instance id, idempotent."""
+    was_oom: Callable[[Sequence[str]], bool]
+    """Whether the reports of a limit program's finish list tell of an out-of-memory kill."""
+
+
+class Supervised:
+    """The life of an instance under an agent. Levels add what to ask the agent for."""
+
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+
+    def start_request(self, bundle: Bundle) -> Start:
+        """What the agent is asked to start; no side effects."""
+        raise NotImplementedError
+
+    def hold_request(self, bundle: Bundle) -> Start:
+        """What the agent is asked to hold open for the instance's files; no side effects."""
+        raise NotImplementedError
+
+    def command_request(self, spec: Spec, join: Sequence[str], command: Command) -> ExecRequest:
+        """What the agent is asked to run beside the workload; no side effects."""
+        raise NotImplementedError
+
+    # --- the driver's verbs
+
+    def create(self, bundle: Bundle) -> None:
+        """Nothing: all that these levels need is made at each start."""
+
+    def start(self, bundle: Bundle, *, on_launch: Callable[[Path], None] | None = None) -> Handle:
+        """Run the workload; returns when it has been executed. Raises AgentError; leaves nothing then."""
+        return self._launch(bundle, self.start_request(bundle), on_launch)
+
+    def hold(self, bundle: Bundle) -> Handle:
+        """Make the root without running the program, for `cp`; `stop` ends it."""
+        return self._launch(bundle, self.hold_request(bundle), None)
+
+    def exec_request(self, spec: Spec, handle: Handle, command: Command) -> ExecRequest:
+        """The EXEC for a command beside the workload. Raises Refused where it cannot be carried over."""
+        if problems := argument_problems(command.argv):
+            raise Refused(problems)
+        return self.command_request(spec, handle.data["join"].splitlines(), command)
+
+    def inspect(self, bundle: Path, handle: Handle) -> Inspection:
+        """Whether it runs; how it ended. Neither, where its supervisor was killed."""
+        ended = self._read_exit(bundle)
+        if ended is None and processes.start_time(handle.supervisor_pid) == handle.supervisor_started:
+            return Inspection(running=True, pid=handle.pid)
+        return Inspection(running=False, exit=ended or self._read_exit(bundle))
+
+    def stop(self, bundle: Path, handle: Handle, *, signal: str, timeout: float) -> None:
+        """Send `signal` (a name), after `timeout` seconds KILL to all; returns when nothing is left."""
+        number = parse_signal(signal)
+        try:
+            with Session.connect(bundle / SOCKET) as session:
+                _end(session, number, timeout)
+        except Unavailable:
+            # The supervisor was killed, or has just ended with its workload.
+            pass
+        if not processes.wait_gone(handle.supervisor_pid, handle.supervisor_started, timeout=KILL_SECONDS):
+            raise AgentError(
+                f"the supervisor {handle.supervisor_pid} did not end within {KILL_SECONDS:g} s of KILL",
+                hint="a process that waits for a disk or a network file system can hold it; see dmesg",
+            )
+        self._outside.remove_cgroups(handle.data["id"])
+
+    def delete(self, bundle: Path, instance_id: str) -> None:
+        """Leave nothing of a run, also after a crash in the middle of a start."""
+        with suppress(BulkheadError), Session.connect(bundle / SOCKET) as session:
+            session.quit()
+        self._outside.remove_cgroups(instance_id)
+        (bundle / SOCKET).unlink(missing_ok=True)
+
+    def resize(self, bundle: Path, handle: Handle, operations: Sequence[Operation]) -> None:
+        """Carry out the operations that turn the old plan into the new one."""
+        with Session.connect(bundle / SOCKET) as session:
+            session.run(operations)
+
+    # --- parts
+
+    def _launch(self, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> Handle:
+        directory, instance_id = bundle.directory, bundle.spec.id
+        (directory / EXIT_FILE).unlink(missing_ok=True)
+        with ExitStack() as undo:
+            supervisor = launch(find_agent(), directory, netns_fd=bundle.netns_fd)
+            started = processes.start_time(supervisor)
+            undo.callback(processes.kill, supervisor, started)
+            undo.callback(self.delete, directory, instance_id)
+            if started is None:
+                raise AgentError(f"the supervisor {supervisor} ended at once", hint="bulkhead doctor checks the agent")
+            with Session.connect(directory / SOCKET) as session:
+                if on_launch:
+                    on_launch(directory / SOCKET)
+                try:
+                    pid = session.start(request)
+                except ValueError as error:
+                    raise Refused(f"the command or its environment is too large: {error}") from error
+            undo.pop_all()
+        data = {"id": instance_id, "join": "\n".join(request.join)}
+        return Handle(supervisor_pid=supervisor, supervisor_started=started, pid=pid, data=data)
+
+    def _read_exit(self, bundle: Path) -> Exit | None:
+        try:
+            with (bundle / EXIT_FILE).open("rb") as file:
+                found = json.loads(file.read(MAX_EXIT_FILE))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise AgentError(f"{bundle / EXIT_FILE} is not JSON: {error}") from error
+        code, number = int(found["code"]), int(found["signal"])
+        return Exit(
+            code=128 + number if number else code,
+            signal=number,
+            oom=self._outside.was_oom([str(report) for report in found["reports"]]),
+            started=float(found["started"]),
+            ended=float(found["ended"]),
+        )
+
+
+def start_flags(spec: Spec) -> StartFlag:
+    """Flags of a workload."""
+    return (StartFlag.TERMINAL if spec.tty else StartFlag.NONE) | (StartFlag.STDIN if spec.stdin else StartFlag.NONE)
+
+
+def exec_flags(command: Command) -> ExecFlag:
+    """Flags of a command."""
+    return (ExecFlag.TERMINAL if command.tty else ExecFlag.NONE) | (ExecFlag.STDIN if command.stdin else ExecFlag.NONE)
+
+
+def common_problems(spec: Spec) -> list[Problem]:
+    """What neither level can do."""
+    problems = [*root.volume_problems(spec), *argument_problems(spec.argv)]
+    if spec.architecture not in ARCHITECTURES:
+        problems.append(
+            Problem(
+                f"the image is for {spec.architecture}, this host runs {' and '.join(ARCHITECTURES[:2])}",
+                "use an image for this host's processor",
+            )
+        )
+    return problems
+
+
+def argument_problems(argv: Sequence[str]) -> list[Problem]:
+    """What the protocol cannot carry of a command."""
+    if len(argv) <= MAX_ARGUMENTS:
+        return []
+    what = f"the command has {len(argv)} words, at most {MAX_ARGUMENTS} can be passed"
+    return [Problem(what, "put it into a script, or use sh -c")]
+
+
+def _end(session: Session, number: int, timeout: float) -> None:
+    """Signal the workload, then kill it; returns when it has ended."""
+    watched = session.watch()
+    session.signal(number)
+    if session.ended(watched, timeout=timeout) is None:
+        session.signal(signal.SIGKILL, everyone=True)
+        if session.ended(watched, timeout=KILL_SECONDS) is None:
+            raise AgentError(f"the workload did not end within {KILL_SECONDS:g} s of KILL")
