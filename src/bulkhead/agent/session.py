@@ -42,6 +42,18 @@ def short_path(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
+def connect_socket(path: Path) -> socket.socket:
+    """A blocking connection to `agent.sock`. Raises Unavailable when nobody listens."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with short_path(path) as name:
+            connection.connect(name)
+    except OSError as error:
+        connection.close()
+        raise Unavailable(f"no agent answers at {path}: {error.strerror}") from error
+    return connection
+
+
 class Session:
     """One connection. Closing it detaches what it started; the workload goes on."""
 
@@ -56,14 +68,7 @@ class Session:
     @classmethod
     def connect(cls, path: Path) -> Session:
         """Connect to `agent.sock`. Raises Unavailable when nobody listens."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            with short_path(path) as name:
-                connection.connect(name)
-        except OSError as error:
-            connection.close()
-            raise Unavailable(f"no agent answers at {path}: {error.strerror}") from error
-        return cls(connection, name=f"the agent at {path}")
+        return cls(connect_socket(path), name=f"the agent at {path}")
 
     def __enter__(self) -> Session:
         return self
