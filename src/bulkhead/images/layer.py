@@ -1,0 +1,131 @@
+"""One layer: a stream of bytes becomes an EROFS file, every digest made in the same pass."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+
+from bulkhead.errors import ImageError
+from bulkhead.images import compression, tar
+from bulkhead.images.bounds import BOMB, Bounds, check_space
+from bulkhead.images.erofs import Writer
+from bulkhead.images.reader import Digester, Reader
+from bulkhead.images.tree import EMPTY, Extent, Node, Tree, show
+from bulkhead.quantities import format_size
+
+_SPACE_EVERY = 64 << 20
+MAX_TARGET = 4096
+_TYPES = {
+    b"0": stat.S_IFREG,
+    b"2": stat.S_IFLNK,
+    b"3": stat.S_IFCHR,
+    b"4": stat.S_IFBLK,
+    b"5": stat.S_IFDIR,
+    b"6": stat.S_IFIFO,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What came of a stream."""
+
+    digest: str
+    """sha256 of the bytes as they came, in hex."""
+    size: int
+    """How many came."""
+    diff_id: str
+    """sha256 of the uncompressed tar, in hex."""
+    compression: str
+    notes: tuple[str, ...] = ()
+    """What of the tar was passed over, in words."""
+
+
+def unpack(
+    chunks: Iterable[bytes],
+    *,
+    bounds: Bounds,
+    must_end: bool,
+    erofs: int | None,
+    blob: int | None = None,
+    plain: int | None = None,
+) -> Unpacked:
+    """Read a layer to its end.
+
+    `erofs`: an empty file for its EROFS image, None where only the digests matter. `blob`, `plain`: files that
+    receive the stream as it comes, and uncompressed. `must_end`: a tar without its end mark is an error.
+    Raises ImageError for what is damaged, hostile or larger than `bounds`; the files are the caller's to remove.
+    """
+    with closing(Digester(blob)) as outer:
+        kind, came = compression.sniff(outer.pass_on(chunks))
+        unpacked = compression.unpack(kind, came, bounds)
+        if not kind:
+            image = _read(unpacked, bounds, must_end, erofs)
+            digest = diff_id = outer.finish()
+        else:
+            with closing(Digester(plain)) as inner:
+                image = _read(inner.pass_on(unpacked), bounds, must_end, erofs)
+                diff_id, digest = inner.finish(), outer.finish()
+    if image:
+        image.writer.finish(image.tree.root, uuid=bytes.fromhex(diff_id)[:16])
+    return Unpacked(digest, outer.size, diff_id, kind, tuple(sorted(image.notes)) if image else ())
+
+
+def _read(chunks: Iterable[bytes], bounds: Bounds, must_end: bool, erofs: int | None) -> _Image | None:
+    """Take in all of a tar; None where no image is wanted."""
+    reader = Reader(chunks)
+    image = None if erofs is None else _Image(erofs, bounds)
+    if image:
+        for entry in tar.entries(reader, bounds, must_end=must_end, notes=image.notes):
+            image.add(entry, reader)
+    reader.drain()
+    return image
+
+
+class _Image:
+    """A layer's EROFS file while its entries come in."""
+
+    def __init__(self, fd: int, bounds: Bounds) -> None:
+        self.tree = Tree(bounds)
+        self.writer = Writer(fd)
+        self.notes: set[str] = set()
+        self._fd = fd
+        self._bounds = bounds
+        self._space_seen = 0
+
+    def add(self, entry: tar.Entry, reader: Reader) -> None:
+        """Enter one file of the tar."""
+        if entry.kind == b"1":
+            self.tree.link(entry.path, entry.link)
+            return
+        node = Node(_TYPES[entry.kind] | entry.mode, entry.uid, entry.gid, entry.mtime, _content(entry), entry.xattrs)
+        self.tree.put(entry.path, node)
+        if entry.kind == b"0" and entry.size:
+            self._room(entry.size)
+            pieces = reader.pieces(entry.stored)
+            if entry.segments is None:
+                node.content = self.writer.store(pieces, entry.size)
+            else:
+                node.content = self.writer.store_sparse(pieces, entry.segments, entry.size)
+
+    def _room(self, size: int) -> None:
+        coming = self.writer.written + size
+        if coming > self._bounds.total:
+            raise ImageError(f"the layer's files are larger than {format_size(self._bounds.total)}", hint=BOMB)
+        if coming - self._space_seen > _SPACE_EVERY:
+            check_space(self._fd, self._bounds)
+            self._space_seen = coming
+
+
+def _content(entry: tar.Entry) -> dict[bytes, Node] | bytes | Extent | int:
+    if entry.kind == b"0":
+        return EMPTY
+    if entry.kind == b"5":
+        return {}
+    if entry.kind == b"2":
+        if not 0 < len(entry.link) < MAX_TARGET or b"\0" in entry.link:
+            raise ImageError(f"symlink {show(entry.path)} in the layer has the target {show(entry.link)}")
+        return entry.link
+    return os.makedev(entry.major, entry.minor) if entry.kind in b"34" else 0

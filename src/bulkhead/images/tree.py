@@ -1,0 +1,246 @@
+"""A layer's files as a tree in memory. Paths of a layer are resolved here and nowhere on the host.
+
+The rules are those of an unpack in a root of its own: names are relative to the root, a parent that is a symlink
+is followed inside the tree, the last entry of a name wins. OCI whiteouts (`.wh.name`, `.wh..wh..opq`) become what
+overlayfs reads: a character device 0:0, and the mark of an opaque directory.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bulkhead.errors import ImageError
+from bulkhead.images.bounds import Bounds
+
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+MAX_FOLLOWED = 40
+"""Symlinks followed for one path, as in Linux."""
+
+
+class Extent(NamedTuple):
+    """Where a file's bytes are: whole blocks from `block` on, then `tail`, which is kept with the inode."""
+
+    block: int
+    size: int
+    tail: bytes
+
+
+EMPTY = Extent(0, 0, b"")
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """An inode. `content` is what its type calls for: entries by name, a link's target, an extent, a device number."""
+
+    mode: int
+    """Type and permissions, as in st_mode."""
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    """Nanoseconds since the epoch."""
+    content: dict[bytes, Node] | bytes | Extent | int = 0
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    opaque: bool = False
+    links: int = 0
+    """Names that lead here; counted when the tree is written."""
+    nid: int = 0
+    """Its number in the EROFS file; given when the tree is written."""
+
+    @property
+    def entries(self) -> dict[bytes, Node]:
+        """What is in a directory."""
+        assert isinstance(self.content, dict)
+        return self.content
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it can have entries."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_whiteout(self) -> bool:
+        """Whether overlayfs takes it for "nothing is here"."""
+        return stat.S_ISCHR(self.mode) and self.content == 0
+
+
+def directory(mode: int = 0o755) -> Node:
+    """An empty directory of root's."""
+    return Node(stat.S_IFDIR | mode, content={})
+
+
+def show(path: bytes) -> str:
+    """A path from a layer, fit for a message: printable and short."""
+    text = path.decode("utf-8", "backslashreplace")
+    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return f"'{text}'" if len(text) <= 200 else f"'{text[:120]}...{text[-60:]}'"
+
+
+class Tree:
+    """The names of one layer."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.root = directory()
+        self.names = 0
+        self._bounds = bounds
+        self._metadata = 0
+        self._steps = 0
+        self._parents: dict[bytes, Node] = {}
+        # Directories by the path as it was written, so that most entries need no walk. Emptied whenever a
+        # directory or symlink is replaced, since either can change what a path means.
+
+    def put(self, path: bytes, node: Node) -> None:
+        """Enter `node` at `path`. Raises ImageError where the path leaves the layer or leads through a file."""
+        parent, name = self._parent(path)
+        if not name:
+            if not node.is_directory:
+                raise ImageError(f"{show(path)} in the layer would replace the root directory")
+            _update(self.root, node)
+        elif name.startswith(WHITEOUT):
+            self._whiteout(parent, name, node, path)
+        else:
+            self._enter(parent, name, node)
+            if stat.S_ISLNK(node.mode) and isinstance(node.content, bytes):
+                self._spend(len(node.content))
+        if node.xattrs:
+            self._spend(sum(len(key) + len(value) for key, value in node.xattrs))
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Enter the node of `target` at `path` as well. Raises ImageError where the layer has no such file."""
+        node = self.find(target)
+        if node is None or node.is_directory:
+            what = "is not in the layer" if node is None else "is a directory"
+            raise ImageError(f"hard link {show(path)} in the layer: its target {show(target)} {what}")
+        parent, name = self._parent(path)
+        if not name or name.startswith(WHITEOUT):
+            raise ImageError(f"{show(path)} in the layer cannot be a hard link")
+        self._enter(parent, name, node)
+
+    def find(self, path: bytes) -> Node | None:
+        """The node at `path`; a symlink at its end is not followed. None where there is none."""
+        parts = self.split(path)
+        if not parts:
+            return self.root
+        parent = self._walk(parts[:-1], path, make=False)
+        return parent.entries.get(parts[-1]) if parent else None
+
+    def split(self, path: bytes) -> list[bytes]:
+        """The components of a path, relative to the root. Raises ImageError for `..` and what is too long."""
+        if len(path) > self._bounds.path:
+            raise ImageError(f"a path of {len(path)} bytes in the layer, at most {self._bounds.path} are allowed")
+        parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+        if b".." in parts:
+            raise ImageError(f"{show(path)} in the layer leads out of it")
+        if b"\0" in path:
+            raise ImageError(f"{show(path)} in the layer contains a NUL byte")
+        if max(map(len, parts), default=0) > self._bounds.name:
+            raise ImageError(f"{show(path)} in the layer: a name longer than {self._bounds.name} bytes")
+        return parts
+
+    def _parent(self, path: bytes) -> tuple[Node, bytes]:
+        head, _, name = path.rpartition(b"/")
+        known = self._parents.get(head)
+        fits = len(name) <= self._bounds.name and len(path) <= self._bounds.path
+        if known and fits and name not in (b"", b".", b"..") and b"\0" not in name:
+            return known, name
+        parts = self.split(path)
+        if not parts:
+            return self.root, b""
+        for part in parts[:-1]:
+            if part.startswith(WHITEOUT):
+                raise ImageError(f"{show(path)} in the layer: {show(part)} marks a removed name, not a directory")
+        parent = self._walk(parts[:-1], path, make=True)
+        assert parent is not None
+        if parts[-1] == name:
+            self._parents[head] = parent
+        return parent, parts[-1]
+
+    def _walk(self, parts: list[bytes], path: bytes, *, make: bool) -> Node | None:
+        """The directory at `parts`, symlinks followed inside the tree; what is missing is made or None."""
+        stack = [self.root]
+        todo = parts[::-1]
+        followed = 0
+        of_link = len(todo) + 1  # components from here on upwards in `todo` came out of a symlink
+        while todo:
+            self._steps += 1
+            if self._steps > self._bounds.steps:
+                raise ImageError("the layer's paths take too long to follow: its links are made to cost time")
+            part = todo.pop()
+            if part == b"..":
+                del stack[max(1, len(stack) - 1) :]
+                continue
+            child = stack[-1].entries.get(part)
+            if child is None or (child.is_whiteout and make):
+                if not make:
+                    return None
+                if len(todo) >= of_link:
+                    raise ImageError(f"{show(path)} in the layer leads through a symlink to nowhere")
+                new = directory()
+                self._enter(stack[-1], part, new)
+                stack.append(new)
+            elif stat.S_ISLNK(child.mode):
+                followed += 1
+                if followed > MAX_FOLLOWED:
+                    raise ImageError(f"{show(path)} in the layer leads through more than {MAX_FOLLOWED} symlinks")
+                assert isinstance(child.content, bytes)
+                if child.content.startswith(b"/"):
+                    del stack[1:]
+                of_link = min(of_link, len(todo))
+                todo.extend(part for part in reversed(child.content.split(b"/")) if part not in (b"", b"."))
+            elif child.is_directory:
+                stack.append(child)
+            else:
+                raise ImageError(f"{show(path)} in the layer leads through {show(part)}, which is not a directory")
+            if len(todo) < of_link:
+                of_link = len(parts) + 1
+        return stack[-1]
+
+    def _enter(self, parent: Node, name: bytes, node: Node) -> None:
+        entries = parent.entries
+        there = entries.get(name)
+        if there is None:
+            self.names += 1
+            self._spend(len(name))
+            if self.names > self._bounds.entries:
+                raise ImageError(f"the layer has more than {self._bounds.entries} files")
+        elif there.is_directory and node.is_directory:
+            _update(there, node)
+            return
+        else:
+            if there.is_directory or stat.S_ISLNK(there.mode):
+                self._parents.clear()
+            if there.is_whiteout and node.is_directory:
+                # "Removed, and here is a new directory" in one layer: nothing from below may show through.
+                node.opaque = True
+        entries[name] = node
+
+    def _whiteout(self, parent: Node, name: bytes, node: Node, path: bytes) -> None:
+        if node.is_directory:
+            raise ImageError(f"{show(path)} in the layer: a mark of a removed name cannot be a directory")
+        if name == OPAQUE:
+            if parent is self.root:
+                raise ImageError("the layer hides everything below its root; squash the image into one layer")
+            parent.opaque = True
+            return
+        hidden = name.removeprefix(WHITEOUT)
+        if hidden in (b"", b".", b"..") or hidden.startswith(WHITEOUT):
+            raise ImageError(f"{show(path)} in the layer is not a whiteout that the OCI specification knows")
+        there = parent.entries.get(hidden)
+        if there is None:
+            self._enter(parent, hidden, Node(stat.S_IFCHR, mtime=node.mtime))
+        elif there.is_directory:
+            # A whiteout speaks about the layers below: what this layer itself holds stays.
+            there.opaque = True
+
+    def _spend(self, size: int) -> None:
+        self._metadata += size
+        if self._metadata > self._bounds.metadata:
+            raise ImageError(f"the layer's names and attributes are larger than {self._bounds.metadata} bytes")
+
+
+def _update(there: Node, node: Node) -> None:
+    """A directory entered again: new owner, mode and attributes, the same entries."""
+    there.mode, there.uid, there.gid = node.mode, node.uid, node.gid
+    there.mtime, there.xattrs = node.mtime, node.xattrs
