@@ -1,0 +1,93 @@
+"""What this host has: cores, their speed, memory, its kernel. Read once."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from bulkhead.config import Config
+
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """Bytes, GHz. `cores` are the numbers of the cores that are online."""
+
+    cores: tuple[int, ...]
+    ghz: float | None
+    """What a core does when all of them are busy; None where nothing tells."""
+    ghz_source: str
+    memory: int
+    swap: int
+    kernel: str
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """Core numbers of the kernel's list format: "0-2,5" is (0, 1, 2, 5)."""
+    cores: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        cores.extend(range(int(first), int(last or first) + 1))
+    return tuple(cores)
+
+
+def format_cpu_list(cores: tuple[int, ...]) -> str:
+    """The kernel's list format of core numbers: (0, 1, 2, 5) is "0-2,5"."""
+    parts: list[list[int]] = []
+    for core in sorted(cores):
+        if parts and core == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], core]
+        else:
+            parts.append([core])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """/proc/meminfo in bytes."""
+    found = re.findall(r"^(\w+)(?:\(\w+\))?:\s+(\d+) kB$", text, re.MULTILINE)
+    return {name: int(value) * 1024 for name, value in found}
+
+
+def parse_cpuinfo_ghz(text: str) -> float | None:
+    """The fastest core's clock in /proc/cpuinfo: the processor's rated speed in its name, else what runs now."""
+    rated = re.search(r"^model name\s*:.*@\s*(\d+(?:\.\d+)?)\s*GHz", text, re.MULTILINE | re.IGNORECASE)
+    if rated:
+        return float(rated[1])
+    running = re.findall(r"^cpu MHz\s*:\s*(\d+(?:\.\d+)?)$", text, re.MULTILINE)
+    return round(max(map(float, running)) / 1000, 3) if running else None
+
+
+def _speed() -> tuple[float | None, str]:
+    for name in ("base_frequency", "cpuinfo_max_freq"):
+        try:
+            khz = max(int(file.read_text()) for file in _CPUS.glob(f"cpu[0-9]*/cpufreq/{name}"))
+        except (OSError, ValueError):
+            continue
+        return round(khz / 1_000_000, 3), f"cpufreq {name}"
+    ghz = parse_cpuinfo_ghz(Path("/proc/cpuinfo").read_text())
+    return ghz, "/proc/cpuinfo" if ghz else "unknown"
+
+
+@cache
+def _facts() -> HostFacts:
+    memory = parse_meminfo(Path("/proc/meminfo").read_text())
+    ghz, source = _speed()
+    return HostFacts(
+        cores=parse_cpu_list((_CPUS / "online").read_text()),
+        ghz=ghz,
+        ghz_source=source,
+        memory=memory["MemTotal"],
+        swap=memory.get("SwapTotal", 0),
+        kernel=os.uname().release,
+    )
+
+
+def facts(config: Config) -> HostFacts:
+    """The facts of this host, with what the configuration says of it. Cached for the life of the process."""
+    if config.host_ghz is None:
+        return _facts()
+    return replace(_facts(), ghz=config.host_ghz, ghz_source="configuration")

@@ -1,0 +1,225 @@
+"""Instances' disks: one sparse raw file each, which holds ext4 and is as large as the plan says."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Collection
+from contextlib import ExitStack
+from functools import cached_property, partial
+from pathlib import Path
+
+from bulkhead.config import Config
+from bulkhead.errors import Conflict, HostError, NotFound
+from bulkhead.host import cgroups, loop, mounts, syscalls
+from bulkhead.quantities import format_size
+from bulkhead.storage import area, ext4
+from bulkhead.storage.blank import Blanks
+from bulkhead.storage.pool import Pool, Ready
+from bulkhead.storage.reaper import Reaper
+
+DIRECTORIES = ("upper", "work")
+"""Made in every disk for the overlay, owned by 0:0, 0755."""
+_FLAGS = syscalls.MS_NODEV | syscalls.MS_NOSUID
+"""On the host's own mount of a disk; an overlay over it has its own."""
+_LOCKS = 64
+
+
+class Disks:
+    """Makes, attaches, grows and throws away disks. Thread-safe.
+
+    A disk's file is `path`, wherever the caller keeps it below the state directory; it is mounted at
+    `run_dir/disks/<id>`. Nothing is kept in memory that the host cannot tell.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._area = area.directory(config, "disks")
+        self._pool_files = config.state_dir / "pool"
+        self._blanks = Blanks(config.state_dir / "pool")
+        self._pool = Pool(self._make_ready, self._drop_ready)
+        self._reaper = Reaper()
+        self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
+
+    @cached_property
+    def _layout(self) -> cgroups.Layout:
+        return cgroups.detect()
+
+    def prepare(self) -> None:
+        """Make the directories and the private mounts that everything of this package lies on. Idempotent."""
+        area.prepare(self._config)
+        self._pool_files.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def create(self, instance_id: str, path: Path, size: int) -> None:
+        """Make `path` a disk of `size` bytes and mount it. Fine when it is there; Conflict when with another size."""
+        with self._lock(instance_id):
+            if path.exists():
+                self._check_size(path, size)
+                return
+            ready = self._pool.take(size)
+            if ready is None:
+                self._blanks.write(path, size, DIRECTORIES)
+                ext4.mount_file(path, self._target(instance_id), flags=_FLAGS, fresh=True)
+                return
+            # The file first: whatever comes between, the mount left in the pool's area leads to the instance's file.
+            ready.file.rename(path)
+            target = self._target(instance_id)
+            target.mkdir(exist_ok=True, mode=0o700)
+            syscalls.mount(ready.target, target, flags=syscalls.MS_MOVE)
+            area.remove_mount_point(ready.target)
+
+    def attach(self, instance_id: str, path: Path) -> Path:
+        """Mount the disk and return where: a directory with `upper` and `work`. Fine when it is mounted."""
+        with self._lock(instance_id):
+            if not path.exists():
+                raise NotFound(f"instance {instance_id} has no disk {path}")
+            target = self._target(instance_id)
+            ext4.mount_file(path, target, flags=_FLAGS)
+            return target
+
+    def device(self, instance_id: str) -> tuple[int, int] | None:
+        """(major, minor) of the block device of an attached disk."""
+        return mounts.device_at(self._target(instance_id))
+
+    def detach(self, instance_id: str) -> None:
+        """Write everything, unmount, and free the loop device. Idempotent. HostError when something still uses it."""
+        with self._lock(instance_id):
+            ext4.release(self._target(instance_id), layout=self._layout)
+
+    def abandon(self, instance_id: str) -> None:
+        """Stop all I/O of an attached disk at once, for an instance that is being deleted: its processes are not kept
+        waiting for writes that nobody will read. The data is lost. Fine when it is not attached."""
+        with self._lock(instance_id):
+            target = self._target(instance_id)
+            device = mounts.device_at(target)
+            if device:
+                cgroups.clear_throttles(self._layout, device)
+                syscalls.ext4_shutdown(target)
+
+    def discard(self, instance_id: str, path: Path) -> None:
+        """Throw a disk away: its file's name is gone on return, the rest soon after (see `settle`). Idempotent."""
+        with self._lock(instance_id):
+            holder = None if self.device(instance_id) else loop.find(path)
+            path.unlink(missing_ok=True)
+            if holder:
+                ext4.free(holder, layout=self._layout)
+            if self._target(instance_id).exists():
+                job = partial(ext4.release, self._target(instance_id), layout=self._layout, shutdown=True)
+                self._reaper.submit(instance_id, job)
+
+    def settle(self) -> None:
+        """Wait until everything that was thrown away is really gone and the pool is full."""
+        self._reaper.settle()
+        self._pool.settle()
+
+    def resize(self, instance_id: str, path: Path, size: int) -> None:
+        """Grow a disk, in use or not. Refused when it would shrink, or when this host cannot grow it in use."""
+        with self._lock(instance_id):
+            ext4.grow(path, self._target(instance_id), size)
+
+    def usage(self, instance_id: str) -> tuple[int, int]:
+        """Bytes used and in all, as df tells. NotFound when the disk is not attached."""
+        if self.device(instance_id) is None:
+            raise NotFound(f"the disk of instance {instance_id} is not attached")
+        return ext4.usage(self._target(instance_id))
+
+    def prefill(self, size: int) -> None:
+        """Keep `config.disk_pool` disks of this size ready from now on."""
+        self._pool.want(size, self._config.disk_pool)
+
+    @property
+    def pool_problem(self) -> Exception | None:
+        """Why the pool could not be filled the last time; None when it could."""
+        return self._pool.problem
+
+    def close(self) -> None:
+        """Throw the pool away and finish what is being thrown away. Disks of instances stay attached."""
+        with ExitStack() as undo:
+            undo.callback(area.release, self._config)
+            undo.callback(self._reaper.close)
+            undo.callback(self._pool.close)
+
+    def recover(self, known: Collection[str]) -> list[str]:
+        """After a crash: let go of everything of ours that belongs to no instance in `known`. Says what it was.
+
+        Files of instances are not deleted: only what this class alone knows of is (the pool, unfinished disks).
+        """
+        found: list[str] = []
+        for entry in area.mounted(self._config, "pool"):
+            found.append(f"pool disk {entry.target.name}")
+            ext4.release(entry.target, layout=self._layout)
+        for entry in area.mounted(self._config, "disks"):
+            if entry.target.name not in known:
+                found.append(f"disk of {entry.target.name}")
+                ext4.release(entry.target, layout=self._layout, shutdown=self._is_deleted(entry.device))
+        found += self._recover_loops(known) + self._recover_files()
+        for name in ("pool", "disks"):
+            area.tidy(self._config, name)
+        return found
+
+    def probe_direct_io(self) -> tuple[bool, str]:
+        """Whether loop devices read and write past the host's page cache here, and why not.
+
+        Where they do not, limits hold all the same, but the host caches a disk's blocks a second time.
+        """
+        self._pool_files.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = self._pool_files / f"probe-{threading.get_ident()}"
+        with ExitStack() as always:
+            always.callback(probe.unlink, missing_ok=True)
+            with probe.open("wb") as file:
+                file.truncate(1 << 20)
+            attached = loop.attach(probe)
+            always.callback(attached.close)
+            if attached.direct_io:
+                return True, ""
+        return False, f"the file system of {self._config.state_dir} has no direct I/O in blocks of {loop.BLOCK_SIZE}"
+
+    def _lock(self, instance_id: str) -> threading.Lock:
+        return self._locks[hash(instance_id) % _LOCKS]
+
+    def _target(self, instance_id: str) -> Path:
+        if not instance_id.isalnum():
+            raise HostError(f"{instance_id!r} is no instance's id")
+        return self._area / instance_id
+
+    def _check_size(self, path: Path, size: int) -> None:
+        present = path.stat().st_size
+        if present != size:
+            raise Conflict(f"disk {path} is there with {format_size(present)}, not {format_size(size)}")
+
+    def _make_ready(self, name: str, size: int) -> Ready:
+        ready = Ready(self._pool_files / f"{name}.img", area.directory(self._config, "pool") / name)
+        with ExitStack() as undo:
+            self._blanks.write(ready.file, size, DIRECTORIES)
+            undo.callback(ready.file.unlink)
+            ext4.mount_file(ready.file, ready.target, flags=_FLAGS, fresh=True)
+            undo.pop_all()
+        return ready
+
+    def _drop_ready(self, ready: Ready) -> None:
+        ready.file.unlink(missing_ok=True)
+        ext4.release(ready.target, layout=self._layout, shutdown=True)
+
+    def _is_deleted(self, device: tuple[int, int]) -> bool:
+        holder = loop.by_device(device)
+        return holder is not None and holder.deleted
+
+    def _recover_loops(self, known: Collection[str]) -> list[str]:
+        """Devices on our files that are mounted nowhere: attached just before the crash."""
+        instances, pool = self._config.instances_dir.resolve(), self._pool_files.resolve()
+        found = []
+        for device in loop.attached():
+            owner = device.backing.parent
+            if owner == pool or (owner.parent == instances and owner.name not in known):
+                found.append(f"loop device of {device.backing}")
+                ext4.free(device, layout=self._layout)
+        return found
+
+    def _recover_files(self) -> list[str]:
+        leftovers = [*self._pool_files.glob("*"), *self._config.instances_dir.glob("*/*.img.new")]
+        for file in leftovers:
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink()
+        return [f"file {file}" for file in leftovers]
