@@ -115,7 +115,8 @@ async def stop_instance(request: Request, ref: str, body: StopRequest | None = N
 async def restart_instance(request: Request, ref: str, body: RestartRequest | None = None) -> Response:
     """Stop (where it runs) and start again."""
     service, how = service_of(request), body or RestartRequest()
-    return json_response(await service.call(service.engine.restart, ref, timeout=how.timeout))
+    await service.call(service.engine.stop, ref, timeout=how.timeout)
+    return json_response(await service.call(service.engine.start, ref))
 
 
 @router.post("/instances/{ref}/kill", responses={200: {"model": Instance}})

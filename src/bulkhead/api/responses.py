@@ -44,7 +44,7 @@ class Pipe:
 
     def alive(self) -> bool:
         """Whether anybody still listens."""
-        return not self._gone and not self._service.closing
+        return not self._gone and not self._service.stopping.is_set()
 
     def write(self, data: bytes) -> None:
         """From the thread: hand over bytes. Raises BrokenPipeError when nobody listens any more."""

@@ -133,7 +133,6 @@ class Engine(Protocol):
         """Run the workload. `on_launch` gets agent.sock after the driver has connected to it, before START is sent."""
 
     def stop(self, ref: str, *, timeout: float | None = None, signal: str | None = None) -> Instance: ...
-    def restart(self, ref: str, *, timeout: float | None = None) -> Instance: ...
     def kill(self, ref: str, *, signal: str = "SIGKILL") -> Instance: ...
     def delete(self, ref: str, *, force: bool = False) -> str: ...
     def wait(self, ref: str) -> Future[Exit]:
@@ -144,7 +143,7 @@ class Engine(Protocol):
     def describe(self, ref: str) -> Mapping[str, object]:
         """Everything `inspect` shows: the record, the limits in force, what is not isolated, paths."""
 
-    def update(self, ref: str, changes: PlanRequest, restart: RestartPolicy | None = None) -> Instance: ...
+    def update(self, ref: str, plan: PlanRequest, *, restart: RestartPolicy | None = None) -> Instance: ...
     def stats(self, refs: Sequence[str] | None) -> Sequence[object]:
         """What running instances use now; see docs/reference/http-api.md for the keys."""
 
@@ -156,13 +155,11 @@ class Engine(Protocol):
         ref: str,
         *,
         argv: Sequence[str],
-        env: Sequence[str] = (),
-        user: str | None = None,
-        workdir: str | None = None,
-        tty: bool = False,
-        stdin: bool = False,
-        rows: int = 0,
-        columns: int = 0,
+        env: Sequence[str],
+        user: str | None,
+        workdir: str | None,
+        tty: bool,
+        stdin: bool,
     ) -> tuple[Path, ExecRequest]:
         """agent.sock of a running instance and what EXEC is to carry."""
 
@@ -188,7 +185,7 @@ class Service:
         self._calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call")
         self._long = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="long")
         self._long_running = 0
-        self.closing = False
+        self.stopping = asyncio.Event()
         """Set when the daemon ends: whatever follows something gives up."""
 
     async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -207,9 +204,13 @@ class Service:
     def _end_long(self, _: asyncio.Future[T]) -> None:
         self._long_running -= 1
 
+    def stop(self) -> None:
+        """From the loop: end whatever lasts, so that its requests do."""
+        self.stopping.set()
+
     def close(self) -> None:
         """Let the threads go; what is running ends by itself soon."""
-        self.closing = True
+        self.stopping.set()
         self._calls.shutdown(wait=False)
         self._long.shutdown(wait=False, cancel_futures=True)
 
@@ -220,11 +221,16 @@ def service_of(connection: HTTPConnection) -> Service:
 
 
 def create_and_start(
-    engine: Engine, request: CreateRequest, *, on_launch: Callable[[Path], None] | None = None
+    engine: Engine,
+    request: CreateRequest,
+    *,
+    on_create: Callable[[Instance], None] = lambda _: None,
+    on_launch: Callable[[Path], None] | None = None,
 ) -> Instance:
     """Create and start as one operation: when it cannot be started, nothing of it is left."""
     instance = engine.create(request)
     try:
+        on_create(instance)
         return engine.start(instance.spec.id, on_launch=on_launch)
     except BaseException:
         with suppress(NotFound):

@@ -1,0 +1,213 @@
+"""Routes that join a client's terminal or pipes with a workload: run, attach, exec. One request each, both ways."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from pydantic_core import to_json
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from bulkhead.agent import frames
+from bulkhead.agent.explain import explain
+from bulkhead.agent.frames import ExecRequest, Exit, Frame, Type, encode, exec_payload
+from bulkhead.api import problems
+from bulkhead.api.launch import Launch, attach_payload, ending, open_stream, relayed
+from bulkhead.api.relay import MEDIA_TYPE, STREAM, Agent, Answer, Client, Ended, pump, tell
+from bulkhead.api.responses import json_response
+from bulkhead.api.service import Service, create_and_start, service_of
+from bulkhead.errors import AgentError, BulkheadError, Refused
+from bulkhead.model import CreateRequest, Instance, Model
+
+router = APIRouter(prefix="/v1", tags=["streams"])
+
+
+class AttachRequest(Model):
+    """What to join."""
+
+    stdin: bool = False
+    output: bool = True
+
+
+class ExecBody(Model):
+    """A command to run beside the workload; None: as the workload has it."""
+
+    command: tuple[str, ...] = Field(min_length=1)
+    env: tuple[str, ...] = ()
+    user: str | None = None
+    workdir: str | None = Field(default=None, pattern=r"^/.*")
+    tty: bool = False
+    stdin: bool = False
+    rows: int = Field(default=0, ge=0, le=65535)
+    columns: int = Field(default=0, ge=0, le=65535)
+    detach: bool = False
+
+
+class RunRequest(CreateRequest):
+    """An instance to create and start; `detach`: answer with its record, do not attach."""
+
+    detach: bool = False
+
+
+def _documented(body: type[Model]) -> dict[str, object]:
+    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    frames_of = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}, MEDIA_TYPE: frames_of}}
+    }
+
+
+_ANSWERS: dict[int | str, dict[str, object]] = {200: {"content": {MEDIA_TYPE: {}}, "description": "frames"}}
+
+
+@router.post("/run", response_class=Response, responses=_ANSWERS, openapi_extra=_documented(RunRequest))
+async def run(request: Request) -> Response:
+    """Create, start and attach; the answer ends when the workload has, and, with `auto_remove`, is gone."""
+    return FramesResponse(request, _run)
+
+
+@router.post(
+    "/instances/{ref}/attach", response_class=Response, responses=_ANSWERS, openapi_extra=_documented(AttachRequest)
+)
+async def attach(request: Request, ref: str) -> Response:
+    """Join the workload's stdin and output; what it wrote before is in the log."""
+    return FramesResponse(request, lambda session: _attach(session, ref))
+
+
+@router.post("/instances/{ref}/exec", response_class=Response, responses=_ANSWERS, openapi_extra=_documented(ExecBody))
+async def exec_command(request: Request, ref: str) -> Response:
+    """Run a command beside the workload."""
+    return FramesResponse(request, lambda session: _exec(session, ref))
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One such request while it is served."""
+
+    service: Service
+    client: Client
+    answer: Answer
+    asgi: tuple[Scope, Receive, Send]
+
+    async def reply(self, response: Response) -> None:
+        """Answer with an ordinary response instead of frames."""
+        await response(*self.asgi)
+
+    async def relay(self, agent: Agent, response: object, *, workload: bool, ended: Ended) -> None:
+        """Begin the answer with RESPONSE and move frames to the end."""
+        await self.answer.begin(to_json(response))
+        stopping = self.service.stopping
+        await pump(self.client, self.answer, agent, workload=workload, stopping=stopping, ended=ended)
+        await self.answer.end()
+
+
+class FramesResponse(Response):
+    """Serves a Session; reads the request's body itself, while it answers."""
+
+    def __init__(self, request: Request, serve: Callable[[Session], Awaitable[None]]) -> None:
+        super().__init__()
+        self._service, self._serve = service_of(request), serve
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if kind not in (MEDIA_TYPE, "application/json"):
+            raise Refused(f"content type {kind!r} is not served here", hint=f"use application/json or {MEDIA_TYPE}")
+        self._framed = kind == MEDIA_TYPE
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = Answer(send)
+        session = Session(self._service, Client(receive, framed=self._framed), answer, (scope, receive, send))
+        try:
+            await self._serve(session)
+        except BulkheadError as error:
+            await tell(answer, error, problems.encode(error))
+
+
+# --- exec
+
+
+async def _exec(session: Session, ref: str) -> None:
+    service = session.service
+    body: ExecBody = problems.validate(ExecBody, await session.client.request())
+    stdin = body.stdin and session.client.framed
+    connection, request = await service.call(_open_exec, service, ref, body, stdin=stdin)
+    agent = await relayed(connection)
+    try:
+        answer = await agent.opened()
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), request)
+        response = {"pid": frames.parse_pid(answer.payload), "tty": body.tty, "stdin": body.stdin}
+        if body.detach:
+            await agent.write(encode(Frame(Type.CLOSE, STREAM)))
+            await session.reply(json_response(response))
+            return
+        await session.relay(agent, response, workload=False, ended=_exec_ended)
+    finally:
+        agent.close()
+
+
+def _open_exec(service: Service, ref: str, body: ExecBody, *, stdin: bool) -> tuple[socket.socket, ExecRequest]:
+    path, request = service.engine.prepare_exec(
+        ref,
+        argv=body.command,
+        env=body.env,
+        user=body.user,
+        workdir=body.workdir,
+        tty=body.tty,
+        stdin=stdin,
+    )
+    request = replace(request, rows=body.rows, columns=body.columns)
+    return open_stream(path, Type.EXEC, exec_payload(request)), request
+
+
+async def _exec_ended(how: Exit | None) -> Exit:
+    if how is None:
+        raise AgentError("the instance ended before the command did")
+    return how
+
+
+# --- attach and run
+
+
+async def _attach(session: Session, ref: str) -> None:
+    service = session.service
+    body: AttachRequest = problems.validate(AttachRequest, await session.client.request())
+    instance = await service.call(service.engine.get, ref)
+    path = await service.call(service.engine.prepare_attach, instance.spec.id)
+    payload = attach_payload(stdin=body.stdin and session.client.framed, output=body.output)
+    agent = await relayed(await service.call(open_stream, path, Type.ATTACH, payload))
+    try:
+        answer = await agent.opened()
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), ())
+        await session.relay(agent, _described(instance), workload=True, ended=ending(service, instance.spec.id))
+    finally:
+        agent.close()
+
+
+def _described(instance: Instance) -> dict[str, object]:
+    spec = instance.spec
+    return {"id": spec.id, "name": spec.name, "tty": spec.tty, "stdin": spec.stdin}
+
+
+async def _run(session: Session) -> None:
+    service = session.service
+    body: RunRequest = problems.validate(RunRequest, await session.client.request())
+    if body.detach:
+        await session.reply(json_response(await service.call(create_and_start, service.engine, body), 201))
+        return
+    launch = Launch(service, stdin=body.stdin and session.client.framed)
+    try:
+        instance = await service.call(
+            create_and_start, service.engine, body, on_create=launch.created, on_launch=launch.launched
+        )
+        agent = await relayed(launch.take())
+    finally:
+        launch.close()
+    try:
+        await session.relay(agent, _described(instance), workload=True, ended=launch.ended)
+    finally:
+        agent.close()
