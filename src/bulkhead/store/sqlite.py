@@ -26,7 +26,7 @@ TRIM_EVERY = 1_000
 _PAGE = 500
 _BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process (`doctor`, a second daemon by mistake) that writes."""
-_CACHE_KIB = 256
+_CACHE_KIB = 1024
 """Page cache of a connection: a server's thread pool has dozens, and the whole state is a few hundred KiB."""
 _AFTER_ALL = "\U0010ffff"
 

@@ -1,0 +1,292 @@
+"""How the contract suite gets each driver, and an instance that it can start.
+
+A new driver needs one class here and its name in FACTORIES; see docs/howto/adding-a-driver.md.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from bulkhead.agent.operations import Operation, mkdir, read, rmdir, write
+from bulkhead.errors import Problem
+from bulkhead.host import cgroups
+from bulkhead.isolation.base import Bundle, Driver
+from bulkhead.isolation.chroot import ChrootDriver
+from bulkhead.isolation.container import ContainerDriver
+from bulkhead.isolation.fake import FakeDriver
+from bulkhead.isolation.supervised import Outside
+from bulkhead.model import Isolation, Mount, Plan, Spec
+from tests.harness.abilities import require
+from tests.harness.images import busybox_tar
+from tests.harness.naming import PREFIX, make_config
+
+Argv = tuple[str, ...]
+READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Command lines that do, behind this driver's wall, what the suite needs. Those that run on say READY first."""
+
+    runs: Argv
+    """Until it gets TERM, which ends it."""
+    stubborn: Argv
+    """Until it gets KILL; TERM does nothing."""
+    exits: Callable[[int], Argv]
+    """At once, with this code."""
+    echoes: Callable[[str], Argv]
+    """Writes a word and ends with 0."""
+    missing: Argv
+    not_executable: Argv
+
+
+class Factory(Protocol):
+    """Makes what one driver is tested with. One per test."""
+
+    commands: Commands
+
+    def driver(self) -> Driver:
+        """A new driver, as a daemon makes it when it starts."""
+
+    def bundle(self, argv: Argv) -> Bundle:
+        """A new instance's bundle, ready to be started."""
+
+    def faulty(self, spec: Spec) -> tuple[Spec, int]:
+        """A spec that the driver must refuse, and for how many reasons at least."""
+
+    def resize_operations(self, bundle: Bundle) -> tuple[Sequence[Operation], Callable[[], bool]]:
+        """A change of limits for Resizes, and whether it is in force."""
+
+
+def make_spec(argv: Argv, isolation: Isolation) -> Spec:
+    """An ordinary instance of a level."""
+    identifier = secrets.token_hex(16)
+    return Spec(
+        id=identifier,
+        name=f"contract-{identifier[:6]}",
+        image="busybox",
+        image_digest="sha256:" + "0" * 64,
+        isolation=isolation,
+        plan=Plan(memory=64 << 20, cpus=1, disk=16 << 20),
+        argv=argv,
+        hostname=identifier[:12],
+        network="host" if isolation is Isolation.CHROOT else "none",
+        created=time.time(),
+    )
+
+
+class FakeFactory:
+    """The fake: a directory is all that it needs."""
+
+    commands = Commands(
+        runs=("sleep", "infinity"),
+        stubborn=("stubborn",),
+        exits=lambda code: ("exit", str(code)),
+        echoes=lambda word: ("echo", word),
+        missing=("no-such-program",),
+        not_executable=("not-executable",),
+    )
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory = directory
+
+    def driver(self) -> Driver:
+        """A fake that finds fault with two words."""
+        words = ("bad", "worse")
+        return FakeDriver(problems={word: Problem(f"the word {word!r} is refused", "use another") for word in words})
+
+    def bundle(self, argv: Argv) -> Bundle:
+        """An empty directory."""
+        spec = make_spec(argv, Isolation.CONTAINER)
+        directory = self._directory / spec.id
+        directory.mkdir()
+        return Bundle(directory=directory, spec=spec)
+
+    def faulty(self, spec: Spec) -> tuple[Spec, int]:
+        """Both words."""
+        return spec.model_copy(update={"argv": ("bad", "worse")}), 2
+
+    def resize_operations(self, bundle: Bundle) -> tuple[Sequence[Operation], Callable[[], bool]]:
+        """The fake writes down what it was asked for."""
+        return [write("pids.max", "7")], lambda: "write pids.max 7" in (bundle.directory / "fake.json").read_text()
+
+
+_RUNS = f"trap 'exit 0' TERM; echo {READY}; while :; do sleep 1000 & wait; done"
+_STUBBORN = f"trap '' TERM; echo {READY}; while :; do sleep 1000 & wait; done"
+NEEDS = ("root", "mount namespaces", "cgroups", "loop devices", "erofs", "overlay", "mkfs.erofs", "mkfs.ext4")
+
+
+class AgentFactory:
+    """The levels that the agent supervises on this host: a layer of busybox, an ext4 disk, a cgroup."""
+
+    commands = Commands(
+        runs=("sh", "-c", _RUNS),
+        stubborn=("sh", "-c", _STUBBORN),
+        exits=lambda code: ("sh", "-c", f"exit {code}"),
+        echoes=lambda word: ("echo", word),
+        missing=("/no/such/program",),
+        not_executable=("/etc/not-executable",),
+    )
+    isolation: Isolation
+    uid_start: int | None = None
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        require(*NEEDS)
+        self._directory = directory
+        self._stack = stack
+        self._config = make_config(directory)
+
+    def driver(self) -> Driver:
+        """The level's own."""
+        raise NotImplementedError
+
+    def outside(self) -> Outside:
+        """What the engine would hand in, for the suite's own cgroups."""
+        return Outside(remove_cgroups=_remove_cgroup, was_oom=lambda reports: "oom" in reports)
+
+    def bundle(self, argv: Argv) -> Bundle:
+        """A directory with everything mounted that a start needs; unmounted at the end of the test."""
+        spec = make_spec(argv, self.isolation)
+        directory = self._directory / spec.id
+        for path in (directory, directory / "layer", directory / "disk"):
+            path.mkdir()
+        self._mount("erofs", _layer(self._directory), directory / "layer", "loop,ro")
+        disk = directory / "disk.img"
+        with disk.open("wb") as file:
+            file.truncate(spec.plan.disk)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(disk)], check=True, capture_output=True)
+        self._mount("ext4", disk, directory / "disk", "loop")
+        for name in ("upper", "work"):
+            (directory / "disk" / name).mkdir()
+        return Bundle(
+            directory=directory,
+            spec=spec,
+            limits=PidsLimits(spec.id),
+            layers=(directory / "layer",),
+            disk=directory / "disk",
+            uid_start=self.uid_start,
+            resolv_conf="nameserver 192.0.2.53\n",
+            hosts="127.0.0.1\tlocalhost\n",
+        )
+
+    def faulty(self, spec: Spec) -> tuple[Spec, int]:
+        """Mounts over what is the instance's own, and an architecture that no host of ours has."""
+        mounts = tuple(Mount(kind="bind", source="/", target=target) for target in ("/proc/x", "/dev"))
+        return spec.model_copy(update={"mounts": mounts, "architecture": "vax"}), 3
+
+    def resize_operations(self, bundle: Bundle) -> tuple[Sequence[Operation], Callable[[], bool]]:
+        """Another number of processes."""
+        file = _cgroup(bundle.spec.id) / "pids.max"
+        return [write(file, "77")], lambda: file.read_text().strip() == "77"
+
+    def _mount(self, kind: str, source: Path, target: Path, options: str) -> None:
+        subprocess.run(["mount", "-t", kind, "-o", options, str(source), str(target)], check=True)
+        self._stack.callback(subprocess.run, ["umount", str(target)], check=True)
+
+
+class ChrootFactory(AgentFactory):
+    """The chroot."""
+
+    isolation = Isolation.CHROOT
+
+    def driver(self) -> Driver:
+        """As `build_engine` makes it."""
+        return ChrootDriver(self._config, self.outside())
+
+
+class ContainerFactory(AgentFactory):
+    """The container."""
+
+    isolation = Isolation.CONTAINER
+
+    def driver(self) -> Driver:
+        """As `build_engine` makes it."""
+        return ContainerDriver(self._config, self.outside())
+
+    def bundle(self, argv: Argv) -> Bundle:
+        """With a uid range of its own."""
+        return replace(super().bundle(argv), uid_start=self._config.uid_base)
+
+
+FACTORIES: dict[str, Callable[[Path, ExitStack], Factory]] = {
+    "fake": FakeFactory,
+    "chroot": ChrootFactory,
+    "container": ContainerFactory,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PidsLimits:
+    """One cgroup, in the hierarchy of the pids controller: what a limit program is to a driver."""
+
+    instance_id: str
+
+    @property
+    def prepare(self) -> Sequence[Operation]:
+        """Make it."""
+        own = _cgroup(self.instance_id)
+        enable = [write(own.parent / "cgroup.subtree_control", "+pids")] if _is_v2() else []
+        return [mkdir(own.parent), *enable, mkdir(own), write(own / "pids.max", "100")]
+
+    @property
+    def join(self) -> Sequence[str]:
+        """Where every process of the instance goes."""
+        return [str(_cgroup(self.instance_id) / "cgroup.procs")]
+
+    @property
+    def kill(self) -> str:
+        """What names them all."""
+        return str(_cgroup(self.instance_id) / ("cgroup.kill" if _is_v2() else "cgroup.procs"))
+
+    @property
+    def finish(self) -> Sequence[Operation]:
+        """Keep a number, remove it."""
+        own = _cgroup(self.instance_id)
+        return [read(own / "pids.max"), rmdir(own), rmdir(own.parent, optional=True)]
+
+
+@cache
+def _layout() -> cgroups.Layout:
+    return cgroups.detect()
+
+
+def _is_v2() -> bool:
+    return _layout().version("pids") == 2
+
+
+def _cgroup(instance_id: str) -> Path:
+    return _layout().path("pids", f"{PREFIX}-contract/{instance_id}")
+
+
+def _remove_cgroup(instance_id: str) -> None:
+    own = _cgroup(instance_id)
+    if own.exists():
+        cgroups.kill(_layout(), f"{PREFIX}-contract/{instance_id}")
+        cgroups.remove(_layout(), f"{PREFIX}-contract/{instance_id}")
+    if own.parent.exists() and not any(entry.is_dir() for entry in own.parent.iterdir()):
+        own.parent.rmdir()
+
+
+_made_layer: list[Path] = []
+
+
+def _layer(directory: Path) -> Path:
+    """An EROFS file with a root file system of busybox, made once per run."""
+    if not _made_layer:
+        tree = directory.parent / "contract-tree"
+        tree.mkdir()
+        with tarfile.open(busybox_tar(directory.parent / "contract.tar")) as archive:
+            archive.extractall(tree, filter="fully_trusted")
+        file = directory.parent / "contract.erofs"
+        subprocess.run(["mkfs.erofs", "--quiet", str(file), str(tree)], check=True, capture_output=True)
+        _made_layer.append(file)
+    return _made_layer[0]

@@ -1,0 +1,201 @@
+"""The leak check: what is on the host before a test and after it, as sets of lines that a person can read.
+
+Other people's daemons, mounts and processes come and go on the same machine, so each kind of thing is looked at
+where it can be told whose it is: mounts, links and rules in the tests' own namespaces, cgroups, loop devices and the
+host's links by the names of this run, processes by the mount namespace they are in or by their ancestors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bulkhead.host import mounts
+from tests.harness.naming import LINK_PREFIX, PREFIX
+
+PATIENCE = 5.0
+"""Seconds that the kernel gets to finish what it does behind one's back: reaping, freeing loop devices, cgroups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where to look."""
+
+    pid: int = 0
+    """A process in the namespaces to look at; 0: this one."""
+    own_network: bool = False
+    """Whether everything in that network namespace is the test's; else only what has the run's names."""
+    directories: tuple[Path, ...] = ()
+    """Whose files count, as seen from here."""
+    ancestor: int = 0
+    """Whose descendants count as the test's processes; 0: those in this mount namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was there: kind -> lines with their number."""
+
+    found: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+def snapshot(scope: Scope) -> Snapshot:
+    """Look now."""
+    process = scope.pid or os.getpid()
+    return Snapshot(
+        {
+            "mount": Counter(_mounts(process)),
+            "link": Counter(_links(scope, process)),
+            "nftables": Counter(_rules(scope, process)),
+            "network namespace": Counter(_namespaces()),
+            "cgroup": Counter(_cgroups()),
+            "loop device": Counter(_loops()),
+            "process": Counter(_processes(scope)),
+            "file": Counter(_files(scope.directories)),
+        }
+    )
+
+
+def diff(before: Snapshot, after: Snapshot) -> list[str]:
+    """What `after` has that `before` has not."""
+    lines = []
+    for kind, now in after.found.items():
+        for what, number in (now - before.found.get(kind, Counter())).items():
+            lines.append(f"{kind}: {what}" + (f" ({number} times)" if number > 1 else ""))
+    return lines
+
+
+def leftovers(before: Snapshot, scope: Scope, *, patience: float = PATIENCE) -> list[str]:
+    """What has been there since `before` and does not go away within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while (found := diff(before, snapshot(scope))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _mounts(process: int) -> Iterator[str]:
+    for entry in mounts.parse(Path(f"/proc/{process}/mountinfo").read_text()):
+        yield f"{entry.target} ({entry.kind} {entry.source})"
+
+
+def _links(scope: Scope, process: int) -> Iterator[str]:
+    for line in Path(f"/proc/{process}/net/dev").read_text().splitlines()[2:]:
+        name = line.split(":")[0].strip()
+        if scope.own_network or name.startswith(LINK_PREFIX):
+            yield name
+
+
+def _rules(scope: Scope, process: int) -> Iterator[str]:
+    if os.geteuid() != 0:
+        return
+    argv = ["nsenter", "-t", str(process), "-n", "nft", "-j", "list", "ruleset"]
+    done = subprocess.run(argv, capture_output=True, check=True)
+    for entry in json.loads(done.stdout or b"{}").get("nftables", []):
+        for kind, body in entry.items():
+            table = body.get("table", body.get("name", ""))
+            if kind != "metainfo" and (scope.own_network or table.startswith(PREFIX)):
+                shown = json.dumps(body["expr"]) if "expr" in body else body.get("name", "")
+                yield f"{kind} {body.get('family')} {table} {body.get('chain', '')} {shown}"
+
+
+def _namespaces() -> Iterator[str]:
+    """Network namespaces that have a name of this run's, or that a descriptor of this process keeps alive."""
+    named = Path("/run/netns")
+    if named.is_dir():
+        for entry in named.iterdir():
+            if entry.name.startswith((LINK_PREFIX, PREFIX)):
+                yield str(entry)
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith("net:["):
+            yield f"{target} held open by the test itself"
+
+
+def _cgroups() -> Iterator[str]:
+    trees = {entry.target for entry in mounts.table() if entry.kind in ("cgroup", "cgroup2")}
+    for tree in sorted(trees):
+        for directory, names, _ in os.walk(tree):
+            for name in names:
+                path = f"{directory}/{name}"
+                if PREFIX in path:
+                    yield path
+
+
+def _loops() -> Iterator[str]:
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            backing = file.read_text().strip()
+        except OSError:
+            continue
+        if PREFIX in backing or "/pytest-of-" in backing:
+            yield f"{file.parts[3]}: {backing}"
+
+
+def _processes(scope: Scope) -> Iterator[str]:
+    table = dict(_process_table())
+    here = _mount_namespace("self")
+    for pid, (parent, started) in table.items():
+        if scope.ancestor:
+            ours = _descends(table, parent, scope.ancestor)
+        else:
+            ours = _mount_namespace(str(pid)) == here or _descends(table, parent, os.getpid())
+        if ours and pid != os.getpid():
+            yield f"{pid} (started {started}): {_command(pid)}"
+
+
+def _process_table() -> Iterator[tuple[int, tuple[int, int]]]:
+    """pid -> (parent, start time) of every process that is not a zombie."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        if fields[0] not in (b"Z", b"X"):
+            yield int(entry.name), (int(fields[1]), int(fields[19]))
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Pids of every process below `ancestor`."""
+    table = dict(_process_table())
+    return [pid for pid, (parent, _) in table.items() if _descends(table, parent, ancestor)]
+
+
+def _descends(table: dict[int, tuple[int, int]], parent: int, ancestor: int) -> bool:
+    seen = 0
+    while parent > 1 and seen < 100:
+        if parent == ancestor:
+            return True
+        parent = table.get(parent, (0, 0))[0]
+        seen += 1
+    return False
+
+
+def _mount_namespace(process: str) -> str:
+    try:
+        return str(Path(f"/proc/{process}/ns/mnt").readlink())
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()[:200]
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
+
+
+def _files(directories: tuple[Path, ...]) -> Iterator[str]:
+    for directory in directories:
+        for path in directory.rglob("*"):
+            yield str(path)

@@ -1,0 +1,41 @@
+"""Names of this test run: whatever the tests make on the host can be told from everybody else's by them."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from bulkhead.config import Config
+
+_LETTERS = string.ascii_lowercase + string.digits
+RUN = "".join(secrets.choice(_LETTERS) for _ in range(5))
+"""This run's own letters."""
+PREFIX = f"bt{RUN}"
+"""Begins the name of every cgroup, nftables table and temporary directory that the tests make."""
+LINK_PREFIX = "b" + RUN[:3]
+"""Begins the name of every link that the tests make in the host's network namespace."""
+_numbers = count()
+_base = 1_200_000_000 + secrets.randbelow(6000) * 100_000
+
+
+def temporary_directory() -> Path:
+    """A new directory with a short path, so that unix sockets fit below it. The caller removes it."""
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}-", dir="/tmp"))
+
+
+def make_config(directory: Path, **settings: object) -> Config:
+    """A configuration that shares nothing with any other daemon on this host."""
+    number = next(_numbers)
+    usual: dict[str, object] = {
+        "state_dir": directory / "state",
+        "run_dir": directory / "run",
+        "cache_dir": directory / "cache",
+        "cgroup": f"{PREFIX}-{number}",
+        "link_prefix": LINK_PREFIX,
+        "nft_table": f"{PREFIX}_{number}",
+        "uid_base": _base + number * 6_553_600,
+    }
+    return Config.model_validate({**usual, **settings})
