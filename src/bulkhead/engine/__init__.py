@@ -2,8 +2,51 @@
 
 from __future__ import annotations
 
-from bulkhead import host, limits
+from functools import partial
+
+from bulkhead import limits
 from bulkhead.config import Config
+from bulkhead.engine.context import Context, remove_cgroups
 from bulkhead.engine.engine import Engine
+from bulkhead.engine.journal import Journal
+from bulkhead.host import cgroups, facts
+from bulkhead.images import ImageStore
+from bulkhead.isolation.base import Driver
+from bulkhead.isolation.chroot import ChrootDriver
+from bulkhead.isolation.container import ContainerDriver
+from bulkhead.isolation.supervised import Outside
+from bulkhead.model import Isolation
+from bulkhead.network import Networks
+from bulkhead.storage.disks import Disks
+from bulkhead.storage.layers import Layers
+from bulkhead.storage.volumes import Volumes
+from bulkhead.store import open_state
 
 __all__ = ["Engine", "build_engine"]
+
+
+def build_engine(config: Config) -> Engine:
+    """Make the parts and join them. Nothing is changed on the host before `Engine.recover`."""
+    for directory in (config.state_dir, config.run_dir, config.instances_dir):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    layout = cgroups.detect()
+    outside = Outside(remove_cgroups=partial(remove_cgroups, config, layout), was_oom=limits.was_oom)
+    drivers: dict[Isolation, Driver] = {
+        Isolation.CHROOT: ChrootDriver(config, outside),
+        Isolation.CONTAINER: ContainerDriver(config, outside),
+    }
+    state = open_state(config)
+    context = Context(
+        config=config,
+        facts=facts.facts(config),
+        layout=layout,
+        state=state,
+        images=ImageStore(config.images_dir, config.cache_dir),
+        disks=Disks(config),
+        layers=Layers(config),
+        volumes=Volumes(config),
+        networks=Networks(config),
+        drivers=drivers,
+        journal=Journal(state),
+    )
+    return Engine(context)

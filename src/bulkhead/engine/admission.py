@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from bulkhead.engine.names import generate_name
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image, ImageConfig
 from bulkhead.model import CreateRequest, HealthCheck, Isolation, Network, Plan, Spec
+from bulkhead.quantities import parse_signal
 
 SHARED_NETWORKS = ("none", "host")
 
@@ -21,7 +20,7 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
     """Put the request over the image's configuration. Raises Refused with every problem found."""
     identifier = secrets.token_hex(16)
     argv = command_line(request, image.config)
-    problems = [*_argv_problems(argv, image), *_signal_problems(request.stop_signal or image.config.stop_signal)]
+    problems = [*_argv_problems(argv, image), *signal_problems(request.stop_signal or image.config.stop_signal)]
     if problems:
         raise Refused(problems)
     default_network = "host" if request.isolation is Isolation.CHROOT else "default"
@@ -135,30 +134,9 @@ def _argv_problems(argv: Sequence[str], image: Image) -> list[Problem]:
     return [Problem(f"argument {word!r} holds a NUL byte") for word in argv if "\0" in word]
 
 
-def _signal_problems(name: str | None) -> list[Problem]:
-    if not name:
-        return []
+def signal_problems(name: str | None) -> list[Problem]:
     try:
-        signal_number(name)
-    except Refused as error:
-        return list(error.problems)
+        parse_signal(name or "TERM")
+    except ValueError as error:
+        return [Problem(str(error), "use a name such as TERM or a number such as 15")]
     return []
-
-
-def signal_number(name: str) -> int:
-    """The number of "TERM", "SIGTERM" or "15"; real-time signals as "RTMIN+3"."""
-    text = name.upper().removeprefix("SIG")
-    if text.isdigit() and 1 <= int(text) <= signal.SIGRTMAX:
-        return int(text)
-    base, plus, offset = text.partition("+")
-    if base == "RTMIN" and (not plus or offset.isdigit()):
-        number = signal.SIGRTMIN + int(offset or 0)
-        return number if number <= signal.SIGRTMAX else _unknown_signal(name)
-    try:
-        return signal.Signals[f"SIG{text}"]
-    except KeyError:
-        return _unknown_signal(name)
-
-
-def _unknown_signal(name: str) -> NoReturn:
-    raise Refused(f"signal {name!r} is not known", hint="use a name such as TERM or a number such as 15")

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
 from bulkhead.engine import bundles, logs
-from bulkhead.engine.admission import request_problems, resolve_spec, signal_number
+from bulkhead.engine.admission import request_problems, resolve_spec, signal_problems
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
 from bulkhead.engine.exits import ExitWatcher
@@ -42,6 +42,7 @@ from bulkhead.model import (
     Spec,
     State,
 )
+from bulkhead.quantities import parse_signal
 
 HEALTH_OUTPUT = 4096
 """Bytes of a health check's output that are read before the rest is dropped."""
@@ -138,15 +139,17 @@ class Engine:
 
     def stop(self, ref: str, *, timeout: float | None = None, signal: str | None = None) -> Instance:
         """End it in order, after `timeout` seconds by force."""
-        if signal:
-            signal_number(signal)
+        if problems := signal_problems(signal):
+            raise Refused(problems)
         return self._lifecycle.stop(self.get(ref), timeout=timeout, signal=signal)
 
     def kill(self, ref: str, *, signal: str = "SIGKILL") -> Instance:
         """Send a signal to the workload's first process."""
-        instance, number = self.get(ref), signal_number(signal)
+        instance = self.get(ref)
+        if problems := signal_problems(signal):
+            raise Refused(problems)
         self._require_running(instance)
-        return self._lifecycle.signal(instance, number)
+        return self._lifecycle.signal(instance, parse_signal(signal))
 
     def delete(self, ref: str, *, force: bool = False) -> str:
         """Remove it; a running one only with `force`. Returns its id."""

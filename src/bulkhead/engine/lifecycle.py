@@ -16,7 +16,6 @@ from pathlib import Path
 
 from bulkhead.agent.session import Session
 from bulkhead.engine import bundles
-from bulkhead.engine.admission import signal_number
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.resources import Resources
@@ -24,6 +23,8 @@ from bulkhead.errors import BulkheadError, Conflict
 from bulkhead.events import Event
 from bulkhead.images import Image
 from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Spec, State
+from bulkhead.quantities import parse_signal
+
 
 def _ignore(instance: Instance) -> None:
     """What is called where nobody wants to be told of `instance`."""
@@ -207,7 +208,7 @@ class Lifecycle:
         if number == signals.SIGKILL:
             self._kill_now(instance)
             return self.stop(instance, timeout=0, signal="SIGKILL")
-        if number == signal_number(spec.stop_signal):
+        if number == parse_signal(spec.stop_signal):
             with self._context.locks.hold(spec.id):
                 instance = self._save(self._context.state.get(spec.id), stop_requested=True)
         with Session.connect(self._context.bundle_dir(instance) / "agent.sock") as session:

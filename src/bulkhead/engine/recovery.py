@@ -7,8 +7,6 @@ recorded, and whatever is Bulkhead's own on the host but in no record is removed
 from __future__ import annotations
 
 import logging
-import signal
-import time
 from pathlib import Path
 
 from bulkhead.agent.session import Session
@@ -17,7 +15,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError
 from bulkhead.host import cgroups
-from bulkhead.model import Exit, Instance, State
+from bulkhead.model import Instance, State
 
 log = logging.getLogger(__name__)
 QUIT_SECONDS = 10.0
@@ -84,9 +82,9 @@ class Recovery:
                 quit_agent(directory)
                 bundles.remove(directory)
                 self._repairs.append(f"bundle {directory.name[:12]} without a record removed")
-        for instance_id in cgroups.list_instances(context.layout, context.config.cgroup):
+        for instance_id in cgroups.instances(context.layout, context.config.cgroup):
             if instance_id not in known or known[instance_id].pid == 0:
-                cgroups.kill_and_remove(context.layout, context.config.cgroup, instance_id)
+                context.remove_cgroups(instance_id)
                 self._repairs.append(f"cgroup of {instance_id[:12]} without a running instance removed")
 
     def _parts(self) -> None:
@@ -124,9 +122,3 @@ def quit_agent(directory: Path) -> None:
     except (OSError, BulkheadError):
         # Nobody listens, or it ended in the middle of the answer: what is left of it goes with its cgroup.
         return
-
-
-def interrupted(what: str) -> Exit:
-    """The exit of an instance whose start a crash cut short."""
-    now = time.time()
-    return Exit(code=128 + signal.SIGKILL, signal=signal.SIGKILL, error=what, started=now, ended=now)

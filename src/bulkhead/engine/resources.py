@@ -74,11 +74,7 @@ class Resources:
     def _volumes(self, spec: Spec) -> tuple[MountedVolume, ...]:
         mounted = []
         for mount in spec.mounts:
-            if mount.kind == "bind":
-                source = Path(mount.source)
-            else:
-                volume = self.context.state.volume(mount.source)
-                source = self.context.volumes.attach(volume.name, volume.size)
+            source = Path(mount.source) if mount.kind == "bind" else self.context.volumes.attach(mount.source)
             mounted.append(
                 MountedVolume(
                     source=source, target=mount.target, read_only=mount.read_only, volume=mount.kind == "volume"

@@ -31,7 +31,7 @@ def delay(instance: Instance) -> float:
     """Seconds to wait before the next start: doubled with every restart in a row."""
     if instance.exit and instance.exit.ended - instance.started > SETTLED:
         return FIRST_DELAY
-    return min(FIRST_DELAY * 2 ** min(instance.restarts, 10), LONGEST_DELAY)
+    return min(FIRST_DELAY * float(1 << min(instance.restarts, 10)), LONGEST_DELAY)
 
 
 class Restarter:
