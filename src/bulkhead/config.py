@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,6 +42,9 @@ class Config(BaseModel):
     """Networks without a subnet of their own get a /24 of this."""
     subnet_pool6: str = "fd42:b01c::/48"
     """Networks without a subnet of their own get a /64 of this."""
+    published_ports: Literal["input", "forward"] = "input"
+    """Which of the host's firewall chains judge a new connection to a published port: input and forward, as if a
+    program of the host listened there, or forward alone (for hosts with strict reverse path filtering)."""
     uid_base: int = Field(default=1_000_000_000, ge=65536, lt=2_000_000_000)
     """First host uid of the ranges of 65,536 ids, one range for each container."""
 
