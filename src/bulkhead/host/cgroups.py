@@ -118,7 +118,7 @@ def _has(tree: Path | None, file: str) -> bool:
     return tree is not None and (tree / file).exists()
 
 
-def instances(layout: Layout, cgroup: str) -> list[str]:
+def list_instances(layout: Layout, cgroup: str) -> list[str]:
     """Names of the cgroups below ours in any tree."""
     found: set[str] = set()
     for tree in layout.trees:
@@ -211,6 +211,12 @@ def _rmdir(directory: Path, patience: float) -> None:
             time.sleep(0.002)
         else:
             return
+
+
+def kill_and_remove(layout: Layout, cgroup: str, instance_id: str) -> None:
+    """End every process of an instance's cgroup and remove it. Idempotent."""
+    kill(layout, f"{cgroup}/{instance_id}")
+    remove(layout, f"{cgroup}/{instance_id}")
 
 
 def throttled(layout: Layout) -> set[tuple[int, int]]:

@@ -11,19 +11,25 @@ from pathlib import Path
 from bulkhead.config import Config
 
 _CPUS = Path("/sys/devices/system/cpu")
+_NODES = Path("/sys/devices/system/node/has_memory")
 
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """Bytes, GHz. `cores` are the numbers of the cores that are online."""
+    """Bytes, GHz."""
 
-    cores: tuple[int, ...]
+    cores: int
+    """How many are online."""
+    online: tuple[int, ...]
+    """Their numbers."""
     ghz: float | None
     """What a core does when all of them are busy; None where nothing tells."""
     ghz_source: str
     memory: int
     swap: int
     kernel: str
+    memory_nodes: tuple[int, ...] = (0,)
+    """Numbers of the NUMA nodes that have memory."""
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
@@ -72,17 +78,27 @@ def _speed() -> tuple[float | None, str]:
     return ghz, "/proc/cpuinfo" if ghz else "unknown"
 
 
+def _memory_nodes() -> tuple[int, ...]:
+    try:
+        return parse_cpu_list(_NODES.read_text())
+    except FileNotFoundError:  # a kernel without NUMA
+        return (0,)
+
+
 @cache
 def _facts() -> HostFacts:
     memory = parse_meminfo(Path("/proc/meminfo").read_text())
     ghz, source = _speed()
+    online = parse_cpu_list((_CPUS / "online").read_text())
     return HostFacts(
-        cores=parse_cpu_list((_CPUS / "online").read_text()),
+        cores=len(online),
+        online=online,
         ghz=ghz,
         ghz_source=source,
         memory=memory["MemTotal"],
         swap=memory.get("SwapTotal", 0),
         kernel=os.uname().release,
+        memory_nodes=_memory_nodes(),
     )
 
 

@@ -191,6 +191,31 @@ def by_device(device: tuple[int, int]) -> LoopDevice | None:
     return read(int(name[4:])) if name.startswith("loop") and name[4:].isdigit() else None
 
 
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What a block device has read and written since the host's boot, in bytes and in operations."""
+
+    read: int
+    written: int
+    reads: int
+    writes: int
+
+    def __sub__(self, before: Transferred) -> Transferred:
+        return Transferred(
+            self.read - before.read,
+            self.written - before.written,
+            self.reads - before.reads,
+            self.writes - before.writes,
+        )
+
+
+def transferred(device: tuple[int, int]) -> Transferred:
+    """The counters of a block device (Documentation/block/stat.rst); a loop device's outlive what is behind it."""
+    fields = Path(f"/sys/dev/block/{device[0]}:{device[1]}/stat").read_text().split()
+    reads, _, read, _, writes, _, written = map(int, fields[:7])
+    return Transferred(read * 512, written * 512, reads, writes)
+
+
 def find(file: Path) -> LoopDevice | None:
     """The loop device that a file is attached to; None when there is none."""
     resolved = file.resolve()

@@ -1,0 +1,22 @@
+"""A plan as enforcement: the only place that knows cgroup files."""
+
+from bulkhead.limits.check import check
+from bulkhead.limits.cpu import choose_cpuset
+from bulkhead.limits.enforced import Enforced, enforced
+from bulkhead.limits.program import LimitProgram, freeze, program, update
+from bulkhead.limits.usage import Ended, Usage, interpret_reports, read_usage
+
+__all__ = [
+    "Ended",
+    "Enforced",
+    "LimitProgram",
+    "Usage",
+    "check",
+    "choose_cpuset",
+    "enforced",
+    "freeze",
+    "interpret_reports",
+    "program",
+    "read_usage",
+    "update",
+]

@@ -123,6 +123,11 @@ class Disks:
             raise NotFound(f"the disk of instance {instance_id} is not attached")
         return ext4.usage(self._target(instance_id))
 
+    def transferred(self, instance_id: str) -> tuple[int, int]:
+        """Bytes read and written since the disk was attached; zeros when it is not."""
+        found = ext4.transferred(self._target(instance_id))
+        return (found.read, found.written) if found else (0, 0)
+
     def prefill(self, size: int) -> None:
         """Keep `config.disk_pool` disks of this size ready from now on."""
         self._pool.want(size, self._config.disk_pool)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import ExitStack
+from dataclasses import astuple
 from pathlib import Path
 
 from bulkhead.errors import HostError, Refused
@@ -14,6 +16,8 @@ from bulkhead.storage.blank import BLOCK
 
 OPTIONS = "discard,noinit_itable"
 """discard: what is deleted inside gives its space back to the host. noinit_itable: the tables are zero already."""
+_COUNTERS = "trusted.bulkhead.counters"
+"""On the root directory: the loop device's counters when it was mounted. An instance sees only directories below."""
 _CAP_SYS_RESOURCE = 24
 _PATIENCE = 5.0
 
@@ -32,8 +36,18 @@ def mount_file(file: Path, target: Path, *, flags: int = 0, fresh: bool = False)
         attached = loop.attach(file) if fresh else loop.attach_once(file)
         always.callback(attached.close)
         syscalls.mount(attached.loop.path, target, "ext4", flags, OPTIONS)
+        undo.callback(mounts.unmount, target)
+        os.setxattr(target, _COUNTERS, json.dumps(astuple(loop.transferred(attached.loop.device))).encode())
         undo.pop_all()
     return attached.loop.device
+
+
+def transferred(target: Path) -> loop.Transferred | None:
+    """What has been read and written since the file system at `target` was mounted; None when it is not."""
+    device = mounts.device_at(target)
+    if device is None:
+        return None
+    return loop.transferred(device) - loop.Transferred(*json.loads(os.getxattr(target, _COUNTERS)))
 
 
 def release(target: Path, *, layout: cgroups.Layout, shutdown: bool = False) -> None:

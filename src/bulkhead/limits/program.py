@@ -1,0 +1,174 @@
+"""A plan as operations: what the agent does before an instance starts, and after it has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulkhead.agent.operations import Operation, mkdir, read, rmdir, write
+from bulkhead.host.cgroups import Layout
+from bulkhead.host.facts import HostFacts, format_cpu_list
+from bulkhead.limits import cpu, rules
+from bulkhead.limits.rules import Place
+from bulkhead.model import Plan
+
+V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer")
+"""Those that every instance gets a group in, where the host has them. blkio is not among them: see `rules.disk`."""
+V2_CONTROLLERS = ("cpu", "memory", "pids", "io", "cpuset")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitProgram:
+    """Operations for the agent. `join` are files that a process of the instance writes `0` to, to put itself in.
+
+    On v1 these are `tasks` files: a single thread that moves itself is moved at once, while any other write waits for
+    a grace period of the whole host, 7 to 15 ms when it has been idle (Linux, cgroup_procs_write_start).
+    `kill` names every process (v1) or kills the group (v2). `reports` says what `finish` reads, in order.
+    """
+
+    prepare: tuple[Operation, ...]
+    join: tuple[str, ...]
+    kill: str
+    finish: tuple[Operation, ...]
+    reports: tuple[str, ...]
+
+
+def program(
+    plan: Plan,
+    *,
+    cgroup: str,
+    instance_id: str,
+    layout: Layout,
+    facts: HostFacts,
+    cpuset: tuple[int, ...],
+    device: tuple[int, int] | None,
+    devices_allowed: bool = False,
+) -> LimitProgram:
+    """The limits of one start. `check` must have found no problem. `device` is the block device of the instance's disk.
+
+    `devices_allowed`: leave out the list of devices that can be opened, for a level that hands real ones through.
+    """
+    place = Place(layout, facts, f"{cgroup}/{instance_id}", cpuset, device)
+    groups = _groups(layout, place.group)
+    prepare = [
+        *_parents(layout, facts, cgroup),
+        *(mkdir(group) for group in groups),
+        *rules.memory(plan, place),
+        *_cpuset_memory(place),
+        *rules.cpus(plan, place),
+        *rules.pids(plan, place),
+        *([] if devices_allowed else rules.devices(place)),
+        *rules.disk(plan, place),
+    ]
+    reported = _reads(place)
+    finish = [*reported.values(), *rules.free_disk(plan, place), *(rmdir(group) for group in reversed(groups))]
+    return LimitProgram(
+        prepare=tuple(prepare),
+        join=_join(plan, layout, groups),
+        kill=_kill(place),
+        finish=tuple(finish),
+        reports=tuple(reported),
+    )
+
+
+def update(
+    old: Plan,
+    new: Plan,
+    *,
+    cgroup: str,
+    instance_id: str,
+    layout: Layout,
+    facts: HostFacts,
+    cpuset: tuple[int, ...],
+    device: tuple[int, int] | None,
+) -> list[Operation]:
+    """What turns the limits of a running instance from those of `old` into those of `new`; `cpuset` is the new one.
+
+    A memory limit below what is in use fails with EBUSY on v1 (nothing is changed then); v2 ends processes.
+    """
+    place = Place(layout, facts, f"{cgroup}/{instance_id}", cpuset, device)
+    return [
+        *rules.memory(new, place, before=old),
+        *rules.cpus(new, place),
+        *rules.pids(new, place),
+        *rules.disk(new, place, before=old),
+    ]
+
+
+def freeze(layout: Layout, *, cgroup: str, instance_id: str, frozen: bool) -> list[Operation]:
+    """Stop every process of an instance where it is, or let all of them go on."""
+    group = f"{cgroup}/{instance_id}"
+    if layout.version("freezer") == 1:
+        return [write(layout.path("freezer", group) / "freezer.state", "FROZEN" if frozen else "THAWED")]
+    return [write(layout.path("pids", group) / "cgroup.freeze", "1" if frozen else "0")]
+
+
+def _groups(layout: Layout, group: str) -> list[Path]:
+    """The instance's directories: one in each v1 tree of ours, one in the v2 tree where that has our controllers."""
+    paths = [layout.path(name, group) for name in V1_CONTROLLERS if layout.version(name) == 1]
+    if layout.unified and layout.v2.intersection(V2_CONTROLLERS):
+        paths.append(layout.unified / group)
+    return list(dict.fromkeys(paths))
+
+
+def _parents(layout: Layout, facts: HostFacts, cgroup: str) -> list[Operation]:
+    """The group that all instances are in. Writing what is there already costs next to nothing."""
+    operations = [mkdir(path) for path in _groups(layout, cgroup)]
+    ours = [name for name in V2_CONTROLLERS if name in layout.v2 and layout.version(name) == 2]
+    if layout.unified and ours:
+        enable = " ".join(f"+{name}" for name in ours)
+        operations += [
+            write(layout.unified / "cgroup.subtree_control", enable),
+            write(layout.unified / cgroup / "cgroup.subtree_control", enable),
+        ]
+    if layout.version("cpuset") == 1:  # v1 lets nobody in before both are written, children included
+        path = layout.path("cpuset", cgroup)
+        operations += [
+            write(path / "cpuset.cpus", format_cpu_list(facts.online)),
+            write(path / "cpuset.mems", format_cpu_list(facts.memory_nodes)),
+        ]
+    if layout.version("cpu") == 1:  # all instances together weigh as much as the host's cores, not as one process
+        operations.append(write(layout.path("cpu", cgroup) / "cpu.shares", str(facts.cores * cpu.WEIGHT_PER_CORE)))
+    if layout.version("cpu") == 2:
+        operations.append(write(layout.path("cpu", cgroup) / "cpu.weight", str(min(10_000, facts.cores * 100))))
+    return operations
+
+
+def _cpuset_memory(place: Place) -> list[Operation]:
+    if place.layout.version("cpuset") != 1:
+        return []
+    return [write(place.path("cpuset") / "cpuset.mems", format_cpu_list(place.facts.memory_nodes))]
+
+
+def _join(plan: Plan, layout: Layout, groups: list[Path]) -> tuple[str, ...]:
+    unified = layout.unified
+    paths = [str(path / ("cgroup.procs" if unified and unified in path.parents else "tasks")) for path in groups]
+    if (plan.iops or plan.disk_bps) and layout.version("blkio") == 1:
+        # The device's limits are in the root group: a process elsewhere (the daemon's service may have a group of its
+        # own) would escape them with direct I/O.
+        paths.append(str(layout.path("blkio", "tasks")))
+    return tuple(paths)
+
+
+def _kill(place: Place) -> str:
+    if place.layout.version("pids") == 2:
+        return str(place.path("pids") / "cgroup.kill")
+    return str(place.path("pids") / "cgroup.procs")
+
+
+def _reads(place: Place) -> dict[str, Operation]:
+    """What is worth knowing of an instance that has ended. Each can be told from the others by its content alone."""
+    layout, found = place.layout, {}
+    memory = place.path("memory")
+    if layout.version("memory") == 2:
+        found["oom"] = read(memory / "memory.events")
+        if "memory.peak" in layout.abilities:
+            found["peak"] = read(memory / "memory.peak")
+    else:
+        found["oom"] = read(memory / "memory.oom_control")
+        found["peak"] = read(memory / "memory.max_usage_in_bytes")
+    if layout.version("cpuacct") == 1:
+        found["cpu"] = read(place.path("cpuacct") / "cpuacct.usage_all")
+    elif layout.version("cpu") == 2:
+        found["cpu"] = read(place.path("cpu") / "cpu.stat")
+    return found

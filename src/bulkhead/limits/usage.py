@@ -1,0 +1,106 @@
+"""What an instance uses, read from its cgroups while it runs, and from the agent's reports when it has ended."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulkhead.host.cgroups import Layout
+
+_OOM = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+_V2_SECONDS = re.compile(r"^usage_usec (\d+)$", re.MULTILINE)
+_V1_HEADER = "cpu user system"
+_INACTIVE = {1: "total_inactive_file", 2: "inactive_file"}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes, seconds of a core, processes. Counters run since the start."""
+
+    memory: int = 0
+    """As the limit counts it, page cache included."""
+    memory_working: int = 0
+    """Without the page cache that the kernel can drop at once."""
+    memory_peak: int = 0
+    cpu_seconds: float = 0.0
+    throttled_seconds: float = 0.0
+    """How long it was held back by its cpu quota."""
+    pids: int = 0
+    oom_kills: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What the reports of a finished instance tell; None where they do not."""
+
+    oom: bool
+    memory_peak: int | None = None
+    cpu_seconds: float | None = None
+
+
+def read_usage(layout: Layout, cgroup: str, instance_id: str) -> Usage:
+    """What an instance uses now; zeros when it has no cgroups (it does not run)."""
+    group = f"{cgroup}/{instance_id}"
+    memory, pids, cpu = (_Directory(layout, name, group) for name in ("memory", "pids", "cpu"))
+    if memory.version == 2:
+        used, peak, events = memory.number("memory.current"), memory.number("memory.peak"), memory.text("memory.events")
+    else:
+        used, peak = memory.number("memory.usage_in_bytes"), memory.number("memory.max_usage_in_bytes")
+        events = memory.text("memory.oom_control")
+    inactive = _field(memory.text("memory.stat"), _INACTIVE[memory.version or 2])
+    stat = cpu.text("cpu.stat")
+    if cpu.version == 2:
+        seconds, throttled = _field(stat, "usage_usec") / 1e6, _field(stat, "throttled_usec") / 1e6
+    else:
+        seconds = _Directory(layout, "cpuacct", group).number("cpuacct.usage") / 1e9
+        throttled = _field(stat, "throttled_time") / 1e9
+    return Usage(
+        memory=used,
+        memory_working=max(0, used - inactive),
+        memory_peak=max(peak, used),
+        cpu_seconds=seconds,
+        throttled_seconds=throttled,
+        pids=pids.number("pids.current"),
+        oom_kills=_field(events, "oom_kill"),
+    )
+
+
+def interpret_reports(reports: Sequence[str]) -> Ended:
+    """What a program's finish list has read. Told apart by content, since a read that failed leaves no report."""
+    oom, peak, seconds = False, None, None
+    for report in reports:
+        if found := _OOM.search(report):
+            oom = oom or int(found[1]) > 0
+        elif found := _V2_SECONDS.search(report):
+            seconds = int(found[1]) / 1e6
+        elif report.startswith(_V1_HEADER):
+            cores = [line.split() for line in report.splitlines()[1:]]
+            seconds = sum(int(user) + int(system) for _, user, system in cores) / 1e9
+        elif report.strip().isdigit():
+            peak = int(report)
+    return Ended(oom, peak, seconds)
+
+
+def _field(text: str, name: str) -> int:
+    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+class _Directory:
+    """A cgroup's directory whose files read as nothing where they, or it, are missing."""
+
+    def __init__(self, layout: Layout, controller: str, group: str) -> None:
+        self.version = layout.version(controller)
+        self._path = layout.path(controller, group) if self.version else Path("/nonexistent")
+
+    def text(self, name: str) -> str:
+        try:
+            return (self._path / name).read_text()
+        except OSError:  # ENOENT: not running, or an older kernel; ENODEV: it ended while we read
+            return ""
+
+    def number(self, name: str) -> int:
+        text = self.text(name).strip()
+        return int(text) if text.isdigit() else 0
