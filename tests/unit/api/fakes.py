@@ -1,0 +1,528 @@
+"""A fake engine, a fake agent, and a server around them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import struct
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bulkhead.agent.frames import TO_AGENT, Decoder, ExecFlag, ExecRequest, Frame, Type, encode
+from bulkhead.agent.operations import Code, Operation
+from bulkhead.api.app import create_app
+from bulkhead.api.server import Server
+from bulkhead.errors import CommandNotFound, Conflict, NotFound, Problem, Refused
+from bulkhead.events import Event, Progress, Step
+from bulkhead.isolation.base import Ability
+from bulkhead.model import (
+    CreateRequest,
+    Exit,
+    Instance,
+    NamedPlan,
+    Network,
+    Plan,
+    PlanRequest,
+    RestartPolicy,
+    Spec,
+    State,
+    Volume,
+)
+
+PLAN = Plan(memory=512 << 20, cpus=2, disk=5 << 30)
+
+
+@dataclass(frozen=True)
+class Line:
+    """An entry of a log."""
+
+    when: float
+    stream: str
+    text: bytes
+    partial: bool = False
+
+
+def named(items: dict[str, Any], name: str) -> Any:
+    """What has that name, or NotFound."""
+    try:
+        return items[name]
+    except KeyError:
+        raise NotFound(f"{name!r} does not exist", hint="see the list") from None
+
+
+class FakePlans:
+    """Plans in memory."""
+
+    def __init__(self) -> None:
+        self.items = {"default": NamedPlan(name="default", plan=PLAN)}
+
+    def list(self) -> Sequence[NamedPlan]:
+        return list(self.items.values())
+
+    def get(self, name: str) -> NamedPlan:
+        return named(self.items, name)  # type: ignore[no-any-return]
+
+    def create(self, plan: NamedPlan) -> NamedPlan:
+        if plan.name in self.items:
+            raise Conflict(f"plan {plan.name} exists", hint="choose another name")
+        self.items[plan.name] = plan
+        return plan
+
+    def remove(self, name: str) -> None:
+        del self.items[self.get(name).name]
+
+
+class FakeNetworks:
+    """Networks in memory."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Network] = {}
+
+    def list(self) -> Sequence[Network]:
+        return list(self.items.values())
+
+    def get(self, name: str) -> Network:
+        return named(self.items, name)  # type: ignore[no-any-return]
+
+    def create(self, name: str, *, subnet4: str | None, subnet6: str | None) -> Network:
+        made = Network(name=name, id="0" * 8, subnet4=subnet4 or "10.0.0.0/24", subnet6=subnet6 or "fd00::/64")
+        self.items[name] = made
+        return made
+
+    def remove(self, name: str) -> None:
+        del self.items[self.get(name).name]
+
+
+class FakeVolumes:
+    """Volumes in memory."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Volume] = {}
+
+    def list(self) -> Sequence[Volume]:
+        return list(self.items.values())
+
+    def get(self, name: str) -> Volume:
+        return named(self.items, name)  # type: ignore[no-any-return]
+
+    def create(self, name: str, *, size: int | None) -> Volume:
+        self.items[name] = Volume(name=name, size=size or 1 << 30)
+        return self.items[name]
+
+    def remove(self, name: str) -> None:
+        del self.items[self.get(name).name]
+
+
+class FakeImages:
+    """Images that are made of nothing."""
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+        self.error: Exception | None = None
+
+    def list(self) -> Sequence[object]:
+        return [{"references": ["debian:bookworm"], "digest": "sha256:" + "1" * 64, "architecture": "amd64"}]
+
+    def inspect(self, reference: str) -> object:
+        return named({"debian:bookworm": {"references": ["debian:bookworm"], "config": {}}}, reference)
+
+    def import_file(self, source: Path | BinaryIO, *, name: str | None, progress: Progress) -> object:
+        progress(Step("reading", 0, 10, "bytes"))
+        size = source.stat().st_size if isinstance(source, Path) else len(source.read())
+        progress(Step("reading", 10, 10, "bytes"))
+        if self.error:
+            raise self.error
+        return {"references": [name], "size": size}
+
+    def bootstrap(
+        self,
+        release: str,
+        *,
+        packages: Sequence[str],
+        name: str | None,
+        architecture: str | None,
+        config: Mapping[str, object],
+        progress: Progress,
+    ) -> object:
+        progress(Step(f"packages of {release}"))
+        self.seen.append((release, tuple(packages), name, architecture, dict(config)))
+        return {"references": [name or release]}
+
+    def remove(self, reference: str, *, force: bool) -> object:
+        self.inspect(reference)
+        return {"removed": [reference], "force": force}
+
+    def prune(self, *, everything: bool) -> object:
+        return {"removed": [], "everything": everything}
+
+
+class FakeEngine:
+    """Instances in memory; `agent` plays the workload's part."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.images = FakeImages()
+        self.plans = FakePlans()
+        self.networks = FakeNetworks()
+        self.volumes = FakeVolumes()
+        self.instances: dict[str, Instance] = {}
+        self.requests: list[CreateRequest] = []
+        self.calls: list[tuple[Any, ...]] = []
+        self.futures: dict[str, list[Future[Exit]]] = {}
+        self.lines: list[Line] = []
+        self.happened: list[Event] = []
+        self.uploaded = b""
+        self.agent: FakeAgent | None = None
+        self.start_error: Exception | None = None
+        self.watched = threading.Event()
+        """Set when somebody follows logs or events; cleared by the test."""
+        self.forgotten = threading.Event()
+
+    # --- instances
+
+    def create(self, request: CreateRequest) -> Instance:
+        if request.image == "missing":
+            raise NotFound("image 'missing' does not exist", hint="bulkhead image ls shows what there is")
+        if request.image == "wrong":
+            raise Refused([Problem("memory is too much", "less"), Problem("cpus are too many", "fewer")])
+        self.requests.append(request)
+        identifier = f"{len(self.requests):032x}"
+        spec = Spec(
+            id=identifier,
+            name=request.name or f"name-{len(self.requests)}",
+            image=request.image,
+            image_digest="sha256:" + "1" * 64,
+            isolation=request.isolation,
+            plan=PLAN,
+            argv=request.command or ("sh",),
+            env=request.env,
+            hostname="host",
+            network=request.network or "default",
+            ports=request.ports,
+            tty=request.tty,
+            stdin=request.stdin,
+            auto_remove=request.auto_remove,
+            created=1_700_000_000.0,
+        )
+        self.instances[identifier] = Instance(spec=spec, state=State.CREATED)
+        return self.instances[identifier]
+
+    def dry_run(self, request: CreateRequest) -> str:
+        return f"mount {request.image}"
+
+    def start(self, ref: str, *, on_launch: Callable[[Path], None] | None = None) -> Instance:
+        instance = self.get(ref)
+        self.calls.append(("start", instance.spec.name))
+        if self.agent:
+            self.agent.ended = lambda code: self.end(instance.spec.id, Exit(code=code))
+            if on_launch:
+                on_launch(self.agent.path)
+        if self.start_error:
+            raise self.start_error
+        changed = self._change(instance, state=State.RUNNING, pid=42)
+        if self.agent:
+            self.agent.started.set()
+        return changed
+
+    def _change(self, instance: Instance, **changes: object) -> Instance:
+        self.instances[instance.spec.id] = instance.model_copy(update=changes)
+        return self.instances[instance.spec.id]
+
+    def end(self, identifier: str, how: Exit) -> None:
+        """The workload has ended."""
+        instance = self._change(self.get(identifier), state=State.EXITED, exit=how, pid=0)
+        if instance.spec.auto_remove:
+            del self.instances[identifier]
+        for future in self.futures.pop(identifier, []):
+            future.set_result(how)
+
+    def stop(self, ref: str, *, timeout: float | None = None, signal: str | None = None) -> Instance:
+        self.calls.append(("stop", self.get(ref).spec.name, timeout, signal))
+        return self._change(self.get(ref), state=State.EXITED, exit=Exit(code=143, signal=15), pid=0)
+
+    def kill(self, ref: str, *, signal: str = "SIGKILL") -> Instance:
+        self.calls.append(("kill", self.get(ref).spec.name, signal))
+        return self.get(ref)
+
+    def delete(self, ref: str, *, force: bool = False) -> str:
+        instance = self.get(ref)
+        self.calls.append(("delete", instance.spec.name, force))
+        if instance.state is State.RUNNING and not force:
+            raise Conflict(f"instance {instance.spec.name} is running", hint=f"bulkhead rm -f {instance.spec.name}")
+        del self.instances[instance.spec.id]
+        return instance.spec.id
+
+    def wait(self, ref: str) -> Future[Exit]:
+        instance = self.get(ref)
+        future: Future[Exit] = Future()
+        if instance.exit:
+            future.set_result(instance.exit)
+        else:
+            self.futures.setdefault(instance.spec.id, []).append(future)
+        return future
+
+    def get(self, ref: str) -> Instance:
+        for instance in self.instances.values():
+            if ref in (instance.spec.id, instance.spec.name) or (len(ref) >= 4 and instance.spec.id.startswith(ref)):
+                return instance
+        raise NotFound(f"no instance answers to {ref!r}", hint="bulkhead ps -a shows all")
+
+    def list(self) -> Sequence[Instance]:
+        return list(self.instances.values())
+
+    def describe(self, ref: str) -> Mapping[str, object]:
+        instance = self.get(ref)
+        return {"id": instance.spec.id, "name": instance.spec.name, "not_isolated": [], "exit": instance.exit}
+
+    def update(self, ref: str, plan: PlanRequest, *, restart: RestartPolicy | None = None) -> Instance:
+        self.calls.append(("update", self.get(ref).spec.name, plan.model_dump(exclude_none=True), restart))
+        return self.get(ref)
+
+    def stats(self, refs: Sequence[str] | None) -> Sequence[object]:
+        instances = [self.get(ref) for ref in refs] if refs else self.list()
+        return [
+            {
+                "id": i.spec.id,
+                "name": i.spec.name,
+                "when": time.time(),
+                "memory": 10 << 20,
+                "memory_limit": 512 << 20,
+                "cpu_seconds": time.time(),
+                "cpus": 2.0,
+                "pids": 3,
+                "pids_limit": 512,
+                "disk_used": 1 << 20,
+                "disk_size": 5 << 30,
+                "disk_read": 4096,
+                "disk_written": 8192,
+                "received": 1000,
+                "sent": 2000,
+            }
+            for i in instances
+        ]
+
+    # --- inside
+
+    def prepare_attach(self, ref: str) -> Path:
+        instance = self.get(ref)
+        if instance.state is not State.RUNNING:
+            raise Conflict(f"instance {instance.spec.name} is {instance.state}, not running")
+        assert self.agent
+        return self.agent.path
+
+    def prepare_exec(
+        self,
+        ref: str,
+        *,
+        argv: Sequence[str],
+        env: Sequence[str],
+        user: str | None,
+        workdir: str | None,
+        tty: bool,
+        stdin: bool,
+    ) -> tuple[Path, ExecRequest]:
+        self.get(ref)
+        self.calls.append(("exec", tuple(argv), tuple(env), user, workdir))
+        flags = (ExecFlag.TERMINAL if tty else 0) | (ExecFlag.STDIN if stdin else 0)
+        assert self.agent
+        request = ExecRequest(inside=(Operation(Code.EXEC, tuple(argv)),), flags=ExecFlag(flags), setns_flags=0x20000)
+        return self.agent.path, request
+
+    def logs(
+        self, ref: str, *, since: float, until: float, tail: int | None, follow: Callable[[], bool] | None
+    ) -> Iterator[Line]:
+        self.get(ref)
+        lines = [line for line in self.lines if since <= line.when <= until]
+        yield from lines if tail is None else lines[len(lines) - tail :]
+        if follow:
+            yield from self._followed(follow, len(self.lines), self.lines)
+
+    def _followed(self, follow: Callable[[], bool], seen: int, items: list[Any]) -> Iterator[Any]:
+        self.watched.set()
+        while follow():
+            while seen < len(items):
+                yield items[seen]
+                seen += 1
+            time.sleep(0.02)
+        self.forgotten.set()
+
+    def events(
+        self, *, since: float, until: float | None, follow: Callable[[], bool] | None
+    ) -> Iterable[Event]:
+        yield from [event for event in self.happened if since <= event.when and (until is None or event.when < until)]
+        if follow:
+            yield from self._followed(follow, len(self.happened), self.happened)
+
+    def copy_out(self, ref: str, path: str) -> Iterator[bytes]:
+        self.get(ref)
+        if path == "/broken":
+            yield b"x" * 1000
+            raise Conflict("it broke in the middle")
+        if path not in ("/etc/file", "/etc"):
+            raise NotFound(f"{path} does not exist in the instance")
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            if path == "/etc":
+                directory = tarfile.TarInfo("etc")
+                directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(directory)
+            member = tarfile.TarInfo("etc/file" if path == "/etc" else "file")
+            member.size, member.mode = 5, 0o640
+            archive.addfile(member, io.BytesIO(b"hello"))
+        yield buffer.getvalue()
+
+    def copy_in(self, ref: str, path: str, stream: BinaryIO) -> None:
+        self.calls.append(("copy_in", self.get(ref).spec.name, path))
+        self.uploaded = stream.read()
+
+    def doctor(self) -> Sequence[Ability]:
+        return [Ability("isolation container", True), Ability("lxcfs", False, "not installed", "apt install lxcfs")]
+
+    def info(self) -> Mapping[str, object]:
+        return {"version": "0.1.0", "config": {"run_dir": self.directory}}
+
+    def recover(self) -> Sequence[str]:
+        self.calls.append(("recover",))
+        return ["something was mended"]
+
+    def close(self) -> None:
+        self.calls.append(("close",))
+
+
+@dataclass
+class FakeAgent:
+    """Listens on a socket and speaks frames. `workload` is called for every attached or executed stream."""
+
+    path: Path
+    workload: Callable[[Talk], int]
+    ended: Callable[[int], object] = lambda code: None
+    started: threading.Event = field(default_factory=threading.Event)
+    error: bytes = b""
+    """What EXEC is answered with instead of OK."""
+    seen: list[Frame] = field(default_factory=list)
+
+    def serve(self) -> None:
+        """Listen, from now on, in a thread."""
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            talk = Talk(self, connection)
+            request = talk.next()
+            if request is None:
+                return
+            if request.type is Type.EXEC and self.error:
+                talk.send(Frame(Type.ERROR, 1, self.error))
+                return
+            talk.send(Frame(Type.OK, 1, struct.pack("<I", 77) if request.type is Type.EXEC else b""))
+            if request.type is Type.ATTACH:
+                self.started.wait(10)
+            code = self.workload(talk)
+            if request.type is Type.ATTACH and code >= 0:
+                self.ended(code)
+            if code >= 0:
+                talk.send(Frame(Type.EXIT, 1, struct.pack("<II", code, 0)))
+                connection.recv(1)
+
+
+class Talk:
+    """One connection of the fake agent's, as the workload sees it."""
+
+    def __init__(self, agent: FakeAgent, connection: socket.socket) -> None:
+        self._agent, self._connection = agent, connection
+        self._decoder = Decoder(TO_AGENT)
+        self._waiting: list[Frame] = []
+
+    def next(self) -> Frame | None:
+        """The next frame from the relay; None at the end."""
+        while not self._waiting:
+            data = self._connection.recv(1 << 17)
+            if not data:
+                return None
+            self._waiting = self._decoder.feed(data)
+            self._agent.seen += self._waiting
+        return self._waiting.pop(0)
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame."""
+        self._connection.sendall(encode(frame))
+
+    def raw(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._connection.sendall(data)
+
+    def out(self, data: bytes, channel: int = 1) -> None:
+        """Output of the workload's."""
+        self.send(Frame(Type.DATA, 1, data, channel))
+
+
+class ThreadServer(Server):
+    """The server in a thread: signals are the main thread's."""
+
+    def capture_signals(self) -> Any:
+        return nullcontext()
+
+
+@contextmanager
+def served(engine: FakeEngine, path: Path) -> Iterator[None]:
+    """The API over `engine` on the unix socket `path`."""
+    app = create_app(engine)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(64)
+    server = ThreadServer(app)
+    loop: list[asyncio.AbstractEventLoop] = []
+    ready = threading.Event()
+
+    async def main() -> None:
+        loop.append(asyncio.get_running_loop())
+        ready.set()
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: server_run(main), daemon=True)
+    thread.start()
+    ready.wait(10)
+    try:
+        yield
+    finally:
+        loop[0].call_soon_threadsafe(server._end.set)
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not end"
+        app.state.service.close()
+        path.unlink(missing_ok=True)
+
+
+def server_run(main: Callable[[], Any]) -> None:
+    """Run on the event loop that the daemon uses."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+def command_not_found() -> CommandNotFound:
+    """What a start without the program raises."""
+    return CommandNotFound("command not found: nope", hint="check the command")
