@@ -112,7 +112,9 @@ def bring(join: Sequence[str], lxcfs: Path | None, owner: int) -> list[Operation
     """
     attrs = KERNEL_FS | Attr.RDONLY
     own = [PurePosixPath(path).parent for path in join]
-    named = {path.relative_to(CGROUP_ROOT).parts[0]: path for path in own if path.is_relative_to(CGROUP_ROOT)}
+    parts = {path: path.relative_to(CGROUP_ROOT).parts for path in own if path.is_relative_to(CGROUP_ROOT)}
+    # A tree's root is not the instance's: with disk limits it joins that of blkio.
+    named = {first: path for path, (first, *below) in parts.items() if below}
     v1 = {name: path for name, path in named.items() if set(name.split(",")) & V1_CONTROLLERS}
     operations = []
     if v1:
