@@ -1,0 +1,141 @@
+/* T: builds the stage in a mount namespace of its own, and clones the workload's process, which takes a copy of it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "report.h"
+#include "spawn.h"
+#include "text.h"
+
+static int write_file(const char *path, const char *data, size_t length)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t written = write(fd, data, length);
+	int error = errno;
+	close(fd);
+	errno = error;
+	return written < 0 ? -1 : 0;
+}
+
+static void map_ids(const struct start_request *request, int status, pid_t pid)
+{
+	char path[64], map[64], one[24], two[24];
+	size_t length = TEXT(map, "0 ", text_number(one, request->id_base), " ", text_number(two, request->id_count), "\n");
+	static const char *const files[] = {"/uid_map", "/gid_map"};
+	for (int i = 0; i < 2; i++) {
+		TEXT(path, "/proc/", text_number(one, (uint64_t)pid), files[i]);
+		if (write_file(path, map, length) < 0)
+			child_fail(status, PHASE_STAGE, errno, "cannot write", path);
+	}
+}
+
+/* Opened with the host's privileges, which are what counts when C writes. */
+static void open_groups(const struct joins *joins, int status, int *groups)
+{
+	for (uint32_t i = 0; i < joins->count; i++) {
+		groups[i] = open(joins->paths[i], O_WRONLY | O_CLOEXEC);
+		if (groups[i] < 0)
+			child_fail(status, PHASE_STAGE, errno, "cannot open", joins->paths[i]);
+	}
+}
+
+/* In C. A process that moves itself is moved at once; moving another one waits for a grace period of the whole host. */
+static void join_groups(const struct joins *joins, int status, const int *groups)
+{
+	for (uint32_t i = 0; i < joins->count; i++) {
+		if (write(groups[i], "0", 1) < 0)
+			child_fail(status, PHASE_STAGE, errno, "cannot join", joins->paths[i]);
+		close(groups[i]);
+	}
+}
+
+/* From here on files are made with the ids of the instance's root, and every capability stays. */
+static void use_instance_ids(uint32_t base, int status)
+{
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
+		child_fail(status, PHASE_STAGE, errno, "cannot keep the capabilities", "");
+	setfsgid(base);
+	setfsuid(base);
+	if ((uint32_t)setfsuid((uid_t)-1) != base || (uint32_t)setfsgid((gid_t)-1) != base)
+		child_fail(status, PHASE_STAGE, EPERM, "cannot use the ids of the instance", "");
+}
+
+static void enter_namespaces(int status, int netns)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		child_fail(status, PHASE_STAGE, errno, "cannot make a mount namespace", "");
+	if (netns < 0)
+		return;
+	if (setns(netns, CLONE_NEWNET) < 0)
+		child_fail(status, PHASE_STAGE, errno, "cannot enter the network namespace", "");
+	close(netns);
+}
+
+static pid_t clone_inside(const struct start_request *request, int status, int sync[static 2])
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
+		child_fail(status, PHASE_STAGE, errno, "cannot make a socket pair", "");
+	int groups[JOIN_MAX];
+	open_groups(&request->joins, status, groups);
+	pid_t pid = (pid_t)syscall(SYS_clone, request->clone_flags | CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, 0);
+	if (pid < 0)
+		child_fail(status, PHASE_STAGE, errno, "cannot clone the workload's process", "");
+	if (pid == 0) {
+		close(sync[0]);
+		join_groups(&request->joins, status, groups);
+		inside_main(request, status, sync[1]);
+	}
+	for (uint32_t i = 0; i < request->joins.count; i++)
+		close(groups[i]);
+	close(sync[1]);
+	report_pid(status, pid);
+	return pid;
+}
+
+_Noreturn void stage_main(const struct start_request *request, int status, int netns)
+{
+	struct context context;
+	char path[64], number[24], byte = 0;
+	int sync[2];
+	enter_namespaces(status, netns);
+	pid_t pid = clone_inside(request, status, sync);
+	context_init(&context, PLACE_STAGE, PHASE_STAGE);
+	context.status = status;
+	context.id_base = request->id_base;
+	if (request->clone_flags & CLONE_NEWUSER) {
+		map_ids(request, status, pid);
+		TEXT(path, "/proc/", text_number(number, (uint64_t)pid), "/ns/user");
+		context.userns = open(path, O_RDONLY | O_CLOEXEC);
+		if (context.userns < 0)
+			child_fail(status, PHASE_STAGE, errno, "cannot open", path);
+	}
+	struct failure failure;
+	if (child_with_host_privileges(pid, &request->inside, &failure) < 0) {
+		report_failure(status, &failure);
+		_exit(1);
+	}
+	if (request->id_base != 0)
+		use_instance_ids(request->id_base, status);
+	if (operations_run(&context, &request->stage) < 0) {
+		report_failure(status, &context.failure);
+		_exit(1);
+	}
+	if (send_descriptor(sync[0], &byte, 1, context.stage) < 0)
+		child_fail(status, PHASE_STAGE, errno, "the workload's process is gone", "");
+	/* Stay until it has copied the mounts: taking this namespace down is then not its work. */
+	while (read(sync[0], &byte, 1) < 0 && errno == EINTR)
+		;
+	_exit(0);
+}
