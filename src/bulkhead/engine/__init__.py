@@ -30,7 +30,7 @@ def build_engine(config: Config) -> Engine:
     for directory in (config.state_dir, config.run_dir, config.instances_dir):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     layout = cgroups.detect()
-    outside = Outside(remove_cgroups=partial(remove_cgroups, config, layout), was_oom=limits.was_oom)
+    outside = Outside(remove_cgroups=partial(remove_cgroups, config, layout), was_oom=lambda reports: limits.interpret_reports(reports).oom)
     drivers: dict[Isolation, Driver] = {
         Isolation.CHROOT: ChrootDriver(config, outside),
         Isolation.CONTAINER: ContainerDriver(config, outside),

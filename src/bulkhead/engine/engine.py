@@ -189,7 +189,7 @@ class Engine:
         """Everything about it, for `inspect`."""
         return self._reports.describe(self.get(ref))
 
-    def stats(self, refs: Sequence[str] | None = None) -> list[Usage]:
+    def stats(self, refs: Sequence[str] | None = None) -> Sequence[Usage]:
         """What running instances use now; all of them when none are named."""
         instances = [self.get(ref) for ref in refs] if refs else self.list()
         return [self._reports.usage(instance) for instance in instances if refs or instance.pid]

@@ -19,7 +19,7 @@ DEFAULT_DISK = 5 << 30
 
 def default_plan(facts: HostFacts) -> Plan:
     """The plan "default" where the operator has made none: 512M, 2 cpus (fewer on a smaller host), 5G."""
-    return Plan(memory=DEFAULT_MEMORY, cpus=min(DEFAULT_CPUS, len(facts.cores)), disk=DEFAULT_DISK)
+    return Plan(memory=DEFAULT_MEMORY, cpus=min(DEFAULT_CPUS, facts.cores), disk=DEFAULT_DISK)
 
 
 def put_over(base: Plan, asked: PlanRequest) -> Plan:

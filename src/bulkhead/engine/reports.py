@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from bulkhead import limits
@@ -11,6 +11,7 @@ from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
 from bulkhead.errors import Problem
 from bulkhead.isolation.base import Ability
+from bulkhead.limits import Enforced
 from bulkhead.model import Instance, Spec
 
 
@@ -64,7 +65,7 @@ class Reporter:
             "not_isolated": list(context.driver(instance).probe().not_isolated),
             "plan": spec.plan.model_dump(mode="json"),
             "plan_name": spec.plan_name,
-            "limits": [asdict(row) for row in self.limits(spec)],
+            "limits": [asdict(row) for row in self.limits(instance)],
             "config": spec.model_dump(
                 mode="json", exclude={"id", "name", "image", "image_digest", "isolation", "plan", "plan_name"}
             ),
@@ -73,10 +74,17 @@ class Reporter:
             "log": str(directory / "log"),
         }
 
-    def limits(self, spec: Spec) -> Iterable[limits.Enforced]:
+    def limits(self, instance: Instance) -> list[Enforced]:
         """What of the plan is enforced, and by what."""
-        context = self._context
-        return limits.enforced(spec.plan, facts=context.facts, layout=context.layout, isolation=spec.isolation)
+        context, spec = self._context, instance.spec
+        return limits.enforced(
+            spec.plan,
+            facts=context.facts,
+            layout=context.layout,
+            isolation=spec.isolation,
+            network=spec.network,
+            cpuset=instance.cpuset,
+        )
 
     def usage(self, instance: Instance) -> Usage:
         """What it uses now; zeros where it does not run."""
