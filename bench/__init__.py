@@ -1,0 +1,1 @@
+"""Bulkhead beside its peers on one host, in one run: how long things take and how much memory they use."""

@@ -1,0 +1,128 @@
+"""The bench's command line: `bench/run --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from bench import archives, host, namespaces
+from bench.compare import compare
+from bench.contest import PEERS, QUICK, Cast, Sizes, say
+from bench.figures import Figure, Results, dump, load
+from bench.measures import burst, commands, execs, imports, memory, starts
+from bench.peers.base import Scene
+from bench.report import markdown, terminal
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
+    "starts": starts.measure,
+    "cli": commands.measure,
+    "exec": execs.measure,
+    "burst": burst.measure,
+    "memory": memory.measure,
+    "import": imports.measure,
+}
+
+
+def main() -> int:
+    """Start the bench, first outside of its namespaces, then inside."""
+    options = _arguments()
+    if os.geteuid() != 0:
+        sys.exit("bench: must run as root")
+    inside = os.environ.get(namespaces.INSIDE)
+    if not inside:
+        return namespaces.run_inside(sys.argv[1:])
+    results = _measure(options, Path(inside))
+    _write(results, options.output)
+    if options.compare:
+        print("\n".join(compare(load(options.compare), results)))
+    missed = sum(goal.met is False for figure in results.figures for goal in figure.goals)
+    say(f"done: {options.output}; goals missed: {missed}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench/run",
+        description="Measure Bulkhead beside its peers in namespaces of the bench's own; needs root. "
+        "Writes results.json, results.md and plot.svg.",
+    )
+    parser.add_argument("--only", type=_list(FIGURES), default=list(FIGURES), help=f"of {','.join(FIGURES)}")
+    names = [peer.name for peer in PEERS]
+    parser.add_argument("--peers", type=_list(names), default=names, help=f"of {','.join(names)}")
+    parser.add_argument("--runs", type=int, help=f"runs of each contender (default {Sizes().runs})")
+    parser.add_argument("--quick", action="store_true", help="a few runs of everything, to see that it works")
+    parser.add_argument("--output", type=Path, default=Path("bench-results"), help="directory for the results")
+    parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
+    parser.add_argument("--root", type=Path, metavar="TAR", help="root file system (default: a minimal Debian)")
+    parser.add_argument("--bulkhead", type=Path, default=CHECKOUT / ".venv/bin/bulkhead", help="the program")
+    floor = CHECKOUT.parent / "shared/floor/container_floor.py"
+    parser.add_argument("--floor", type=Path, default=floor, help="the sketch that measures the floor")
+    return parser.parse_args()
+
+
+def _list(known: Collection[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        wanted = text.split(",")
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not one of {', '.join(known)}")
+        return wanted
+
+    return parse
+
+
+def _measure(options: argparse.Namespace, scratch: Path) -> Results:
+    """Everything inside the namespaces; what the peers made is put away at the end."""
+    name = namespaces.enter(scratch)
+    sizes = QUICK if options.quick else Sizes()
+    if options.runs:
+        sizes = replace(sizes, runs=options.runs)
+    results = Results(time.time(), host.facts(scratch), {key: str(value) for key, value in asdict(sizes).items()})
+    archive = archives.root_archive(options.root, scratch)
+    scene = Scene(
+        name=name,
+        scratch=scratch,
+        checkout=CHECKOUT,
+        archive=archive,
+        root=scratch / "root",
+        bulkhead=options.bulkhead.absolute(),
+        floor=options.floor,
+    )
+    archives.unpack(archive, scene.root)
+    if namespaces.hide_unified():
+        results.host["cgroups"] = "hybrid; the v2 tree is hidden from all contenders, since crun refuses to share"
+    with ExitStack() as stack:
+        cast = Cast(scene, stack, frozenset(options.peers))
+        for key in options.only:
+            say(f"measuring {key}")
+            figure = FIGURES[key](cast, sizes)
+            results.figures.append(figure)
+            for line in terminal(figure):
+                say(line)
+        results.peers = dict(cast.versions)
+        results.host["load after"] = f"{os.getloadavg()[0]:.2f}"
+        say("putting everything away")
+    return results
+
+
+def _write(results: Results, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.json").write_text(dump(results))
+    (directory / "results.md").write_text(markdown(results))
+    try:
+        from bench.plot import draw
+    except ImportError as error:
+        say(f"no plot: {error} (a development dependency)")
+    else:
+        draw(results, directory / "plot.svg")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The figures, one module each: `measure(cast, sizes) -> Figure`."""

@@ -1,0 +1,109 @@
+"""A corner of the host for one run: namespaces and directories of its own, all of it gone afterwards.
+
+The outer process makes a scratch directory, starts the bench inside new mount, network and pid namespaces, and clears
+up when that has ended for whatever reason: with the pid namespace every process of every engine has died.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+INSIDE = "BULKHEAD_BENCH_SCRATCH"
+"""Set for the bench inside the namespaces: its scratch directory."""
+PRIVATE = ("/var/lib/containers", "/var/lib/docker", "/var/lib/lxc", "/var/cache/lxc")
+"""Where peers keep what their options cannot put elsewhere."""
+
+
+def run_inside(arguments: Sequence[str]) -> int:
+    """Run the bench again inside namespaces of its own; returns its exit code. Leaves nothing behind."""
+    scratch = Path(tempfile.mkdtemp(prefix="bulkhead-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")))
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command += [sys.executable, "-m", "bench", *arguments]
+    process = subprocess.Popen(command, env={**os.environ, INSIDE: str(scratch)})
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the terminal told everybody: let it end by itself
+                continue
+    finally:
+        process.kill()
+        process.wait()
+        clear_up(scratch)
+
+
+def enter(scratch: Path) -> str:
+    """Make the corner habitable, from its first process; returns the name prefix of all that is made on the host.
+
+    Returns in a child: the first process stays behind to reap orphans, as an init does.
+    """
+    pid = os.fork()
+    if pid:
+        _reap(pid)
+    for directory in ("/run", "/dev/shm"):
+        _mount("-t", "tmpfs", "tmpfs", directory)
+    for directory in PRIVATE:
+        if Path(directory).is_dir():
+            own = scratch / "host" / directory.strip("/").replace("/", "-")
+            own.mkdir(parents=True)
+            _mount("--bind", str(own), directory)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    return name_of(scratch)
+
+
+def hide_unified() -> bool:
+    """Take the v2 tree of hybrid cgroups out of sight: crun refuses a host that has one. False: there was none."""
+    unified = CGROUPS / "unified"
+    return unified.is_dir() and subprocess.run(["umount", str(unified)], check=False).returncode == 0
+
+
+def name_of(scratch: Path) -> str:
+    """`bulkhead-bench-abc123` makes cgroups and links that begin with `bbabc123`."""
+    return "bb" + "".join(letter for letter in scratch.name.rpartition("-")[2].lower() if letter.isalnum())
+
+
+def clear_up(scratch: Path) -> None:
+    """Remove the run's cgroups, loop devices and files, from outside of its namespaces."""
+    name = name_of(scratch)
+    for parent, directories, _ in os.walk(CGROUPS, topdown=False):
+        for directory in directories:
+            path = Path(parent, directory)
+            if name in str(path.relative_to(CGROUPS)):
+                _try_rmdir(path)
+    for loop in Path("/sys/block").glob("loop*/loop/backing_file"):
+        if str(scratch) in loop.read_text():
+            print(f"bench: {loop.parts[3]} was left attached; detaching it", file=sys.stderr)
+            subprocess.run(["losetup", "--detach", f"/dev/{loop.parts[3]}"], check=False)
+    shutil.rmtree(scratch, ignore_errors=True)
+    if scratch.exists():
+        print(f"bench: {scratch} could not be removed", file=sys.stderr)
+
+
+def _try_rmdir(path: Path) -> None:
+    try:
+        path.rmdir()
+    except OSError as error:
+        print(f"bench: {path} was left: {error.strerror}", file=sys.stderr)
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def _reap(child: int) -> None:
+    """Wait for everybody; end with the child's exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            os._exit(abs(os.waitstatus_to_exitcode(status)))
