@@ -25,16 +25,17 @@ PRIVATE = ("/var/lib/containers", "/var/lib/docker", "/var/lib/lxc", "/var/cache
 def run_inside(arguments: Sequence[str]) -> int:
     """Run the bench again inside namespaces of its own; returns its exit code. Leaves nothing behind."""
     scratch = Path(tempfile.mkdtemp(prefix="bulkhead-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")))
-    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command += [sys.executable, "-m", "bench", *arguments]
+    command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--net", "--pid"]
+    command += ["--fork", "--kill-child", "--mount-proc", sys.executable, "-m", "bench", *arguments]
     process = subprocess.Popen(command, env={**os.environ, INSIDE: str(scratch)})
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGTERM, lambda *_: process.kill())  # unshare(1) blocks TERM
     try:
         while True:
             try:
-                return process.wait()
+                code = process.wait()
             except KeyboardInterrupt:  # the terminal told everybody: let it end by itself
                 continue
+            return code if code >= 0 else 128 - code
     finally:
         process.kill()
         process.wait()
