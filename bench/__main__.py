@@ -38,7 +38,11 @@ def main() -> int:
     inside = os.environ.get(namespaces.INSIDE)
     if not inside:
         return namespaces.run_inside(sys.argv[1:])
-    results = _measure(options, Path(inside))
+    try:
+        results = _measure(options, Path(inside))
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
     _write(results, options.output)
     if options.compare:
         print("\n".join(compare(load(options.compare), results)))
