@@ -53,6 +53,8 @@ class Code(IntEnum):
     KEYRING = 48
     ENV = 49
     EXEC = 50
+    ARGS = 51
+    ARGS = 51
 
 
 class Attr(IntFlag):

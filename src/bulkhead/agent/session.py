@@ -235,11 +235,12 @@ class Session:
 
 
 def parse_reports(payload: bytes) -> list[str]:
-    """The reports in the OK of RUN: a JSON list of strings."""
-    try:
-        found = json.loads(payload or b"[]")
-    except ValueError as error:
-        raise ProtocolError("the agent's reports are not JSON") from error
-    if not isinstance(found, list) or not all(isinstance(report, str) for report in found):
-        raise ProtocolError("the agent's reports are not a list of strings")
-    return found
+    """The reports in the OK of RUN: each u32 length + bytes."""
+    reports, at = [], 0
+    while at < len(payload):
+        length = int.from_bytes(payload[at : at + 4], "little")
+        if at + 4 + length > len(payload):
+            raise ProtocolError("the agent's reports are cut short")
+        reports.append(payload[at + 4 : at + 4 + length].decode(errors="replace"))
+        at += 4 + length
+    return reports

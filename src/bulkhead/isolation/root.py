@@ -26,6 +26,8 @@ ROOT = "root"
 """The overlay's name below the stage."""
 CREATE = 1
 """Flag of CHDIR."""
+MOST = 255
+"""Arguments of one operation."""
 HOST_AT = "/dev/.host"
 HOST_CGROUP, HOST_LXCFS = f"{HOST_AT}/cgroup", f"{HOST_AT}/lxcfs"
 CGROUP_ROOT = "/sys/fs/cgroup"
@@ -111,10 +113,7 @@ def bring(join: Sequence[str], lxcfs: Path | None, owner: int) -> list[Operation
     names, the first part of the path below /sys/fs/cgroup; anything else there is the v2 tree.
     """
     attrs = KERNEL_FS | Attr.RDONLY
-    own = [PurePosixPath(path).parent for path in join]
-    parts = {path: path.relative_to(CGROUP_ROOT).parts for path in own if path.is_relative_to(CGROUP_ROOT)}
-    # A tree's root is not the instance's: with disk limits it joins that of blkio.
-    named = {first: path for path, (first, *below) in parts.items() if below}
+    named = _own_cgroups(join)
     v1 = {name: path for name, path in named.items() if set(name.split(",")) & V1_CONTROLLERS}
     operations = []
     if v1:
@@ -133,12 +132,19 @@ def show(join: Sequence[str], lxcfs: Path | None) -> list[Operation]:
     limits, and lxcfs's files in the place of the kernel's. What `bring` brought is covered."""
     attrs = int(KERNEL_FS | Attr.RDONLY)
     operations = []
-    if any(PurePosixPath(path).is_relative_to(CGROUP_ROOT) for path in join):
+    if _own_cgroups(join):
         operations.append(simple(Code.REBIND, HOST_CGROUP, CGROUP_ROOT, attrs, RECURSIVE))
     if lxcfs:
         files = [*(f"/proc/{name}" for name in hardening.LXCFS_PROC), hardening.LXCFS_CPU]
         operations += [simple(Code.REBIND, HOST_LXCFS + path, path, attrs, 0) for path in files]
     return [*operations, simple(Code.MASK, HOST_AT)] if operations else []
+
+
+def _own_cgroups(join: Sequence[str]) -> dict[str, PurePosixPath]:
+    """The instance's own directories by the first part of their path; not a tree's root, which it may join as well."""
+    own = [PurePosixPath(path).parent for path in join]
+    parts = {path: path.relative_to(CGROUP_ROOT).parts for path in own if path.is_relative_to(CGROUP_ROOT)}
+    return {inside[0]: path for path, inside in parts.items() if len(inside) > 1}
 
 
 def names(bundle: Bundle, *, hostname: bool) -> list[Operation]:
@@ -183,11 +189,17 @@ def run(
         # A daemon that the service manager protects from the out-of-memory killer must not hand that on.
         simple(Code.OOM_SCORE, 0, optional=True),
         *hardening.rlimits(confinement.hard_limits),
-        *(simple(Code.ENV, *env[start : start + 255]) for start in range(0, len(env), 255)),
+        *(simple(Code.ENV, *env[start : start + MOST]) for start in range(0, len(env), MOST)),
         simple(Code.USER, user),
         simple(Code.CHDIR, workdir, CREATE),
         simple(Code.CAPS, bits, bits, bits, 0, 0),
         *([simple(Code.NO_NEW_PRIVS)] if confinement.no_new_privs else []),
         *([simple(Code.SECCOMP, confinement.seccomp)] if confinement.seccomp else []),
-        simple(Code.EXEC, *argv),
+        *execute(argv),
     ]
+
+
+def execute(argv: Sequence[str]) -> list[Operation]:
+    """The last step: EXEC, behind as many ARGS as it takes to pass more words than one operation holds."""
+    portions = [argv[start : start + MOST] for start in range(0, len(argv), MOST)]
+    return [*(simple(Code.ARGS, *portion) for portion in portions[:-1]), simple(Code.EXEC, *portions[-1])]

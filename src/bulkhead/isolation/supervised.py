@@ -22,8 +22,6 @@ from bulkhead.quantities import parse_signal
 
 EXIT_FILE = "exit.json"
 MAX_EXIT_FILE = 1 << 20
-MAX_ARGUMENTS = 255
-"""Of a command, by the protocol."""
 KILL_SECONDS = 15.0
 """After which KILL has ended everything, or never will (a process in uninterruptible sleep)."""
 ARCHITECTURES = ("amd64", "386", "i386")
@@ -71,9 +69,7 @@ class Supervised:
         return self._launch(bundle, self.hold_request(bundle), None)
 
     def exec_request(self, spec: Spec, handle: Handle, command: Command) -> ExecRequest:
-        """The EXEC for a command beside the workload. Raises Refused where it cannot be carried over."""
-        if problems := argument_problems(command.argv):
-            raise Refused(problems)
+        """The EXEC for a command beside the workload."""
         return self.command_request(spec, handle.data["join"].splitlines(), command)
 
     def inspect(self, bundle: Path, handle: Handle) -> Inspection:
@@ -164,7 +160,7 @@ def exec_flags(command: Command) -> ExecFlag:
 
 def common_problems(spec: Spec) -> list[Problem]:
     """What neither level can do."""
-    problems = [*root.volume_problems(spec), *argument_problems(spec.argv)]
+    problems = root.volume_problems(spec)
     if spec.architecture not in ARCHITECTURES:
         problems.append(
             Problem(
@@ -173,14 +169,6 @@ def common_problems(spec: Spec) -> list[Problem]:
             )
         )
     return problems
-
-
-def argument_problems(argv: Sequence[str]) -> list[Problem]:
-    """What the protocol cannot carry of a command."""
-    if len(argv) <= MAX_ARGUMENTS:
-        return []
-    what = f"the command has {len(argv)} words, at most {MAX_ARGUMENTS} can be passed"
-    return [Problem(what, "put it into a script, or use sh -c")]
 
 
 def _end(session: Session, number: int, timeout: float) -> None:
