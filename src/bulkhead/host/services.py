@@ -1,0 +1,102 @@
+"""Helper programs that run for long: started once, found again after the daemon's restart, ended by their pid.
+
+The program puts itself into the background and writes its pid file; beside it lies the process's start time, so
+that a pid which has gone to somebody else is never signalled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulkhead.errors import HostError
+from bulkhead.host import processes, syscalls
+
+_PATIENCE = 5.0
+"""Seconds that a program has to end after TERM, and again after KILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One helper program, known by its pid file."""
+
+    pid_file: Path
+
+    @property
+    def _identity_file(self) -> Path:
+        return self.pid_file.with_suffix(".started")
+
+    def start(self, argv: Sequence[str | Path], *, package: str = "") -> None:
+        """Start the program, which goes to the background once it serves. It must be told of the pid file.
+
+        Raises Unavailable when it is not installed, HostError with its words when it does not come up.
+        """
+        self.pid_file.parent.mkdir(parents=True, exist_ok=True)
+        self._clear()
+        processes.run(argv, package=package, timeout=20.0, env={})
+        pid = self._pid()
+        started = processes.start_time(pid) if pid else None
+        if not pid or started is None:
+            raise HostError(f"{argv[0]} ended right after its start", hint="see the system's log")
+        self._identity_file.write_text(f"{pid} {started}\n")
+
+    def running(self) -> int | None:
+        """Its pid, None when it does not run."""
+        return self._identity()[0]
+
+    def signal(self, number: int) -> bool:
+        """Send a signal; False when it does not run."""
+        pid, started = self._identity()
+        if pid is None:
+            return False
+        descriptor = syscalls.pidfd_open(pid)
+        if descriptor is None:
+            return False
+        try:
+            return processes.start_time(pid) == started and syscalls.pidfd_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+    def stop(self) -> bool:
+        """End it and remove its files; False when it did not run. Idempotent."""
+        pid, started = self._identity()
+        if pid is not None and started is not None:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                self.signal(number)
+                if processes.wait_gone(pid, started, timeout=_PATIENCE):
+                    break
+            else:
+                raise HostError(f"process {pid} of {self.pid_file} cannot be ended")
+        self._clear()
+        return pid is not None
+
+    def _clear(self) -> None:
+        self.pid_file.unlink(missing_ok=True)
+        self._identity_file.unlink(missing_ok=True)
+
+    def _identity(self) -> tuple[int | None, int | None]:
+        """Pid and start time while it runs. After a crash between start and record the command line has to do."""
+        pid = self._pid()
+        now = processes.start_time(pid) if pid else None
+        if pid is None or now is None:
+            return None, None
+        try:
+            known = self._identity_file.read_text().split() == [str(pid), str(now)]
+        except FileNotFoundError:
+            known = self._mentioned_by(pid)
+        return (pid, now) if known else (None, None)
+
+    def _mentioned_by(self, pid: int) -> bool:
+        try:
+            return os.fsencode(self.pid_file) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+    def _pid(self) -> int | None:
+        try:
+            return int(self.pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None

@@ -1,0 +1,171 @@
+"""Which addresses: subnets of networks, addresses of instances, and what follows from them. Pure.
+
+Everything about an instance's link follows from its IPv4 address: the name of the link, the MAC address, and, with
+the network's subnets, the IPv6 address. So nothing of this has to be remembered to find or to remove it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable, Iterator
+
+from bulkhead.config import Config
+from bulkhead.errors import Conflict, Problem, Refused
+from bulkhead.model import Address, Network
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+Used = Collection[tuple[IpNetwork, str]]
+"""Subnets that are in use, with who uses them in words."""
+
+WIDEST4, NARROWEST4 = 8, 30
+NARROWEST6 = 124
+POOL_PREFIX = {4: 24, 6: 64}
+
+
+def bridge_name(config: Config, network: Network) -> str:
+    """The bridge of a network."""
+    return f"{config.link_prefix}-{network.id}"
+
+
+def link_name(config: Config, ipv4: str) -> str:
+    """The host's end of the link of the instance with this address: "bhv0a900005"."""
+    return f"{config.link_prefix}v{int(ipaddress.IPv4Address(ipv4)):08x}"
+
+
+def mac_of(ipv4: str | ipaddress.IPv4Address) -> str:
+    """The locally administered MAC address that goes with an IPv4 address."""
+    return mac_bytes_of(ipv4).hex(":")
+
+
+def mac_bytes_of(ipv4: str | ipaddress.IPv4Address) -> bytes:
+    """The same as six bytes."""
+    return b"\x02\x68" + ipaddress.IPv4Address(ipv4).packed
+
+
+def ipv4_behind(link: str) -> ipaddress.IPv4Address:
+    """The address of the instance at the other end of a link."""
+    return ipaddress.IPv4Address(int(link[-8:], 16))
+
+
+def mac_behind(link: str) -> str:
+    """The MAC address at the other end of a link."""
+    return mac_of(ipv4_behind(link))
+
+
+def address_of(network: Network, offset: int) -> Address:
+    """The address with this number in both subnets; number 1 is the gateway."""
+    subnet4, subnet6 = ipaddress.IPv4Network(network.subnet4), ipaddress.IPv6Network(network.subnet6)
+    ipv4 = subnet4[offset]
+    return Address(
+        network=network.name,
+        ipv4=str(ipv4),
+        prefix4=subnet4.prefixlen,
+        gateway4=str(subnet4[1]),
+        ipv6=str(subnet6[offset]),
+        prefix6=subnet6.prefixlen,
+        gateway6=str(subnet6[1]),
+        mac=mac_of(ipv4),
+    )
+
+
+def choose_offset(network: Network, taken: Collection[str], after: int) -> int:
+    """The number of a free address, counting on from `after` so that an address rests before its next use.
+
+    Raises Conflict when the subnet is full.
+    """
+    subnet = ipaddress.IPv4Network(network.subnet4)
+    usable = subnet.num_addresses - 3  # without network, gateway and broadcast
+    for step in range(usable):
+        offset = 2 + (after - 1 + step) % usable
+        if str(subnet[offset]) not in taken:
+            return offset
+    raise Conflict(
+        f"network {network.name} has no free address: all {usable} of {subnet} are in use",
+        hint="remove instances, or create a network with a larger subnet",
+    )
+
+
+def choose_subnets(config: Config, used: Used, subnet4: str | None, subnet6: str | None) -> tuple[str, str]:
+    """Subnets for a new network: those given, checked, and the first free ones of the pools for those that are not.
+
+    Raises Refused for subnets that cannot be, with every problem; Conflict for those that clash with `used`.
+    """
+    problems: list[Problem] = []
+    given4 = _parse(subnet4, 4, problems)
+    given6 = _parse(subnet6, 6, problems)
+    if given4 and given6 and 32 - given4.prefixlen > 128 - given6.prefixlen:
+        problems.append(
+            Problem(
+                f"subnet {given6} has fewer addresses than {given4}: an instance has the same number in both",
+                f"use /{128 - (32 - given4.prefixlen)} or wider",
+            )
+        )
+    if problems:
+        raise Refused(problems)
+    clashes = [clash for given in (given4, given6) if given for clash in _clashes(given, used)]
+    if clashes:
+        raise Conflict("; ".join(clashes), hint="choose another subnet, or none to have one chosen")
+    return str(given4 or _free(config.subnet_pool4, 4, used)), str(given6 or _free(config.subnet_pool6, 6, used))
+
+
+def _parse(subnet: str | None, version: int, problems: list[Problem]) -> IpNetwork | None:
+    if subnet is None:
+        return None
+    example = "10.9.8.0/24" if version == 4 else "fd09:8::/64"
+    try:
+        network = ipaddress.ip_network(subnet)
+    except ValueError as error:
+        problems.append(Problem(f"subnet {subnet!r}: {error}", f"use a form such as {example}"))
+        return None
+    if network.version != version:
+        problems.append(Problem(f"subnet {subnet!r} is not IPv{version}", f"use a form such as {example}"))
+        return None
+    widest, narrowest = (WIDEST4, NARROWEST4) if version == 4 else (16, NARROWEST6)
+    if not widest <= network.prefixlen <= narrowest:
+        problems.append(Problem(f"subnet {subnet!r} is not between /{widest} and /{narrowest}", f"such as {example}"))
+    if network.is_multicast or network.is_loopback or network.is_link_local or network.is_unspecified:
+        problems.append(Problem(f"subnet {subnet!r} cannot be used: it has a meaning of its own", f"such as {example}"))
+    return network
+
+
+def _overlaps(one: IpNetwork, other: IpNetwork) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _clashes(subnet: IpNetwork, used: Used) -> list[str]:
+    return [f"subnet {subnet} overlaps {other} ({who})" for other, who in used if _overlaps(subnet, other)]
+
+
+def _free(pool: str, version: int, used: Used) -> IpNetwork:
+    try:
+        whole = ipaddress.ip_network(pool)
+        prefix = max(POOL_PREFIX[version], whole.prefixlen)
+        candidates = whole.subnets(new_prefix=prefix)
+        if whole.version != version:
+            raise ValueError(f"it is not IPv{version}")
+    except ValueError as error:
+        raise Refused(f"configuration: subnet_pool{version} = {pool!r}: {error}") from error
+    busy = [other for other, _ in used if _overlaps(whole, other)]
+    for candidate in _bounded(candidates):
+        if not any(_overlaps(candidate, other) for other in busy):
+            return candidate
+    raise Conflict(
+        f"every subnet of {pool} overlaps a network or a route of this host",
+        hint=f"give a subnet, or set subnet_pool{version} in the configuration",
+    )
+
+
+def _bounded(candidates: Iterable[IpNetwork]) -> Iterator[IpNetwork]:
+    for number, candidate in enumerate(candidates):
+        if number >= 1 << 16:
+            return
+        yield candidate
+
+
+def used_by(networks: Iterable[Network]) -> list[tuple[IpNetwork, str]]:
+    """The subnets of these networks."""
+    return [
+        (ipaddress.ip_network(subnet), f"network {network.name}")
+        for network in networks
+        for subnet in (network.subnet4, network.subnet6)
+    ]

@@ -1,0 +1,178 @@
+"""The packet filter as it should be, kept in memory, and the kernel made to agree with it.
+
+Single elements go to the kernel directly; a whole ruleset is loaded in one transaction when there is none, when it
+was made by another version, or when somebody has removed it (`nft flush ruleset`).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bulkhead.config import Config
+from bulkhead.host import links, nftables
+from bulkhead.host.netlink import NetlinkError
+from bulkhead.host.nftables import Element
+from bulkhead.model import Address, Network
+from bulkhead.network import rules
+from bulkhead.network.addresses import link_name
+
+Closed = Mapping[Literal["ip", "ip6"], Iterable[str]]
+
+
+@dataclass
+class Wanted:
+    """What the sets are to hold."""
+
+    networks: dict[str, Network] = field(default_factory=dict)
+    senders: dict[str, Address] = field(default_factory=dict)
+    """Addresses of instances by the name of their link."""
+    published: dict[str, rules.Published] = field(default_factory=dict)
+    closed: Closed = field(default_factory=dict)
+
+
+class Filter:
+    """The tables of one daemon. Thread-safe."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._elements = nftables.Elements(config.nft_table)
+        self._lock = threading.RLock()
+        self._wanted = Wanted()
+        self._there = False
+
+    def close(self) -> None:
+        """Give the socket back; the rules stay."""
+        self._elements.close()
+
+    def open(self, closed: Closed) -> None:
+        """Have the tables. The pair of links that rules.py speaks of must exist."""
+        with self._lock:
+            self._wanted.closed = closed
+            if not self._there:
+                self.repair()
+
+    def remove_tables(self) -> None:
+        """Take the tables away. Idempotent."""
+        with self._lock:
+            nftables.load(rules.no_ruleset(self._config))
+            self._wanted = Wanted()
+            self._there = False
+
+    def adopt(self, wanted: Wanted) -> list[str]:
+        """Make the kernel agree with `wanted`, whatever is there; what was wrong, in words."""
+        with self._lock:
+            self._wanted = wanted
+            return self.repair()
+
+    def repair(self) -> list[str]:
+        """Make the kernel agree with what is wanted; what was wrong, in words."""
+        with self._lock:
+            there = self._read()
+            wanted = self._all()
+            by_text = {(each.family, each.set, each.text): each for each in wanted}
+            table = self._config.nft_table
+            if there is None:
+                stamp = f"add chain ip {table} {self._stamp()}\n"
+                adding = "".join(each.script("add", table) for each in wanted)
+                nftables.load(rules.ruleset(self._config) + stamp + adding)
+                self._there = True
+                return [f"packet filter {table} loaded"]
+            found = {(each.family, each.set, each.text): each for each in there}
+            surplus, missing = found.keys() - by_text.keys(), by_text.keys() - found.keys()
+            script = [found[each].script("delete", table) for each in sorted(surplus)]
+            script += [by_text[each].script("add", table) for each in sorted(missing)]
+            if script:
+                nftables.load("".join(script))
+            self._there = True
+            return [
+                *([f"packet filter: {len(surplus)} elements of nothing that is there removed"] if surplus else []),
+                *(f"packet filter: {' '.join(each)} put back" for each in sorted(missing)),
+            ]
+
+    def add_network(self, network: Network) -> None:
+        """Translate addresses for a network and keep it apart from the others."""
+        with self._lock:
+            self._wanted.networks[network.id] = network
+            self.repair()
+
+    def remove_network(self, network: Network) -> None:
+        """Forget a network. Idempotent."""
+        with self._lock:
+            self._wanted.networks.pop(network.id, None)
+            if self._there:
+                self.repair()
+
+    def allow(self, address: Address) -> None:
+        """Let the instance with this address send."""
+        link = link_name(self._config, address.ipv4)
+        with self._lock:
+            self._wanted.senders[link] = address
+            self._change(self._elements.add, rules.sender_elements(self._config, address))
+
+    def forbid(self, link: str) -> None:
+        """Nothing that comes by this link passes any more. Idempotent."""
+        with self._lock:
+            address = self._wanted.senders.pop(link, None)
+            if address is not None and self._there:
+                self._change(self._elements.remove, rules.sender_elements(self._config, address))
+
+    def publish(self, published: rules.Published) -> None:
+        """Lead the ports to the instance: all or none."""
+        with self._lock:
+            self._wanted.published[published.instance_id] = published
+            try:
+                self._change(self._elements.add, rules.port_elements(published))
+            except BaseException:
+                del self._wanted.published[published.instance_id]
+                raise
+
+    def unpublish(self, instance_id: str) -> rules.Published | None:
+        """Lead the ports nowhere; what was published, None when nothing was."""
+        with self._lock:
+            published = self._wanted.published.pop(instance_id, None)
+            if published is not None and self._there:
+                self._change(self._elements.remove, rules.port_elements(published))
+            return published
+
+    @property
+    def published(self) -> Mapping[str, rules.Published]:
+        """What is published, by instance."""
+        with self._lock:
+            return dict(self._wanted.published)
+
+    def _change(self, change: Callable[[list[Element]], None], elements: list[Element]) -> None:
+        try:
+            change(elements)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            self.repair()  # somebody has removed the tables; what is wanted already says the change
+
+    def _all(self) -> list[Element]:
+        wanted = self._wanted
+        return [
+            *(each for network in wanted.networks.values() for each in rules.network_elements(self._config, network)),
+            *(each for address in wanted.senders.values() for each in rules.sender_elements(self._config, address)),
+            *(each for published in wanted.published.values() for each in rules.port_elements(published)),
+            *rules.closed_elements(wanted.closed),
+        ]
+
+    def _read(self) -> set[Element] | None:
+        """The elements that are there; None when the tables are not, or are not those of this version."""
+        found: set[Element] = set()
+        for family in rules.TABLES:
+            objects = nftables.read(family, self._config.nft_table)
+            if objects is None or (family == "ip" and self._stamp() not in nftables.chains(objects)):
+                return None
+            found |= nftables.elements(objects)
+        return found
+
+    def _stamp(self) -> str:
+        """Name of an empty chain that tells which rules these are, and which link they send copies to."""
+        index = links.index_of(f"{self._config.link_prefix}out")
+        return "version_" + hashlib.sha256(f"{index}\n{rules.ruleset(self._config)}".encode()).hexdigest()[:16]

@@ -1,0 +1,79 @@
+"""Publishing ports: the rules and the sockets that keep the ports from others, together."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from bulkhead.config import Config
+from bulkhead.errors import Conflict, HostError, Problem
+from bulkhead.host import nftables
+from bulkhead.model import Address, PortMapping
+from bulkhead.network import ports
+from bulkhead.network.filter import Filter
+from bulkhead.network.rules import Published
+
+
+class Publisher:
+    """The published ports of one daemon. Thread-safe."""
+
+    def __init__(self, config: Config, packet_filter: Filter) -> None:
+        self._config = config
+        self._filter = packet_filter
+        self._sockets: dict[str, list[socket.socket]] = {}
+        self._lock = threading.RLock()
+
+    def check(self, mappings: Sequence[PortMapping]) -> list[Problem]:
+        """Why these ports could not be published now; every problem, empty when they could."""
+        return ports.problems(mappings, self._filter.published, self._config)
+
+    def publish(self, instance_id: str, address: Address, mappings: Sequence[PortMapping]) -> None:
+        """Lead the ports to the instance: all of them or none. Raises Conflict that names what is in the way."""
+        with self._lock, ExitStack() as undo:
+            self.unpublish(instance_id)
+            if problems := self.check(mappings):
+                raise Conflict("; ".join(each.what for each in problems), hint=problems[0].hint)
+            held = []
+            for mapping in mappings:
+                for each in ports.hold(mapping):
+                    undo.callback(each.close)
+                    held.append(each)
+            self._filter.publish(Published(instance_id, address, tuple(mappings)))
+            self._sockets[instance_id] = held
+            undo.pop_all()
+
+    def unpublish(self, instance_id: str) -> None:
+        """Lead the ports nowhere, and end what goes on through them. Idempotent."""
+        with self._lock:
+            published = self._filter.unpublish(instance_id)
+            held = self._sockets.pop(instance_id, [])
+        if published is not None:
+            for ip in (published.address.ipv4, published.address.ipv6):
+                nftables.forget_connections(ipaddress.ip_address(ip))
+        for each in held:
+            each.close()
+
+    def adopt(self) -> list[str]:
+        """Keep the ports again that the packet filter was told of by recovery; which cannot be, in words."""
+        found = []
+        with self._lock:
+            for published in self._filter.published.values():
+                held: list[socket.socket] = []
+                for mapping in published.ports:
+                    try:
+                        held += ports.hold(mapping)
+                    except HostError as error:
+                        found.append(f"instance {published.instance_id[:12]}: {error.what}, and published all the same")
+                self._sockets[published.instance_id] = held
+        return found
+
+    def close(self) -> None:
+        """Give the sockets back; the rules stay."""
+        with self._lock:
+            for held in self._sockets.values():
+                for each in held:
+                    each.close()
+            self._sockets.clear()

@@ -1,0 +1,140 @@
+"""An instance's link: a network namespace with an interface `eth0` in it, whose other end is a port of the bridge."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+from dataclasses import dataclass
+
+from bulkhead.config import Config
+from bulkhead.errors import HostError
+from bulkhead.host import links, namespaces
+from bulkhead.host.netlink import Message, Netlink, NetlinkError
+from bulkhead.model import Address, Network
+from bulkhead.network.addresses import bridge_name, link_name, mac_behind
+from bulkhead.network.filter import Filter
+from bulkhead.network.shaping import rate_message
+
+INSIDE = "eth0"
+INSIDE_INDEX = 100
+"""Index of eth0 in its namespace; a fixed one, since some kernels put links of their own beside lo."""
+SETTINGS = {
+    "ipv4/ip_unprivileged_port_start": "0",
+    "ipv4/ping_group_range": "0 2147483647",
+    "ipv4/conf/all/accept_redirects": "0",
+    "ipv4/conf/default/accept_redirects": "0",
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/default/accept_redirects": "0",
+    "ipv6/conf/default/addr_gen_mode": "1",
+    "ipv6/conf/default/dad_transmits": "0",
+    "ipv6/conf/default/disable_ipv6": "0",
+}
+"""Of a new namespace, before it gets eth0: every port for everyone (nobody else is there), pings without a
+capability, and nothing believed that neighbours say about routes and addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An instance's place on a network. `netns_fd` belongs to the caller: close it when the workload runs."""
+
+    address: Address
+    netns_fd: int
+    link: str
+    """The host's end."""
+
+
+def alias_of(config: Config, owner: str) -> str:
+    """What the alias of a link says: whose it is."""
+    return f"bulkhead/{config.nft_table}/{owner}"
+
+
+def owner_in(config: Config, link: links.Link) -> str | None:
+    """The instance id (or other owner) in the alias of a link of ours; None: the link is not ours."""
+    start = alias_of(config, "")
+    ours = link.name.startswith(config.link_prefix) and link.alias.startswith(start)
+    return link.alias[len(start) :] if ours else None
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Makes and removes links. One per daemon; used by many threads."""
+
+    config: Config
+    netlink: Netlink
+    filter: Filter
+
+    def make(self, network: Network, address: Address, *, owner: str) -> Connection:
+        """A new namespace with its link, addresses and routes, ready to be entered. Leaves nothing on failure."""
+        link = link_name(self.config, address.ipv4)
+        bridge = links.index_of(bridge_name(self.config, network))
+        if not bridge:
+            raise HostError(f"the bridge of network {network.name} has gone", hint="restart bulkhead serve")
+        netns_fd, _ = namespaces.make(lambda fd: self._wire(fd, bridge, link, address, owner))
+        return Connection(address, netns_fd, link)
+
+    def _wire(self, netns_fd: int, bridge: int, link: str, address: Address, owner: str) -> None:
+        """Runs in the new namespace: a socket opened here belongs to it, `self.netlink` to the host's."""
+        namespaces.set_sysctls(SETTINGS)
+        veth = links.add_veth(link, peer=INSIDE, peer_index=INSIDE_INDEX, peer_netns_fd=netns_fd, peer_mac=address.mac)
+        alias = alias_of(self.config, owner)
+        try:
+            self.filter.allow(address)
+            with Netlink() as inner:
+                self._make_link(veth, link)
+                self.netlink.send(links.attach(link, bridge, alias=alias), links.set_hairpin(link))
+                inner.send(*inside_messages(address))
+        except BaseException:
+            self.remove(link)
+            raise
+
+    def _make_link(self, veth: Message, link: str) -> None:
+        try:
+            self.netlink.send(veth)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            # The one that had this address before: the kernel has not got round to removing it.
+            self.netlink.send(links.delete_link(link))
+            self.netlink.send(veth)
+
+    def remove(self, link: str) -> None:
+        """Remove a link now, and what it may send. Idempotent. Takes some 16 ms, in which the kernel waits."""
+        self.netlink.send(links.delete_link(link))
+        self.filter.forbid(link)
+
+    def shape(self, link: str, netns_fd: int, bandwidth: int | None) -> None:
+        """Limit both directions, or with None lift the limits. The inner end is out of the instance's reach."""
+        index = links.index_of(link)
+        if not index:
+            raise HostError(f"link {link} has gone", hint="restart the instance")
+
+        def inner_end() -> None:
+            with Netlink() as inner:
+                other = links.find(inner, INSIDE)
+                if other is None or (other.index, other.mac) != (INSIDE_INDEX, mac_behind(link)):
+                    raise HostError(f"the other end of link {link} is not where it was", hint="restart the instance")
+                inner.send(rate_message(INSIDE_INDEX, bandwidth, f"{INSIDE} behind {link}"))
+
+        namespaces.inside(netns_fd, inner_end)
+        self.netlink.send(rate_message(index, bandwidth, link))
+
+    def shape_of_process(self, link: str, pid: int, bandwidth: int | None) -> None:
+        """The same for an instance that runs."""
+        netns_fd = namespaces.open_of(pid)
+        try:
+            self.shape(link, netns_fd, bandwidth)
+        finally:
+            os.close(netns_fd)
+
+
+def inside_messages(address: Address) -> list[Message]:
+    """What is done within the namespace: lo and eth0 up, addresses, default routes."""
+    return [
+        links.set_index_up(links.LOOPBACK_INDEX, "lo"),
+        links.set_index_up(INSIDE_INDEX, INSIDE),
+        links.add_address(INSIDE_INDEX, ipaddress.ip_address(address.ipv4), address.prefix4),
+        links.add_address(INSIDE_INDEX, ipaddress.ip_address(address.ipv6), address.prefix6),
+        links.add_default_route(ipaddress.ip_address(address.gateway4), INSIDE_INDEX),
+        links.add_default_route(ipaddress.ip_address(address.gateway6), INSIDE_INDEX),
+    ]
