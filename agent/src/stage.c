@@ -41,26 +41,6 @@ static void map_ids(const struct start_request *request, int status, pid_t pid)
 	}
 }
 
-/* Opened with the host's privileges, which are what counts when C writes. */
-static void open_groups(const struct joins *joins, int status, int *groups)
-{
-	for (uint32_t i = 0; i < joins->count; i++) {
-		groups[i] = open(joins->paths[i], O_WRONLY | O_CLOEXEC);
-		if (groups[i] < 0)
-			child_fail(status, PHASE_STAGE, errno, "cannot open", joins->paths[i]);
-	}
-}
-
-/* In C. A process that moves itself is moved at once; moving another one waits for a grace period of the whole host. */
-static void join_groups(const struct joins *joins, int status, const int *groups)
-{
-	for (uint32_t i = 0; i < joins->count; i++) {
-		if (write(groups[i], "0", 1) < 0)
-			child_fail(status, PHASE_STAGE, errno, "cannot join", joins->paths[i]);
-		close(groups[i]);
-	}
-}
-
 /* From here on files are made with the ids of the instance's root, and every capability stays. */
 static void use_instance_ids(uint32_t base, int status)
 {
@@ -85,20 +65,19 @@ static void enter_namespaces(int status, int netns)
 
 static pid_t clone_inside(const struct start_request *request, int status, int sync[static 2])
 {
+	int joins[JOIN_MAX];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
 		child_fail(status, PHASE_STAGE, errno, "cannot make a socket pair", "");
-	int groups[JOIN_MAX];
-	open_groups(&request->joins, status, groups);
+	child_open_joins(&request->joins, status, joins);
 	pid_t pid = (pid_t)syscall(SYS_clone, request->clone_flags | CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, 0);
 	if (pid < 0)
 		child_fail(status, PHASE_STAGE, errno, "cannot clone the workload's process", "");
 	if (pid == 0) {
 		close(sync[0]);
-		join_groups(&request->joins, status, groups);
-		inside_main(request, status, sync[1]);
+		inside_main(request, status, sync[1], joins);
 	}
 	for (uint32_t i = 0; i < request->joins.count; i++)
-		close(groups[i]);
+		close(joins[i]);
 	close(sync[1]);
 	report_pid(status, pid);
 	return pid;

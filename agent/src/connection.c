@@ -1,0 +1,175 @@
+#define _GNU_SOURCE
+#include "connection.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "reader.h"
+#include "supervisor.h"
+
+enum { READ_SIZE = 16 << 10 };
+
+struct connection *connections;
+unsigned connection_count;
+
+static void update(struct connection *connection)
+{
+	uint32_t events = connection->out.length > 0 ? EPOLLOUT : 0;
+	/* Who does not take the answers gets no more requests served. */
+	if (connection->out.length < 2 * OUT_HIGH)
+		events |= EPOLLIN;
+	if (loop_watch(&connection->source, events) < 0)
+		connection->dead = true;
+}
+
+void connection_close(struct connection *connection)
+{
+	connection->dead = true;
+}
+
+void connection_flush(struct connection *connection)
+{
+	size_t before = connection->out.length;
+	while (connection->out.length > 0 && !connection->dead) {
+		ssize_t sent = send(connection->source.fd, buffer_contents(&connection->out), connection->out.length,
+				    MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (sent < 0) {
+			if (errno != EAGAIN)
+				connection->dead = true;
+			break;
+		}
+		buffer_consume(&connection->out, (size_t)sent);
+	}
+	if (connection->dead)
+		return;
+	update(connection);
+	/* Room again: what waited for it goes on. */
+	if (before >= OUT_HIGH && connection->out.length < OUT_HIGH)
+		for (struct stream *stream = connection->streams; stream != NULL; stream = stream->next)
+			process_resume(stream->process);
+}
+
+/* Serves every whole frame that has come. False when one breaks the rules. */
+static bool serve_frames(struct connection *connection)
+{
+	struct frame frame;
+	while (connection->in.length >= FRAME_HEADER && !connection->dead) {
+		unsigned char *at = buffer_contents(&connection->in);
+		if (frame_parse(at, &frame) < 0)
+			return false;
+		if (connection->in.length < FRAME_HEADER + frame.length)
+			return true;
+		if (!serve(connection, &frame, at + FRAME_HEADER))
+			return false;
+		buffer_consume(&connection->in, FRAME_HEADER + frame.length);
+	}
+	return true;
+}
+
+static void receive(struct connection *connection)
+{
+	unsigned char *room = buffer_reserve(&connection->in, READ_SIZE);
+	if (room == NULL) {
+		connection->dead = true;
+		return;
+	}
+	ssize_t got = recv(connection->source.fd, room, READ_SIZE, MSG_DONTWAIT);
+	if (got > 0) {
+		buffer_commit(&connection->in, (size_t)got);
+		if (!serve_frames(connection))
+			connection->dead = true;
+	} else if (got == 0 || errno != EAGAIN) {
+		connection->dead = true;
+	}
+	if (connection->in.length == 0)
+		buffer_free(&connection->in);
+}
+
+static void ready(struct source *source, uint32_t events)
+{
+	struct connection *connection = SOURCE_OWNER(source, struct connection, source);
+	if (events & EPOLLIN)
+		receive(connection);
+	else if (events & (EPOLLHUP | EPOLLERR))
+		connection->dead = true;
+	if (!connection->dead)
+		connection_flush(connection);
+}
+
+static void accept_one(struct source *source, uint32_t events)
+{
+	(void)events;
+	int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	struct connection *connection = connection_count < CONNECTIONS_MAX ? calloc(1, sizeof *connection) : NULL;
+	if (connection == NULL) {
+		close(fd);
+		return;
+	}
+	connection->source = (struct source){.fd = fd, .ready = ready};
+	connection->next = connections;
+	connections = connection;
+	connection_count++;
+	update(connection);
+}
+
+int connections_listen(int fd)
+{
+	static struct source listener;
+	listener = (struct source){.fd = fd, .ready = accept_one};
+	return loop_watch(&listener, EPOLLIN);
+}
+
+void connections_sweep(void)
+{
+	for (struct connection **at = &connections; *at != NULL;) {
+		struct connection *connection = *at;
+		if (!connection->dead) {
+			at = &connection->next;
+			continue;
+		}
+		while (connection->streams != NULL)
+			stream_end(connection->streams, true);
+		*at = connection->next;
+		supervisor_forget(connection);
+		loop_close(&connection->source);
+		buffer_free(&connection->in);
+		buffer_free(&connection->out);
+		free(connection);
+		connection_count--;
+	}
+}
+
+bool connections_done(void)
+{
+	for (const struct connection *at = connections; at != NULL; at = at->next)
+		if (!at->dead && (at->out.length > 0 || at->streams != NULL))
+			return false;
+	return true;
+}
+
+void connection_ok(struct connection *connection, uint32_t stream, const void *payload, size_t length)
+{
+	if (frame_put(&connection->out, FRAME_OK, 0, stream, payload, length) < 0)
+		connection->dead = true;
+	connection_flush(connection);
+}
+
+void connection_error(struct connection *connection, uint32_t stream, const struct failure *failure)
+{
+	unsigned char payload[12 + sizeof failure->text] = {failure->phase};
+	size_t length = strnlen(failure->text, sizeof failure->text);
+	write_integer(payload + 2, failure->code, 2);
+	write_integer(payload + 4, failure->index, 4);
+	write_integer(payload + 8, (uint32_t)failure->error, 4);
+	memcpy(payload + 12, failure->text, length);
+	if (frame_put(&connection->out, FRAME_ERROR, 0, stream, payload, 12 + length) < 0)
+		connection->dead = true;
+	connection_flush(connection);
+}

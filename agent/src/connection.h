@@ -1,0 +1,38 @@
+/* Connections: bytes to frames to requests, and back. One that misbehaves is closed and hurts nobody. */
+#ifndef CONNECTION_H
+#define CONNECTION_H
+
+#include "frames.h"
+#include "loop.h"
+#include "stream.h"
+
+enum { CONNECTIONS_MAX = 64, STREAMS_MAX = 256, OUT_HIGH = 256 << 10 };
+
+struct connection {
+	struct connection *next;
+	struct source source;
+	struct buffer in, out;
+	struct stream *streams;
+	unsigned stream_count;
+	bool dead; /* to be freed by connections_sweep */
+};
+
+extern struct connection *connections;
+extern unsigned connection_count;
+
+/* Takes connections from the listening socket. */
+int connections_listen(int fd);
+/* Sends what is queued, as far as the socket takes it. */
+void connection_flush(struct connection *connection);
+void connection_close(struct connection *connection);
+void connections_sweep(void);
+/* Whether everything queued has been sent. */
+bool connections_done(void);
+
+void connection_ok(struct connection *connection, uint32_t stream, const void *payload, size_t length);
+void connection_error(struct connection *connection, uint32_t stream, const struct failure *failure);
+
+/* requests.c of the supervisor: false when the frame breaks the rules. */
+bool serve(struct connection *connection, const struct frame *frame, unsigned char *payload);
+
+#endif

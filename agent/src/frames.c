@@ -1,0 +1,84 @@
+#include "frames.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "reader.h"
+
+static bool length_fits(uint8_t type, uint32_t length)
+{
+	switch (type) {
+	case FRAME_START:
+	case FRAME_EXEC:
+	case FRAME_RUN:
+		return length <= FRAME_MAX;
+	case FRAME_DATA:
+		return length <= DATA_MAX;
+	case FRAME_SIGNAL:
+		return length == 8;
+	case FRAME_ATTACH:
+	case FRAME_RESIZE:
+	case FRAME_CREDIT:
+		return length == 4;
+	case FRAME_WATCH:
+	case FRAME_FILES:
+	case FRAME_INFO:
+	case FRAME_QUIT:
+	case FRAME_EOF:
+	case FRAME_CLOSE:
+		return length == 0;
+	default: /* unknown, or one that only the agent sends */
+		return false;
+	}
+}
+
+int frame_parse(const unsigned char header[static FRAME_HEADER], struct frame *frame)
+{
+	frame->length = (uint32_t)header[0] | (uint32_t)header[1] << 8 | (uint32_t)header[2] << 16 | (uint32_t)header[3] << 24;
+	frame->type = header[5];
+	frame->channel = header[6];
+	frame->stream = (uint32_t)header[8] | (uint32_t)header[9] << 8 | (uint32_t)header[10] << 16 | (uint32_t)header[11] << 24;
+	if (header[4] != PROTOCOL_VERSION || header[7] != 0 || frame->stream == 0)
+		return -1;
+	if (!length_fits(frame->type, frame->length))
+		return -1;
+	bool output = frame->channel == CHANNEL_OUT || frame->channel == CHANNEL_ERR;
+	if (frame->type == FRAME_CREDIT ? !output : frame->channel != 0)
+		return -1;
+	if (frame->stream == STREAM_WORKLOAD && frame->type != FRAME_SIGNAL)
+		return -1;
+	return 0;
+}
+
+int frame_put(struct buffer *to, enum frame_type type, unsigned channel, uint32_t stream, const void *payload,
+	      size_t length)
+{
+	unsigned char *room = buffer_reserve(to, FRAME_HEADER + length);
+	if (room == NULL)
+		return -1;
+	write_integer(room, length, 4);
+	room[4] = PROTOCOL_VERSION;
+	room[5] = (unsigned char)type;
+	room[6] = (unsigned char)channel;
+	room[7] = 0;
+	write_integer(room + 8, stream, 4);
+	if (length > 0)
+		memcpy(room + FRAME_HEADER, payload, length);
+	buffer_commit(to, FRAME_HEADER + length);
+	return 0;
+}
+
+int frame_put_u32(struct buffer *to, enum frame_type type, unsigned channel, uint32_t stream, uint32_t value)
+{
+	unsigned char payload[4];
+	write_integer(payload, value, 4);
+	return frame_put(to, type, channel, stream, payload, sizeof payload);
+}
+
+int frame_put_exit(struct buffer *to, uint32_t stream, uint32_t code, uint32_t signal)
+{
+	unsigned char payload[8];
+	write_integer(payload, code, 4);
+	write_integer(payload + 4, signal, 4);
+	return frame_put(to, FRAME_EXIT, 0, stream, payload, sizeof payload);
+}

@@ -1,0 +1,110 @@
+/* START. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "supervisor.h"
+#include "text.h"
+
+static void refuse(struct connection *connection, uint32_t stream, int error, const struct oplist_error *what)
+{
+	struct failure failure = {.phase = PHASE_REQUEST, .code = what->code, .index = what->index, .error = error};
+	TEXT(failure.text, what->text);
+	connection_error(connection, stream, &failure);
+}
+
+/* What outlives the request: the finish list and the path of the processes. */
+static int keep(const struct start_request *request, struct oplist_error *error)
+{
+	supervisor.kill = strdup(request->kill);
+	supervisor.finish_bytes = malloc(request->finish_length + 1);
+	*error = (struct oplist_error){.text = "out of memory"};
+	if (supervisor.kill == NULL || supervisor.finish_bytes == NULL)
+		return -1;
+	memcpy(supervisor.finish_bytes, request->finish, request->finish_length);
+	struct reader reader = {.at = supervisor.finish_bytes, .end = supervisor.finish_bytes + request->finish_length};
+	if (oplist_parse(&reader, PLACE_SUPERVISOR, &supervisor.finish, error) < 0)
+		return -1;
+	if (reader.at != reader.end) {
+		*error = (struct oplist_error){.text = "bytes after the end of the payload"};
+		return -1;
+	}
+	return 0;
+}
+
+static void discard(void)
+{
+	free(supervisor.kill);
+	free(supervisor.finish_bytes);
+	oplist_free(&supervisor.finish);
+	supervisor.kill = NULL;
+	supervisor.finish_bytes = NULL;
+}
+
+/* The network namespace has been opened, if one of these was it. */
+static void close_inherited(void)
+{
+	for (int fd = 3; fd < 256; fd++)
+		if (supervisor.inherited[fd / 32] >> (fd % 32) & 1)
+			close(fd);
+	memset(supervisor.inherited, 0, sizeof supervisor.inherited);
+}
+
+static void begin(const struct start_request *request)
+{
+	struct context context;
+	struct launch launch;
+	struct failure failure;
+	context_init(&context, PLACE_SUPERVISOR, PHASE_PREPARE);
+	int result = operations_run(&context, &request->prepare);
+	buffer_free(&context.reports);
+	failure = context.failure;
+	if (result == 0)
+		result = spawn_start(request, &launch, &failure);
+	close_inherited();
+	if (result == 0) {
+		process_launched(&workload, &launch);
+		return;
+	}
+	workload.failure = malloc(sizeof failure);
+	if (workload.failure != NULL)
+		*workload.failure = failure;
+	workload.failed = true;
+	workload.coming = false;
+	supervisor_failed(&workload);
+}
+
+void supervisor_start(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length)
+{
+	struct start_request request;
+	struct oplist_error error = {.text = "START has been there already"};
+	if (supervisor.state != STATE_IDLE) {
+		refuse(connection, stream, EBUSY, &error);
+		return;
+	}
+	if (start_parse(payload, length, &request, &error) < 0) {
+		refuse(connection, stream, EINVAL, &error);
+		return;
+	}
+	if (keep(&request, &error) < 0) {
+		discard();
+		refuse(connection, stream, EINVAL, &error);
+		start_free(&request);
+		return;
+	}
+	supervisor.state = STATE_STARTING;
+	supervisor.starter = connection;
+	supervisor.starter_stream = stream;
+	supervisor.joined.pidfd = -1;
+	supervisor.joined.id_base = request.id_base;
+	supervisor.joined.namespaces = (request.clone_flags & CLONE_NEWUSER) | CLONE_NEWNS;
+	unlinkat(supervisor.bundle, "exit.json", 0);
+	log_open(supervisor.bundle, request.log_size, request.log_files);
+	begin(&request);
+	start_free(&request);
+}

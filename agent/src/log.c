@@ -1,0 +1,145 @@
+#define _GNU_SOURCE
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h> /* renameat */
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "text.h"
+
+enum { LINES = 64, PREFIX = 48 };
+
+static struct {
+	int bundle, fd;
+	uint32_t limit, files;
+	uint64_t size; /* of whole entries */
+} file = {.bundle = -1, .fd = -1};
+
+static void open_file(void)
+{
+	struct stat is;
+	file.fd = openat(file.bundle, "log", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (file.fd >= 0 && (fstat(file.fd, &is) < 0 || !S_ISREG(is.st_mode)))
+		log_close();
+	if (file.fd >= 0)
+		file.size = (uint64_t)is.st_size;
+}
+
+void log_open(int bundle, uint32_t size, uint32_t files)
+{
+	file.bundle = bundle;
+	file.limit = size;
+	file.files = files;
+	if (files > 0)
+		open_file();
+}
+
+void log_close(void)
+{
+	if (file.fd >= 0)
+		close(file.fd);
+	file.fd = -1;
+}
+
+static const char *name_of(char name[static 32], uint32_t number)
+{
+	char space[24];
+	text_join(name, 32, (const char *const[]){number ? "log." : "log", number ? text_number(space, number) : NULL, NULL});
+	return name;
+}
+
+static void rotate(void)
+{
+	char from[32], to[32];
+	log_close();
+	if (file.files == 1)
+		unlinkat(file.bundle, "log", 0);
+	for (uint32_t number = file.files - 1; number > 0; number--)
+		renameat(file.bundle, name_of(from, number - 1), file.bundle, name_of(to, number));
+	open_file();
+}
+
+/* Year, month and day in the Gregorian calendar; gmtime_r(3) would read the time zone's files. */
+static void civil_date(uint64_t days, uint64_t date[static 3])
+{
+	days += 719468; /* since 0000-03-01: leap days then come last */
+	uint64_t era = days / 146097, of_era = days % 146097;
+	uint64_t year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+	uint64_t of_year = of_era - (365 * year + year / 4 - year / 100), month = (5 * of_year + 2) / 153;
+	date[2] = of_year - (153 * month + 2) / 5 + 1;
+	date[1] = month < 10 ? month + 3 : month - 9;
+	date[0] = year + era * 400 + (date[1] <= 2);
+}
+
+/* `2026-01-02T03:04:05.678901234Z stdout F `: the length. */
+static size_t make_prefix(char prefix[static PREFIX], const struct timespec *now, unsigned channel, bool whole)
+{
+	uint64_t seconds = (uint64_t)now->tv_sec, date[3];
+	char space[24];
+	size_t length = 0;
+	civil_date(seconds / 86400, date);
+	const struct {
+		uint64_t value;
+		unsigned digits;
+		const char *after;
+	} parts[] = {{date[0], 4, "-"},		      {date[1], 2, "-"},	   {date[2], 2, "T"},
+		     {seconds / 3600 % 24, 2, ":"},   {seconds / 60 % 60, 2, ":"}, {seconds % 60, 2, "."},
+		     {(uint64_t)now->tv_nsec, 9, "Z"}};
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		length += text_join(prefix + length, PREFIX - length,
+				    (const char *const[]){text_digits(space, parts[i].value, parts[i].digits),
+							  parts[i].after, NULL});
+	return length + text_join(prefix + length, PREFIX - length,
+				  (const char *const[]){channel == 2 ? " stderr " : " stdout ", whole ? "F " : "P ", NULL});
+}
+
+/* All of it or nothing: an entry that was cut off by a full disk is taken back. */
+static void append(struct iovec *parts, int count, size_t length)
+{
+	ssize_t written = writev(file.fd, parts, count);
+	if (written == (ssize_t)length)
+		file.size += length;
+	else if (written > 0 && ftruncate(file.fd, (off_t)file.size) < 0)
+		file.size += (size_t)written;
+}
+
+void log_write(unsigned channel, const unsigned char *data, size_t length)
+{
+	char prefix[2][PREFIX];
+	struct iovec parts[3 * LINES];
+	struct timespec now;
+	if (file.files == 0)
+		return;
+	if (file.fd < 0)
+		open_file();
+	if (file.fd < 0)
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	size_t prefix_length = make_prefix(prefix[0], &now, channel, true);
+	make_prefix(prefix[1], &now, channel, false);
+	while (length > 0) {
+		size_t total = 0;
+		int count = 0;
+		while (length > 0 && count < 3 * LINES) {
+			const unsigned char *end = memchr(data, '\n', length);
+			size_t line = end ? (size_t)(end - data) : length;
+			parts[count++] = (struct iovec){prefix[end == NULL], prefix_length};
+			parts[count++] = (struct iovec){(void *)(uintptr_t)data, line};
+			parts[count++] = (struct iovec){"\n", 1};
+			total += prefix_length + line + 1;
+			data += line + (end != NULL);
+			length -= line + (end != NULL);
+		}
+		append(parts, count, total);
+		if (file.limit > 0 && file.size > file.limit)
+			rotate();
+		if (file.fd < 0)
+			return;
+	}
+}

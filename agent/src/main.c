@@ -1,0 +1,100 @@
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "supervisor.h"
+#include "text.h"
+
+enum { INHERITED_MAX = 256 };
+
+static _Noreturn void stop(int code, const char *text)
+{
+	if (write(2, text, strlen(text)) < 0)
+		_exit(code);
+	_exit(code);
+}
+
+/* A descriptor from the command line, moved to where it stays. */
+static int take_descriptor(const char *text)
+{
+	uint64_t number;
+	if (text_parse(text, strlen(text), 1 << 20, &number) < 0 || number < 3)
+		return -1;
+	int fd = fcntl((int)number, F_DUPFD_CLOEXEC, 3);
+	if (fd >= 0)
+		close((int)number);
+	return fd;
+}
+
+/* What else came along, below 256: a START may name one of them. */
+static void note_inherited(int bundle, int listener, uint32_t inherited[static 8])
+{
+	struct pollfd polled[INHERITED_MAX];
+	for (int fd = 0; fd < INHERITED_MAX; fd++)
+		polled[fd] = (struct pollfd){.fd = fd};
+	if (poll(polled, INHERITED_MAX, 0) < 0)
+		return;
+	for (int fd = 3; fd < INHERITED_MAX; fd++)
+		if (!(polled[fd].revents & POLLNVAL) && fd != bundle && fd != listener)
+			inherited[fd / 32] |= 1u << (fd % 32);
+}
+
+static void detach(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0 || setsid() < 0 || chdir("/") < 0)
+		_exit(1);
+	for (int fd = 0; fd <= 2; fd++)
+		if (dup2(null, fd) < 0)
+			_exit(1);
+	if (null > 2)
+		close(null);
+	/* Orphans of the instance are reaped here, whatever the host's init does. */
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || prctl(PR_SET_NAME, "bulkhead-agent", 0, 0, 0) < 0)
+		_exit(1);
+}
+
+static _Noreturn void command_supervise(const char *bundle_text, const char *listener_text)
+{
+	uint32_t inherited[8] = {0};
+	char number[24], line[32];
+	sigset_t all;
+	int bundle = take_descriptor(bundle_text), listener = take_descriptor(listener_text);
+	if (bundle < 0 || listener < 0 || bundle >= INHERITED_MAX || listener >= INHERITED_MAX)
+		stop(2, "agent: BUNDLE_FD and LISTEN_FD must be open\n");
+	if (fcntl(listener, F_SETFL, O_NONBLOCK) < 0)
+		stop(2, "agent: LISTEN_FD cannot be set up\n");
+	close_range(INHERITED_MAX, ~0u, 0);
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	note_inherited(bundle, listener, inherited);
+	/* Nothing in here is to be read by a workload, and no signal but KILL ends it. */
+	for (int i = 1; i <= SIGRTMAX; i++)
+		signal(i, SIG_DFL);
+	sigfillset(&all);
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+		stop(1, "agent: cannot set up the process\n");
+	pid_t pid = fork();
+	if (pid < 0)
+		stop(1, "agent: cannot fork\n");
+	if (pid == 0) {
+		detach();
+		supervise(bundle, listener, inherited);
+	}
+	size_t length = TEXT(line, text_number(number, (uint64_t)pid), "\n");
+	_exit(write(1, line, length) == (ssize_t)length ? 0 : 1);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && strcmp(argv[1], "version") == 0)
+		_exit(write(1, "1\n", 2) == 2 ? 0 : 1);
+	if (argc == 4 && strcmp(argv[1], "supervise") == 0)
+		command_supervise(argv[2], argv[3]);
+	stop(2, "usage: agent supervise BUNDLE_FD LISTEN_FD | agent version\n");
+}

@@ -1,0 +1,60 @@
+/* A process of the instance as the supervisor sees it: the workload, an exec's, or a file session's. */
+#ifndef PROCESS_H
+#define PROCESS_H
+
+#include <stdbool.h>
+
+#include "context.h"
+#include "loop.h"
+#include "spawn.h"
+
+struct stream;
+
+struct process {
+	struct process *next;
+	pid_t pid, first_pid;		/* 0: none yet; the first is the one that was forked */
+	struct source status, in, out[2]; /* out[0] is channel 1: stdout or the terminal */
+	bool terminal, logged;
+	bool coming;		/* not executed yet */
+	bool ready, failed;	/* what its reports have said */
+	bool ended, finished;	/* reaped; its EXIT is on the way */
+	int wait_status;
+	uint16_t rows, columns; /* of a RESIZE that came before the terminal */
+	struct stream *opener;	/* that asked for it; NULL when it has gone */
+	struct failure *failure;
+};
+
+enum { PROCESSES_MAX = 512 };
+
+/* Every process, the workload last. */
+extern struct process *processes;
+extern struct process workload;
+
+/* A process that is not launched yet; NULL without memory or when there are too many. */
+struct process *process_new(void);
+/* Takes over what a spawn has started. */
+void process_launched(struct process *process, const struct launch *launch);
+/* Reads its reports. */
+void process_reports(struct process *process);
+/* It was reaped. */
+void process_reaped(struct process *process, int wait_status);
+/* Passes on all output that is there now, whatever the credit. */
+void process_drain(struct process *process);
+/* Its input or output may go on: data came, credit came, a stream came or went. */
+void process_resume(struct process *process);
+void process_resize(struct process *process, uint16_t rows, uint16_t columns);
+/* Closes its terminal, or its stdin. */
+void process_hang_up(struct process *process);
+void process_close(struct process *process);
+/* Frees the processes that nothing is left of. */
+void processes_sweep(void);
+
+uint32_t exit_code(int wait_status);
+uint32_t exit_signal(int wait_status);
+
+/* supervisor.c: what the process has come to. */
+void supervisor_executed(struct process *process);
+void supervisor_failed(struct process *process);
+void supervisor_ended(struct process *process);
+
+#endif

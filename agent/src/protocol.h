@@ -1,0 +1,95 @@
+/* The numbers of docs/reference/agent-protocol.md. */
+#ifndef PROTOCOL_H
+#define PROTOCOL_H
+
+enum {
+	PROTOCOL_VERSION = 1,
+	FRAME_HEADER = 12,
+	FRAME_MAX = 1 << 20,
+	DATA_MAX = 1 << 16,
+	CREDIT_START = 262144,
+	LIST_MAX_OPERATIONS = 4096,
+	LIST_MAX_BYTES = 512 << 10,
+	JOIN_MAX = 32,
+	REPORT_MAX = 16 << 10,
+};
+
+#define STREAM_WORKLOAD 0xffffffffu
+
+enum frame_type {
+	FRAME_START = 1,
+	FRAME_EXEC = 2,
+	FRAME_ATTACH = 3,
+	FRAME_WATCH = 4,
+	FRAME_SIGNAL = 5,
+	FRAME_RESIZE = 6,
+	FRAME_RUN = 7,
+	FRAME_FILES = 8,
+	FRAME_INFO = 9,
+	FRAME_QUIT = 10,
+	FRAME_OK = 16,
+	FRAME_ERROR = 17,
+	FRAME_DATA = 32,
+	FRAME_EOF = 33,
+	FRAME_CREDIT = 34,
+	FRAME_EXIT = 35,
+	FRAME_CLOSE = 36,
+};
+
+enum channel { CHANNEL_IN = 0, CHANNEL_OUT = 1, CHANNEL_ERR = 2 };
+
+enum phase {
+	PHASE_PREPARE = 0,
+	PHASE_STAGE = 1,
+	PHASE_INSIDE = 2,
+	PHASE_FINISH = 3,
+	PHASE_RUN = 4,
+	PHASE_REQUEST = 5,
+};
+
+enum start_flags { START_TERMINAL = 1, START_STDIN = 2, START_HOLD = 4 };
+enum exec_flags { EXEC_TERMINAL = 1, EXEC_STDIN = 2 };
+enum attach_flags { ATTACH_STDIN = 1, ATTACH_OUTPUT = 2 };
+enum signal_flags { SIGNAL_ALL = 1 };
+enum operation_flags { OPERATION_OPTIONAL = 1, OPERATION_REPORT = 2 };
+enum mount_flags { MOUNT_IDMAPPED = 1, MOUNT_RECURSIVE = 2, MOUNT_MISSING_OK = 4 };
+
+enum operation_code {
+	OP_MKDIR = 1,
+	OP_RMDIR = 2,
+	OP_WRITE = 3,
+	OP_READ = 4,
+	OP_UNLINK = 5,
+	OP_KILLALL = 6,
+	OP_STAGE = 10,
+	OP_ATTACH = 11,
+	OP_OVERLAY = 12,
+	OP_ROOT = 13,
+	OP_MOUNT = 20,
+	OP_BIND = 21,
+	OP_REBIND = 22,
+	OP_MASK = 23,
+	OP_MKDIRS = 24,
+	OP_FILE = 25,
+	OP_SYMLINK = 26,
+	OP_DEVICE = 27,
+	OP_PIVOT = 28,
+	OP_SYSCTL = 29,
+	OP_HOSTNAME = 30,
+	OP_CONSOLE = 31,
+	OP_LOOPBACK = 32,
+	OP_CHDIR = 40,
+	OP_RLIMIT = 41,
+	OP_USER = 42,
+	OP_CAPS = 43,
+	OP_NO_NEW_PRIVS = 44,
+	OP_SECCOMP = 45,
+	OP_UMASK = 46,
+	OP_OOM_SCORE = 47,
+	OP_KEYRING = 48,
+	OP_ENV = 49,
+	OP_EXEC = 50,
+	OP_ARGS = 51,
+};
+
+#endif

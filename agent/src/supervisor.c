@@ -1,0 +1,237 @@
+#define _GNU_SOURCE
+#include "supervisor.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "killall.h"
+#include "log.h"
+
+enum { IDLE_MS = 10000, LINGER_MS = 2000, GONE_MS = 10000 };
+
+struct supervisor supervisor = {.bundle = -1};
+
+static struct process *find(pid_t pid)
+{
+	struct process *at = processes;
+	while (at != NULL && (at->pid != pid || at->ended))
+		at = at->next;
+	return at;
+}
+
+static void reap(void)
+{
+	int wait_status;
+	pid_t pid;
+	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+		struct process *process = find(pid);
+		/* It may be one whose pid is still to be read from its status socket. */
+		for (struct process *at = processes; process == NULL && at != NULL; at = at->next)
+			process_reports(at);
+		if (process == NULL)
+			process = find(pid);
+		if (process != NULL)
+			process_reaped(process, wait_status);
+	}
+}
+
+static void child_ended(struct source *source, uint32_t events)
+{
+	struct signalfd_siginfo ignored;
+	(void)events;
+	while (read(source->fd, &ignored, sizeof ignored) > 0)
+		;
+	reap();
+}
+
+/* Waits for processes that have been killed. */
+static void wait_for_the_killed(void)
+{
+	long pause_us = 50;
+	for (uint64_t end = loop_now() + GONE_MS; loop_now() < end;) {
+		bool left = false;
+		reap();
+		for (const struct process *at = processes; at != NULL; at = at->next)
+			left = left || ((at->pid > 0 || at->coming) && !at->ended && at->first_pid > 0);
+		if (!left)
+			return;
+		nanosleep(&(struct timespec){.tv_nsec = pause_us * 1000}, NULL);
+		if (pause_us < 10000)
+			pause_us *= 2;
+	}
+}
+
+static void kill_process(const struct process *process)
+{
+	/* Neither has been waited for, so neither number can be another's. */
+	if (process->pid > 0 && !process->ended)
+		kill(process->pid, SIGKILL);
+}
+
+void supervisor_kill(void)
+{
+	kill_process(&workload);
+}
+
+void supervisor_clean_up(struct buffer *reports)
+{
+	struct context context;
+	for (struct process *at = processes; at != NULL; at = at->next)
+		kill_process(at);
+	if (supervisor.kill != NULL && *supervisor.kill != 0)
+		killall(supervisor.kill);
+	wait_for_the_killed();
+	process_drain(&workload);
+	process_close(&workload);
+	context_init(&context, PLACE_SUPERVISOR, PHASE_FINISH);
+	/* Each of them is done, whatever became of those before: nothing is to be left. */
+	for (uint32_t i = 0; i < supervisor.finish.count; i++) {
+		const struct oplist one = {.count = 1, .operations = &supervisor.finish.operations[i]};
+		operations_run(&context, &one);
+	}
+	*reports = context.reports;
+	log_close();
+}
+
+static void answer(struct connection *connection, uint32_t stream, const void *payload, size_t length)
+{
+	if (connection != NULL)
+		connection_ok(connection, stream, payload, length);
+}
+
+static void end(void)
+{
+	supervisor.state = STATE_ENDED;
+	supervisor.deadline = loop_now() + LINGER_MS;
+	answer(supervisor.quitter, supervisor.quitter_stream, NULL, 0);
+}
+
+static void workload_executed(void)
+{
+	unsigned char pid[4];
+	clock_gettime(CLOCK_REALTIME, &supervisor.started);
+	supervisor.state = STATE_RUNNING;
+	write_integer(pid, (uint64_t)workload.pid, 4);
+	answer(supervisor.starter, supervisor.starter_stream, pid, sizeof pid);
+	supervisor.starter = NULL;
+}
+
+static void workload_failed(void)
+{
+	struct buffer reports = {0};
+	supervisor_clean_up(&reports);
+	buffer_free(&reports);
+	if (supervisor.starter != NULL && workload.failure != NULL)
+		connection_error(supervisor.starter, supervisor.starter_stream, workload.failure);
+	end();
+}
+
+static void workload_ended(void)
+{
+	struct buffer reports = {0};
+	uint32_t code = exit_code(workload.wait_status), number = exit_signal(workload.wait_status);
+	clock_gettime(CLOCK_REALTIME, &supervisor.ended);
+	supervisor_clean_up(&reports);
+	exit_file_write(&supervisor, workload.wait_status, &reports);
+	buffer_free(&reports);
+	struct stream *next;
+	for (struct stream *at = stream_of(&workload, NULL); at != NULL; at = next) {
+		next = stream_of(&workload, at);
+		stream_exit(at, code, number);
+	}
+	end();
+}
+
+void supervisor_executed(struct process *process)
+{
+	unsigned char pid[4];
+	if (process == &workload) {
+		workload_executed();
+		return;
+	}
+	write_integer(pid, (uint64_t)process->pid, 4);
+	if (process->opener != NULL)
+		connection_ok(process->opener->connection, process->opener->id, pid, sizeof pid);
+}
+
+void supervisor_failed(struct process *process)
+{
+	if (process == &workload) {
+		workload_failed();
+		return;
+	}
+	kill_process(process);
+	process_close(process);
+	process->finished = true;
+	struct stream *opener = process->opener;
+	if (opener == NULL)
+		return;
+	if (process->failure != NULL)
+		connection_error(opener->connection, opener->id, process->failure);
+	stream_end(opener, false);
+}
+
+void supervisor_ended(struct process *process)
+{
+	if (process == &workload) {
+		workload_ended();
+		return;
+	}
+	process_drain(process);
+	loop_close(&process->in);
+	process->finished = true;
+	if (process->terminal)
+		loop_close(&process->out[0]);
+	if (process->opener != NULL)
+		stream_exit(process->opener, exit_code(process->wait_status), exit_signal(process->wait_status));
+}
+
+void supervisor_quit_idle(void)
+{
+	end();
+}
+
+void supervisor_forget(const struct connection *connection)
+{
+	if (supervisor.starter == connection)
+		supervisor.starter = NULL;
+	if (supervisor.quitter == connection)
+		supervisor.quitter = NULL;
+}
+
+static bool finished(void)
+{
+	if (supervisor.state == STATE_ENDED)
+		return connections_done() || loop_now() >= supervisor.deadline;
+	if (supervisor.state != STATE_IDLE || connection_count > 0)
+		supervisor.deadline = 0;
+	else if (supervisor.deadline == 0)
+		supervisor.deadline = loop_now() + IDLE_MS;
+	return supervisor.deadline != 0 && loop_now() >= supervisor.deadline;
+}
+
+_Noreturn void supervise(int bundle, int listener, const uint32_t inherited[static 8])
+{
+	static struct source children = {.ready = child_ended};
+	sigset_t ended;
+	sigemptyset(&ended);
+	sigaddset(&ended, SIGCHLD);
+	children.fd = signalfd(-1, &ended, SFD_CLOEXEC | SFD_NONBLOCK);
+	supervisor.bundle = bundle;
+	memcpy(supervisor.inherited, inherited, sizeof supervisor.inherited);
+	if (children.fd < 0 || loop_open() < 0 || loop_watch(&children, EPOLLIN) < 0 || connections_listen(listener) < 0)
+		_exit(1);
+	while (!finished()) {
+		uint64_t now = loop_now();
+		loop_step(supervisor.deadline == 0 ? -1 : supervisor.deadline > now ? (int)(supervisor.deadline - now) : 0);
+		connections_sweep();
+		processes_sweep();
+	}
+	_exit(0);
+}

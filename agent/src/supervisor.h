@@ -1,0 +1,50 @@
+/* S: the life of one instance. */
+#ifndef SUPERVISOR_H
+#define SUPERVISOR_H
+
+#include <stdint.h>
+#include <time.h>
+
+#include "connection.h"
+#include "oplist.h"
+#include "process.h"
+
+enum state { STATE_IDLE, STATE_STARTING, STATE_RUNNING, STATE_ENDED };
+
+struct supervisor {
+	enum state state;
+	int bundle;
+	uint32_t inherited[8]; /* bits of the descriptors below 256 that came along, for a netns to name */
+	struct joined joined;
+	char *kill;
+	unsigned char *finish_bytes;
+	struct oplist finish;
+	struct timespec started, ended;
+	struct connection *starter; /* waits for the answer to START, on this stream */
+	uint32_t starter_stream;
+	struct connection *quitter;
+	uint32_t quitter_stream;
+	uint64_t deadline; /* of an end that has been reached, or of being idle without a connection; 0: none */
+};
+
+extern struct supervisor supervisor;
+
+/* Serves until the end. `bundle` is an open directory, `listener` a listening socket. */
+_Noreturn void supervise(int bundle, int listener, const uint32_t inherited[static 8]);
+
+/* launch.c: START. The failure, when it cannot even begin, is answered there. */
+void supervisor_start(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length);
+/* Ends the processes that a failed or ended workload has left, and carries out the finish list. The reports go to
+   `reports`. */
+void supervisor_clean_up(struct buffer *reports);
+/* Kills the workload; its end brings about the rest. */
+void supervisor_kill(void);
+/* QUIT before START. */
+void supervisor_quit_idle(void);
+/* A connection has gone: nobody answers it any more. */
+void supervisor_forget(const struct connection *connection);
+
+/* exit_file.c: 0, or -1 with errno. */
+int exit_file_write(const struct supervisor *supervisor, int wait_status, const struct buffer *reports);
+
+#endif
