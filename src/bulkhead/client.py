@@ -337,6 +337,12 @@ class Duplex:
         self._response = response
         self._buffer = bytearray(response.available())
 
+    def __enter__(self) -> Duplex:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
     def fileno(self) -> int:
         """For poll: readable when there is something for `receive`."""
         return self._response.connection.fileno()

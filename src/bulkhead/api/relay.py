@@ -60,23 +60,21 @@ class Client:
     async def request(self) -> bytes:
         """The JSON request. Raises Refused when there is none, or when it is too large."""
         body = bytearray()
-        while True:
+        while not self._ended:
+            chunk = await self._chunk()
+            if chunk is None:
+                break
+            body += chunk
             if self.framed and len(body) >= _HEADER.size:
                 size = _HEADER.size + self._check_request(bytes(body[: _HEADER.size]))
                 if len(body) >= size:
                     self._waiting = self._decode(bytes(body[size:]))
                     return bytes(body[_HEADER.size : size])
-            chunk = await self._chunk()
-            if chunk is None:
-                raise Refused("the request ended before it was whole")
-            body += chunk
-            if not self.framed:
-                if self._ended:
-                    return bytes(body)
-                if len(body) > MAX_REQUEST:
-                    raise Refused(f"the request is larger than {MAX_REQUEST} bytes")
-            elif self._ended and not chunk:
-                raise Refused("the request ended before it was whole")
+            elif not self.framed and len(body) > MAX_REQUEST:
+                raise Refused(f"the request is larger than {MAX_REQUEST} bytes")
+        if self.framed or not self._ended:
+            raise Refused("the request ended before it was whole", hint="see docs/reference/http-api.md")
+        return bytes(body)
 
     async def frames(self) -> list[Frame] | None:
         """The next frames, checked; None when the client has gone. Without any it waits for that."""

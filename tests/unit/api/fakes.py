@@ -354,9 +354,7 @@ class FakeEngine:
             time.sleep(0.02)
         self.forgotten.set()
 
-    def events(
-        self, *, since: float, until: float | None, follow: Callable[[], bool] | None
-    ) -> Iterable[Event]:
+    def events(self, *, since: float, until: float | None, follow: Callable[[], bool] | None) -> Iterable[Event]:
         yield from [event for event in self.happened if since <= event.when and (until is None or event.when < until)]
         if follow:
             yield from self._followed(follow, len(self.happened), self.happened)

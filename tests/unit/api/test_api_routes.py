@@ -21,9 +21,7 @@ REQUEST = {"image": "debian:bookworm", "name": "web", "command": ["sleep", "1"]}
 
 
 def create(client: Client, *, start: bool = False, **changes: object) -> dict[str, object]:
-    made: dict[str, object] = client.call(
-        "POST", "/v1/instances", query={"start": start}, body={**REQUEST, **changes}
-    )
+    made: dict[str, object] = client.call("POST", "/v1/instances", query={"start": start}, body={**REQUEST, **changes})
     return made
 
 
@@ -256,17 +254,18 @@ def test_events(client: Client, engine: FakeEngine) -> None:
 def test_copy_out(client: Client, engine: FakeEngine) -> None:
     create(client)
     with client.stream("GET", "/v1/instances/web/files", query={"path": "/etc/file"}) as response:
-        archive = tarfile.open(fileobj=io.BytesIO(response.read()))
-    assert archive.getnames() == ["file"]
+        data = response.read()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == ["file"]
     with pytest.raises(NotFound, match="/none"):
         client.stream("GET", "/v1/instances/web/files", query={"path": "/none"})
 
 
 def test_copy_that_breaks_in_the_middle_is_noticed(client: Client) -> None:
     create(client)
-    with client.stream("GET", "/v1/instances/web/files", query={"path": "/broken"}) as response:
-        with pytest.raises(BulkheadError, match="connection to the daemon was lost"):
-            response.read()
+    response = client.stream("GET", "/v1/instances/web/files", query={"path": "/broken"})
+    with response, pytest.raises(BulkheadError, match="connection to the daemon was lost"):
+        response.read()
 
 
 def test_copy_in(client: Client, engine: FakeEngine) -> None:
@@ -326,9 +325,9 @@ def test_import_of_an_upload(client: Client) -> None:
 
 def test_import_that_fails_late(client: Client, engine: FakeEngine) -> None:
     engine.images.error = ImageError("layer 2 lies about its digest", hint="get it again")
-    with client.upload("POST", "/v1/images/import", [b"x"]) as response:
-        with pytest.raises(ImageError, match="layer 2") as caught:
-            list(response.json_lines())
+    response = client.upload("POST", "/v1/images/import", [b"x"])
+    with response, pytest.raises(ImageError, match="layer 2") as caught:
+        list(response.json_lines())
     assert caught.value.hint == "get it again"
 
 
