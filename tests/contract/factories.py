@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -157,22 +156,24 @@ class AgentFactory:
         """A directory with everything mounted that a start needs; unmounted at the end of the test."""
         spec = make_spec(argv, self.isolation)
         directory = self._directory / spec.id
-        for path in (directory, directory / "layer", directory / "disk"):
+        # Not below the bundle: the agent's stage covers that.
+        mounted = self._directory / f"{spec.id}-mounts"
+        for path in (directory, mounted, mounted / "layer", mounted / "disk"):
             path.mkdir()
-        self._mount("erofs", _layer(self._directory), directory / "layer", "loop,ro")
+        self._mount("erofs", _layer(self._directory.parent), mounted / "layer", "loop,ro")
         disk = directory / "disk.img"
         with disk.open("wb") as file:
             file.truncate(spec.plan.disk)
         subprocess.run(["mkfs.ext4", "-q", "-F", str(disk)], check=True, capture_output=True)
-        self._mount("ext4", disk, directory / "disk", "loop")
+        self._mount("ext4", disk, mounted / "disk", "loop")
         for name in ("upper", "work"):
-            (directory / "disk" / name).mkdir()
+            (mounted / "disk" / name).mkdir()
         return Bundle(
             directory=directory,
             spec=spec,
             limits=PidsLimits(spec.id),
-            layers=(directory / "layer",),
-            disk=directory / "disk",
+            layers=(mounted / "layer",),
+            disk=mounted / "disk",
             uid_start=self.uid_start,
             resolv_conf="nameserver 192.0.2.53\n",
             hosts="127.0.0.1\tlocalhost\n",
@@ -276,17 +277,12 @@ def _remove_cgroup(instance_id: str) -> None:
         own.parent.rmdir()
 
 
-_made_layer: list[Path] = []
-
-
+@cache
 def _layer(directory: Path) -> Path:
-    """An EROFS file with a root file system of busybox, made once per run."""
-    if not _made_layer:
-        tree = directory.parent / "contract-tree"
-        tree.mkdir()
-        with tarfile.open(busybox_tar(directory.parent / "contract.tar")) as archive:
-            archive.extractall(tree, filter="fully_trusted")
-        file = directory.parent / "contract.erofs"
-        subprocess.run(["mkfs.erofs", "--quiet", str(file), str(tree)], check=True, capture_output=True)
-        _made_layer.append(file)
-    return _made_layer[0]
+    """An EROFS file with a root file system of busybox, made once per run in the run's own directory."""
+    tree, file = directory / "contract-tree", directory / "contract.erofs"
+    tree.mkdir()
+    archive = busybox_tar(directory / "contract.tar")
+    subprocess.run(["tar", "-xf", str(archive), "-C", str(tree)], check=True)
+    subprocess.run(["mkfs.erofs", str(file), str(tree)], check=True, capture_output=True)
+    return file

@@ -16,8 +16,9 @@ from pathlib import Path
 from tests.harness.abilities import require
 
 CACHE = Path(os.environ.get("BULKHEAD_TEST_CACHE", "/var/cache/bulkhead-tests"))
+MIRROR = os.environ.get("BULKHEAD_TEST_MIRROR", "http://deb.debian.org/debian")
 SUITE = "bookworm"
-_RECIPE = "3"
+_RECIPE = "1"
 """Part of every file's name: to be raised when the way they are made changes."""
 
 
@@ -109,13 +110,15 @@ def _mmdebstrap(target: Path, packages: Sequence[str], variant: str, architectur
         # What was downloaded once is put where apt looks, and what is new is kept.
         "--skip=download/empty",
         "--skip=essential/unlink",
-        f"--setup-hook=mkdir -p {archives}",
+        # Java's postinst links its manual pages and fails where their directory is not there.
+        f'--setup-hook=mkdir -p {archives} "$1"/usr/share/man/man1',
         f"--setup-hook=cp -n {debs}/*.deb {archives}/ 2>/dev/null || true",
         f"--customize-hook=cp -n {archives}/*.deb {debs}/ 2>/dev/null || true",
         *([f"--architectures={architecture}"] if architecture else []),
         *([f"--include={','.join(packages)}"] if packages else []),
         SUITE,
         str(target),
+        MIRROR,
     ]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:

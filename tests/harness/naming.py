@@ -18,7 +18,8 @@ PREFIX = f"bt{RUN}"
 LINK_PREFIX = "b" + RUN[:3]
 """Begins the name of every link that the tests make in the host's network namespace."""
 _numbers = count()
-_base = 1_200_000_000 + secrets.randbelow(6000) * 100_000
+_SLOTS, _SLOT = 120, 100 * 65_536
+_first_slot = secrets.randbelow(_SLOTS)
 
 
 def temporary_directory() -> Path:
@@ -36,6 +37,6 @@ def make_config(directory: Path, **settings: object) -> Config:
         "cgroup": f"{PREFIX}-{number}",
         "link_prefix": LINK_PREFIX,
         "nft_table": f"{PREFIX}_{number}",
-        "uid_base": _base + number * 6_553_600,
+        "uid_base": 1_200_000_000 + (_first_slot + number) % _SLOTS * _SLOT,
     }
     return Config.model_validate({**usual, **settings})
