@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
     number, letter, suffix = found.groups()
     base = 1000 if letter and suffix in ("B", "b") else 1024
     power = _POWERS.index(letter.lower()) + 1 if letter else 0
-    return int(float(number) * base**power)
+    return _times(number, base**power)
 
 
 def parse_rate(text: str) -> int:
@@ -32,7 +32,13 @@ def parse_rate(text: str) -> int:
     if not found:
         raise ValueError(f"{text!r} is not a rate such as 100M or 1Gbit (bits per second)")
     number, letter = found.groups()
-    return int(float(number) * 1000 ** (_POWERS.index(letter.lower()) + 1 if letter else 0))
+    return _times(number, 1000 ** (_POWERS.index(letter.lower()) + 1 if letter else 0))
+
+
+def _times(number: str, unit: int) -> int:
+    """`number` ("1.5") of a unit, exactly, rounded down: a float would lose bytes beyond 2^53."""
+    whole, _, part = number.partition(".")
+    return int(whole) * unit + int(part or 0) * unit // int(10 ** len(part))
 
 
 def parse_seconds(text: str) -> float:

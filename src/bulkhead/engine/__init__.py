@@ -6,7 +6,7 @@ from functools import partial
 
 from bulkhead import limits
 from bulkhead.config import Config
-from bulkhead.engine.context import Context, remove_cgroups
+from bulkhead.engine.context import Context
 from bulkhead.engine.engine import Engine
 from bulkhead.engine.journal import Journal
 from bulkhead.host import cgroups, facts
@@ -30,7 +30,10 @@ def build_engine(config: Config) -> Engine:
     for directory in (config.state_dir, config.run_dir, config.instances_dir):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     layout = cgroups.detect()
-    outside = Outside(remove_cgroups=partial(remove_cgroups, config, layout), was_oom=lambda reports: limits.interpret_reports(reports).oom)
+    outside = Outside(
+        remove_cgroups=partial(cgroups.kill_and_remove, layout, config.cgroup),
+        was_oom=lambda reports: limits.interpret_reports(reports).oom,
+    )
     drivers: dict[Isolation, Driver] = {
         Isolation.CHROOT: ChrootDriver(config, outside),
         Isolation.CONTAINER: ContainerDriver(config, outside),

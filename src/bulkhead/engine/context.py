@@ -10,7 +10,6 @@ from pathlib import Path
 
 from bulkhead.config import Config
 from bulkhead.engine.journal import Journal
-from bulkhead.host import cgroups
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
 from bulkhead.images import ImageStore
@@ -72,14 +71,3 @@ class Context:
     def driver(self, instance: Instance) -> Driver:
         """The driver of the instance's level."""
         return self.drivers[instance.spec.isolation]
-
-    def remove_cgroups(self, instance_id: str) -> None:
-        """End every process in an instance's cgroups and remove them; idempotent."""
-        remove_cgroups(self.config, self.layout, instance_id)
-
-
-def remove_cgroups(config: Config, layout: Layout, instance_id: str) -> None:
-    """The same, for those that have no context yet."""
-    cgroup = f"{config.cgroup}/{instance_id}"
-    cgroups.kill(layout, cgroup)
-    cgroups.remove(layout, cgroup)

@@ -59,7 +59,7 @@ class Engine:
         self.volumes = VolumeCatalog(context)
         self._reports = Reporter(context)
         self._lifecycle = Lifecycle(context)
-        self._copier = Copier(context, self._lifecycle)
+        self._copier = Copier(context, self._lifecycle.resources)
         self._exits = ExitWatcher(self._lifecycle.finish)
         self._restarts = Restarter(self._restart)
         self._health = HealthMonitor(
@@ -109,8 +109,7 @@ class Engine:
 
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""
-        spec, _ = self._admit(request)
-        return self._reports.dry_run(spec)
+        return self._reports.dry_run(*self._admit(request))
 
     def _admit(self, request: CreateRequest) -> tuple[Spec, Image]:
         context = self._context

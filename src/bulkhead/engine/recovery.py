@@ -84,7 +84,7 @@ class Recovery:
                 self._repairs.append(f"bundle {directory.name[:12]} without a record removed")
         for instance_id in cgroups.list_instances(context.layout, context.config.cgroup):
             if instance_id not in known or known[instance_id].pid == 0:
-                context.remove_cgroups(instance_id)
+                cgroups.kill_and_remove(context.layout, context.config.cgroup, instance_id)
                 self._repairs.append(f"cgroup of {instance_id[:12]} without a running instance removed")
 
     def _parts(self) -> None:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from bulkhead import limits
 from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
-from bulkhead.errors import Problem
-from bulkhead.isolation.base import Ability
+from bulkhead.errors import Problem, Refused
+from bulkhead.images import Image
+from bulkhead.isolation.base import Ability, Bundle, Explains
 from bulkhead.limits import Enforced
-from bulkhead.model import Instance, Spec
+from bulkhead.model import Instance, Isolation, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,27 @@ class Reporter:
             "instances": len(context.state.instances()),
         }
 
-    def dry_run(self, spec: Spec) -> str:
-        """What a start of such an instance would do, step by step, in words."""
-        raise NotImplementedError
+    def dry_run(self, spec: Spec, image: Image) -> str:
+        """What a start of such an instance would do, step by step, in words. Paths are those it would have."""
+        context, run_dir = self._context, self._context.config.run_dir
+        driver = context.drivers[spec.isolation]
+        if not isinstance(driver, Explains):
+            raise Refused(f"a start of a {spec.isolation} cannot be explained", hint="leave out --dry-run")
+        program = limits.program(
+            spec.plan,
+            cgroup=context.config.cgroup,
+            instance_id=spec.id,
+            layout=context.layout,
+            facts=context.facts,
+            cpuset=limits.choose_cpuset(spec.plan, context.facts, []),
+            device=None,
+        )
+        bundle = Bundle(
+            directory=context.config.instances_dir / spec.id,
+            spec=spec,
+            limits=program,
+            layers=tuple(run_dir / "layers" / layer.diff_id.removeprefix("sha256:") for layer in image.layers),
+            disk=run_dir / "disks" / spec.id,
+            uid_start=context.config.uid_base if spec.isolation is Isolation.CONTAINER else None,
+        )
+        return driver.explain(bundle)

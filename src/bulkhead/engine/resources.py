@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bulkhead import limits
@@ -28,41 +28,49 @@ class Resources:
     def acquire(self, instance: Instance, *, undo: ExitStack, always: ExitStack) -> tuple[Instance, Bundle]:
         """Make everything ready for a start. `undo` puts it back after a failure, `always` ends in any case."""
         context, spec = self.context, instance.spec
+        bundle = self.acquire_files(instance, undo)
+        volumes = self._volumes(spec)
+        checkpoint("start.volumes")
+        instance = instance.model_copy(
+            update={"cpuset": limits.choose_cpuset(spec.plan, context.facts, self._cpusets(instance))}
+        )
+        instance, netns_fd = self._network(instance, undo, always)
+        bundle = replace(
+            bundle,
+            limits=self._limits(instance),
+            volumes=volumes,
+            netns_fd=netns_fd,
+            cpuset=instance.cpuset,
+            resolv_conf=self._resolv_conf(instance),
+            hosts=self._hosts(instance),
+        )
+        return instance, bundle
+
+    def acquire_files(self, instance: Instance, undo: ExitStack) -> Bundle:
+        """Layers and disk alone: what it takes to reach an instance's files."""
+        context, spec = self.context, instance.spec
         directory = context.bundle_dir(instance)
         mounts = self._layers(directory)
         checkpoint("start.layers")
         disk = context.disks.attach(spec.id, directory / "disk.img")
         undo.callback(context.disks.detach, spec.id)
         checkpoint("start.disk")
-        volumes = self._volumes(spec)
-        checkpoint("start.volumes")
-        cpuset = limits.choose_cpuset(spec.plan, context.facts, self._cpusets(instance))
-        instance = instance.model_copy(update={"cpuset": cpuset})
-        instance, netns_fd = self._network(instance, undo, always)
-        program = limits.program(
+        program = self._limits(instance)
+        return Bundle(
+            directory=directory, spec=spec, limits=program, layers=mounts, disk=disk, uid_start=instance.uid_start
+        )
+
+    def _limits(self, instance: Instance) -> limits.LimitProgram:
+        context, spec = self.context, instance.spec
+        return limits.program(
             spec.plan,
             cgroup=context.config.cgroup,
             instance_id=spec.id,
             layout=context.layout,
             facts=context.facts,
-            cpuset=cpuset,
+            cpuset=instance.cpuset,
             device=context.disks.device(spec.id),
-            devices_allowed=False,
         )
-        bundle = Bundle(
-            directory=directory,
-            spec=spec,
-            limits=program,
-            layers=mounts,
-            disk=disk,
-            volumes=volumes,
-            netns_fd=netns_fd,
-            uid_start=instance.uid_start,
-            cpuset=cpuset,
-            resolv_conf=self._resolv_conf(instance),
-            hosts=self._hosts(instance),
-        )
-        return instance, bundle
 
     def _layers(self, directory: Path) -> tuple[Path, ...]:
         context = self.context

@@ -196,3 +196,11 @@ class Pauses(Protocol):
 
     def resume(self, bundle: Path, handle: Handle) -> None:
         """Let them go on."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A driver that can tell what a start would do without doing it."""
+
+    def explain(self, bundle: Bundle) -> str:
+        """The steps of a start in words, a line each, under headings."""

@@ -24,7 +24,7 @@ NOT_ISOLATED = (
 CLONED = Namespace.PID | Namespace.USER
 UNSHARED = Namespace.MOUNT | Namespace.IPC | Namespace.UTS | Namespace.CGROUP
 # Where a namespace is the host's own, ports below 1024 and ping stay the host's root's.
-NETWORK_SYSCTLS = {"net/ipv4/ip_unprivileged_port_start": "0", "net/ipv4/ping_group_range": "0 2147483647"}
+NETWORK_SYSCTLS = {"net/ipv4/ip_unprivileged_port_start": "0", "net/ipv4/ping_group_range": "0 65535"}
 
 SYSFS = mount("sysfs", "/sys", attrs=KERNEL_FS | Attr.RDONLY)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bulkhead.agent.frames import ExecFlag, ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import find_agent, launch
-from bulkhead.agent.operations import Operation
+from bulkhead.agent.operations import Operation, describe
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import AgentError, BulkheadError, Problem, Refused, Unavailable
 from bulkhead.host import processes
@@ -54,6 +54,17 @@ class Supervised:
     def command_request(self, spec: Spec, join: Sequence[str], command: Command) -> ExecRequest:
         """What the agent is asked to run beside the workload; no side effects."""
         raise NotImplementedError
+
+    def explain(self, bundle: Bundle) -> str:
+        """The operations of a start in words, by phase."""
+        request = self.start_request(bundle)
+        phases = (
+            ("before, by the supervisor", request.prepare),
+            ("in a private mount namespace", request.stage),
+            ("in the instance's own namespaces", request.inside),
+            ("after the last process has ended", request.finish),
+        )
+        return "\n\n".join(f"# {title}\n{describe(operations)}" for title, operations in phases)
 
     # --- the driver's verbs
 

@@ -1,0 +1,66 @@
+"""Copying files into and out of instances, running or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO
+
+from bulkhead.agent import copying
+from bulkhead.agent.files import Files
+from bulkhead.agent.session import Session
+from bulkhead.engine import bundles
+from bulkhead.engine.context import Context
+from bulkhead.engine.resources import Resources
+from bulkhead.errors import Conflict, Refused
+from bulkhead.isolation.base import Holds
+from bulkhead.model import Instance, State
+
+HOLD_SECONDS = 5.0
+
+
+class Copier:
+    """Opens a file session of the agent: of the one that runs the workload, or of one that only holds the root."""
+
+    def __init__(self, context: Context, resources: Resources) -> None:
+        self._context = context
+        self._resources = resources
+
+    def copy_out(self, instance: Instance, path: str) -> Iterator[bytes]:
+        """A tar archive of `path`, in portions."""
+        with self._files(instance) as files:
+            yield from copying.copy_out(files, path)
+
+    def copy_in(self, instance: Instance, path: str, stream: BinaryIO) -> None:
+        """Unpack a tar archive below the directory `path`."""
+        with self._files(instance) as files:
+            copying.copy_in(files, stream, path)
+
+    @contextmanager
+    def _files(self, instance: Instance) -> Iterator[Files]:
+        directory = self._context.bundle_dir(instance)
+        with ExitStack() as always:
+            if instance.state is not State.RUNNING:
+                always.enter_context(self._held(instance))
+            files = Files(always.enter_context(Session.connect(directory / "agent.sock")))
+            always.callback(files.close)
+            yield files
+
+    @contextmanager
+    def _held(self, instance: Instance) -> Iterator[None]:
+        """The root of an instance that does not run; nobody can start it meanwhile."""
+        context, spec = self._context, instance.spec
+        with context.locks.hold(spec.id), ExitStack() as always:
+            instance = context.state.get(spec.id)
+            if instance.state not in (State.CREATED, State.EXITED):
+                raise Conflict(f"instance {spec.name} is {instance.state}", hint="try again in a moment")
+            driver = context.driver(instance)
+            if not isinstance(driver, Holds):
+                raise Refused(f"files of a stopped {spec.isolation} cannot be reached", hint="start it first")
+            directory = context.bundle_dir(instance)
+            always.callback(bundles.forget_run, directory)
+            bundle = self._resources.acquire_files(instance, always)
+            handle = driver.hold(bundle)
+            always.callback(driver.delete, directory, spec.id)
+            always.callback(driver.stop, directory, handle, signal="SIGKILL", timeout=HOLD_SECONDS)
+            yield
