@@ -9,10 +9,13 @@ import select
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from bulkhead.errors import HostError, Unavailable
 
@@ -62,6 +65,74 @@ def run(
         said = done.stderr.decode(errors="replace").strip().splitlines()[-5:]
         raise HostError(f"{argv[0]} failed with {done.returncode}: {' / '.join(said) or 'no message'}")
     return done.stdout
+
+
+@contextmanager
+def stream(
+    argv: Sequence[str | Path],
+    *,
+    on_line: Callable[[str], None],
+    env: Mapping[str, str],
+    package: str = "",
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Iterator[bytes]]:
+    """Run a program; yields what it writes to stdout, in chunks as it comes. Lines of its stderr go to `on_line`.
+
+    The chunks end in HostError instead of an end of file when the program fails. When the caller leaves early, the
+    program and its children get TERM and, after 10 s, KILL. `env` is all of its environment but PATH and LC_ALL.
+    """
+    program = find(str(argv[0]))
+    if program is None:
+        raise Unavailable(f"{argv[0]} is not installed", hint=f"apt install {package or argv[0]}")
+    process = subprocess.Popen(
+        [str(program), *map(str, argv[1:])],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": SAFE_PATH, "LC_ALL": "C.UTF-8", **env},
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+    with ExitStack() as stack:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        stack.enter_context(process.stderr)
+        last: deque[str] = deque(maxlen=5)
+        listener = threading.Thread(target=_listen, args=(process.stderr, on_line, last), daemon=True)
+        listener.start()
+        stack.callback(listener.join)
+        stack.enter_context(process.stdout)
+        stack.callback(_end_group, process)
+        yield _output(process, process.stdout, str(argv[0]), listener, last)
+
+
+def _listen(stderr: IO[bytes], on_line: Callable[[str], None], last: deque[str]) -> None:
+    for raw in stderr:
+        line = raw[:4096].decode(errors="replace").rstrip()
+        last.append(line)
+        on_line(line)
+
+
+def _output(
+    process: subprocess.Popen[bytes], stdout: IO[bytes], name: str, listener: threading.Thread, last: Iterable[str]
+) -> Iterator[bytes]:
+    while chunk := os.read(stdout.fileno(), 1 << 20):
+        yield chunk
+    code = process.wait()
+    if code:
+        listener.join(timeout=5)
+        raise HostError(f"{name} failed with {code}: {' / '.join(line for line in last if line) or 'no message'}")
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a program that leads its own session. Its group's number is its own until it is reaped."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def spawn(executable: str, argv: Sequence[str], *, fds: Mapping[int, int], timeout: float = 10.0) -> str:

@@ -42,8 +42,7 @@ class Bounds:
 
 
 def check_space(where: Path | int, bounds: Bounds, coming: int = 0) -> None:
-    """Raise ImageError when `coming` more bytes would leave less than `keep_free` on the file system of `where` (a path or an
-    open file)."""
+    """Raise ImageError when `coming` more bytes would leave less than `keep_free` where `where` (a path, an fd) is."""
     stat = os.statvfs(where)
     free = stat.f_bavail * stat.f_frsize
     if free - coming < bounds.keep_free:

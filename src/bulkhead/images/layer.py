@@ -12,6 +12,7 @@ from bulkhead.errors import ImageError
 from bulkhead.images import compression, tar
 from bulkhead.images.bounds import BOMB, Bounds, check_space
 from bulkhead.images.erofs import Writer
+from bulkhead.images.ondisk import BLOCK
 from bulkhead.images.reader import Digester, Reader
 from bulkhead.images.tree import EMPTY, Extent, Node, Tree, show
 from bulkhead.quantities import format_size
@@ -26,51 +27,51 @@ _TYPES = {
     b"5": stat.S_IFDIR,
     b"6": stat.S_IFIFO,
 }
+_PROGRAMS = (b"bin/sh", b"usr/bin/sh", b"bin/busybox", b"sbin/init", b"usr/bin/env")
+_MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What came of a stream."""
+    """What came of a stream. Digests are `sha256:<hex>`."""
 
     digest: str
-    """sha256 of the bytes as they came, in hex."""
+    """Of the bytes as they came."""
     size: int
     """How many came."""
     diff_id: str
-    """sha256 of the uncompressed tar, in hex."""
+    """Of the uncompressed tar."""
     compression: str
+    """"gzip", "zstd", "xz", "bzip2" or "" for none."""
+    architecture: str = ""
+    """What the layer's shell is built for, in Go's words; "" where there is no such program."""
     notes: tuple[str, ...] = ()
     """What of the tar was passed over, in words."""
 
 
 def unpack(
-    chunks: Iterable[bytes],
-    *,
-    bounds: Bounds,
-    must_end: bool,
-    erofs: int | None,
-    blob: int | None = None,
-    plain: int | None = None,
+    chunks: Iterable[bytes], *, bounds: Bounds, must_end: bool, erofs: int | None, blob: int | None = None
 ) -> Unpacked:
     """Read a layer to its end.
 
-    `erofs`: an empty file for its EROFS image, None where only the digests matter. `blob`, `plain`: files that
-    receive the stream as it comes, and uncompressed. `must_end`: a tar without its end mark is an error.
+    `erofs`: an empty file for its EROFS image, None where only the digests matter. `blob`: an empty file for a
+    copy of the stream. `must_end`: a tar without its end mark is an error.
     Raises ImageError for what is damaged, hostile or larger than `bounds`; the files are the caller's to remove.
     """
     with closing(Digester(blob)) as outer:
         kind, came = compression.sniff(outer.pass_on(chunks))
         unpacked = compression.unpack(kind, came, bounds)
-        if not kind:
-            image = _read(unpacked, bounds, must_end, erofs)
-            digest = diff_id = outer.finish()
-        else:
-            with closing(Digester(plain)) as inner:
+        if kind:
+            with closing(Digester()) as inner:
                 image = _read(inner.pass_on(unpacked), bounds, must_end, erofs)
                 diff_id, digest = inner.finish(), outer.finish()
-    if image:
-        image.writer.finish(image.tree.root, uuid=bytes.fromhex(diff_id)[:16])
-    return Unpacked(digest, outer.size, diff_id, kind, tuple(sorted(image.notes)) if image else ())
+        else:
+            image = _read(unpacked, bounds, must_end, erofs)
+            digest = diff_id = outer.finish()
+    if image is None:
+        return Unpacked(digest, outer.size, diff_id, kind)
+    image.writer.finish(image.tree.root, uuid=bytes.fromhex(diff_id.removeprefix("sha256:"))[:16])
+    return Unpacked(digest, outer.size, diff_id, kind, image.architecture(), tuple(sorted(image.notes)))
 
 
 def _read(chunks: Iterable[bytes], bounds: Bounds, must_end: bool, erofs: int | None) -> _Image | None:
@@ -109,6 +110,17 @@ class _Image:
                 node.content = self.writer.store(pieces, entry.size)
             else:
                 node.content = self.writer.store_sparse(pieces, entry.segments, entry.size)
+
+    def architecture(self) -> str:
+        """What its programs are built for, told by the ELF header of the first of _PROGRAMS that it has."""
+        for path in _PROGRAMS:
+            node = self.tree.follow(path)
+            if node and isinstance(node.content, Extent):
+                # e_machine; what is too short or no ELF file says nothing.
+                header = os.pread(self._fd, 20, node.content.block * BLOCK) if node.content.block else b""
+                if header.startswith(b"\x7fELF") and len(header) == 20:
+                    return _MACHINES.get(int.from_bytes(header[18:20], "little"), "")
+        return ""
 
     def _room(self, size: int) -> None:
         coming = self.writer.written + size

@@ -99,11 +99,11 @@ class Digester:
             yield chunk
 
     def finish(self) -> str:
-        """The hex digest of all that passed. Raises OSError when the copy could not be written."""
+        """`sha256:` and the hex digest of all that passed. Raises OSError when the copy could not be written."""
         self.close()
         if self._error:
             raise self._error
-        return self._hash.hexdigest()
+        return "sha256:" + self._hash.hexdigest()
 
     def close(self) -> None:
         """End the thread. May be called again."""

@@ -126,6 +126,19 @@ class Tree:
         parent = self._walk(parts[:-1], path, make=False)
         return parent.entries.get(parts[-1]) if parent else None
 
+    def follow(self, path: bytes) -> Node | None:
+        """The node at `path` with symlinks followed inside the tree; None where it leads nowhere."""
+        for _ in range(MAX_FOLLOWED):
+            try:
+                node = self.find(path)
+            except ImageError:
+                return None
+            if node is None or not stat.S_ISLNK(node.mode) or not isinstance(node.content, bytes):
+                return node
+            head = b"" if node.content.startswith(b"/") else path.rpartition(b"/")[0] + b"/"
+            path = head + node.content
+        return None
+
     def split(self, path: bytes) -> list[bytes]:
         """The components of a path, relative to the root. Raises ImageError for `..` and what is too long."""
         if len(path) > self._bounds.path:

@@ -1,0 +1,130 @@
+"""An image and how it wants to be run, as the engine sees it; and the changes that an import can make to it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bulkhead.errors import ImageError
+from bulkhead.images.documents import ConfigFile, RunConfig
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What the image says about its process; every field may be empty."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    """`NAME=value`."""
+    workdir: str = ""
+    user: str = ""
+    exposed_ports: tuple[str, ...] = ()
+    """`80/tcp`."""
+    volumes: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    stop_signal: str = ""
+    shell: tuple[str, ...] = ()
+    healthcheck: dict[str, Any] | None = None
+    """As docker writes it, times in nanoseconds."""
+
+    def to_document(self) -> dict[str, object]:
+        """The `config` of an OCI config document."""
+        fields: dict[str, object] = {
+            "Entrypoint": list(self.entrypoint),
+            "Cmd": list(self.cmd),
+            "Env": list(self.env),
+            "WorkingDir": self.workdir,
+            "User": self.user,
+            "ExposedPorts": {port: {} for port in self.exposed_ports},
+            "Volumes": {volume: {} for volume in self.volumes},
+            "Labels": dict(self.labels),
+            "StopSignal": self.stop_signal,
+            "Shell": list(self.shell),
+            "Healthcheck": self.healthcheck,
+        }
+        return {key: value for key, value in fields.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer, ready to be mounted."""
+
+    diff_id: str
+    """Digest of its uncompressed tar, `sha256:<hex>`: what it is known by."""
+    erofs: Path
+    size: int
+    """Bytes of the EROFS file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of the store."""
+
+    digest: str
+    """The manifest's."""
+    references: tuple[str, ...]
+    """Its names, sorted."""
+    architecture: str
+    """In Go's words: "amd64", "386", "arm64"."""
+    created: float | None
+    """Seconds since the epoch."""
+    size: int
+    """Bytes of its layers' EROFS files; layers are shared between images."""
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    """The lowest first."""
+
+
+def read_config(run: RunConfig, what: str) -> ImageConfig:
+    """An image's own configuration. Raises ImageError with everything that no process could be run with."""
+    problems = []
+    ports = []
+    for port in run.exposed_ports:
+        try:
+            ports.append(port_of(port))
+        except ValueError as error:
+            problems.append(str(error))
+    problems += [f"environment entry {entry[:60]!r} has no name" for entry in run.env if entry[:1] in ("", "=")]
+    problems += [f"volume {path[:60]!r} is not absolute" for path in run.volumes if not path.startswith("/")]
+    if problems:
+        raise ImageError(f"{what}: {'; '.join(problems[:5])}")
+    return ImageConfig(
+        entrypoint=run.entrypoint,
+        cmd=run.cmd,
+        env=run.env,
+        workdir="/" + run.workdir.lstrip("/") if run.workdir else "",
+        user=run.user,
+        exposed_ports=tuple(sorted(ports)),
+        volumes=tuple(sorted(run.volumes)),
+        labels=run.labels,
+        stop_signal=run.stop_signal,
+        shell=run.shell,
+        healthcheck=run.healthcheck,
+    )
+
+
+def read_created(file: ConfigFile, what: str) -> float | None:
+    """When an image says that it was made; None where it does not."""
+    if not file.created:
+        return None
+    try:
+        created = datetime.fromisoformat(file.created)
+    except ValueError as error:
+        raise ImageError(f"{what}: {file.created[:60]!r} is not a time") from error
+    # Go's zero time, year 1, is how some builders leave the time out.
+    return created.timestamp() if created.year > 1 else None
+
+
+def port_of(text: str) -> str:
+    """`80/tcp` of "80" or "80/tcp". Raises ValueError with the reason."""
+    found = _PORT.fullmatch(text)
+    if not found or not 1 <= int(found[1]) <= 65535:
+        raise ValueError(f"exposed port {text[:60]!r} is not one such as 80/tcp")
+    return f"{int(found[1])}/{found[2] or 'tcp'}"

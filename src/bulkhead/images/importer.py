@@ -1,0 +1,224 @@
+"""What is imported, told apart and taken in: OCI archives and directories, docker archives, root file systems."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bulkhead.errors import ImageError, Refused
+from bulkhead.events import Progress, Step
+from bulkhead.images import compression, documents, reference
+from bulkhead.images.archive import Archive, Part, TarArchive, holds_images, plain_reader
+from bulkhead.images.bounds import check_space
+from bulkhead.images.changes import changed
+from bulkhead.images.config import ImageConfig, read_config, read_created
+from bulkhead.images.documents import CONTAINERD_NAME, REF_NAME, ConfigFile, Descriptor, Index, Manifest
+from bulkhead.images.ingest import Ingest
+from bulkhead.images.layer import Unpacked
+from bulkhead.images.reader import Reader, file_chunks, reported, write_all
+from bulkhead.images.rootfs import add_rootfs, host_architecture
+
+_NOT_IN_OCI = ("xz", "bzip2")
+"""Compressions that an OCI layer cannot have: such layers are stored as plain tars."""
+_MAX_NESTED = 3
+_HEX = re.compile(r"(?:^|/)([0-9a-f]{64})(?:\.json)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to become of a file. `names` replace those that an archive holds."""
+
+    names: tuple[str, ...]
+    changes: Sequence[str]
+    progress: Progress
+    source: str
+    """What the file is called, for the image's history."""
+
+
+def import_fd(ingest: Ingest, fd: int, request: Request) -> str:
+    """Take in a regular file of any kind. Returns the digest of its (first) image."""
+    bounds = ingest.layout.bounds
+    size = os.fstat(fd).st_size
+    check_space(ingest.layout.root, bounds, coming=2 * size)
+    kind, first = compression.sniff(file_chunks(fd))
+    looked_at = Reader(compression.unpack(kind, first, bounds)) if kind else plain_reader(fd)
+    if not holds_images(looked_at, bounds):
+        chunks = reported(file_chunks(fd), request.progress, "reading the root file system", size)
+        return add_rootfs(
+            ingest,
+            compression.unpack(kind, chunks, bounds) if kind in _NOT_IN_OCI else chunks,
+            names=request.names,
+            config=changed(ImageConfig(), request.changes),
+            source=request.source,
+            progress=request.progress,
+        )
+    if not kind:
+        return import_archive(ingest, TarArchive(fd, bounds), request)
+    with ingest.draft() as (_, plain):
+        chunks = reported(file_chunks(fd), request.progress, "uncompressing the archive", size)
+        for chunk in compression.unpack(kind, chunks, bounds):
+            write_all(plain, chunk)
+        return import_archive(ingest, TarArchive(plain, bounds), request)
+
+
+def import_archive(ingest: Ingest, archive: Archive, request: Request) -> str:
+    """Take in every image of an archive. Returns the digest of the first."""
+    if request.changes:
+        raise Refused("changes apply to a root file system only, and this is an archive of images")
+    if part := archive.part("index.json"):
+        index = documents.read(Index, part.read(ingest.layout.bounds, "index.json"), "index.json", ingest.layout.bounds)
+        found = [(descriptor, _names(descriptor, request)) for descriptor in index.manifests]
+        digests = [_OciImage(ingest, archive, request).take(*image) for image in _grouped(found, request)]
+    elif part := archive.part("manifest.json"):
+        data = part.read(ingest.layout.bounds, "manifest.json")
+        images = documents.read(documents.DOCKER_IMAGES, data, "manifest.json", ingest.layout.bounds)
+        _one_for_names(len(images), request)
+        digests = [_docker_image(ingest, archive, image, request) for image in images]
+    else:
+        raise ImageError("the archive has neither an index.json nor a manifest.json: it holds no images")
+    if not digests:
+        raise ImageError("the archive holds no images")
+    return digests[0]
+
+
+def _names(descriptor: Descriptor, request: Request) -> tuple[str, ...]:
+    """What an OCI index calls an image, unless the user gave it a name."""
+    if request.names:
+        return request.names
+    name = descriptor.annotations.get(CONTAINERD_NAME) or descriptor.annotations.get(REF_NAME)
+    if not name:
+        return ()
+    if not {":", "/"} & set(name):
+        raise Refused(f"the archive calls its image {name!r}, which is a tag without a name", hint="give it a name")
+    return (str(reference.parse_tagged(name)),)
+
+
+def _grouped(
+    found: Sequence[tuple[Descriptor, tuple[str, ...]]], request: Request
+) -> list[tuple[Descriptor, tuple[str, ...]]]:
+    """Every image once, with all of its names."""
+    images = {descriptor.digest: descriptor for descriptor, _ in found}
+    _one_for_names(len(images), request)
+    return [
+        (descriptor, tuple(sorted({name for other, names in found if other.digest == digest for name in names})))
+        for digest, descriptor in images.items()
+    ]
+
+
+def _one_for_names(count: int, request: Request) -> None:
+    if request.names and count > 1:
+        raise Refused(f"the archive holds {count} images, so {request.names[0]!r} cannot name them all")
+
+
+class _OciImage:
+    """One image of an OCI layout."""
+
+    def __init__(self, ingest: Ingest, archive: Archive, request: Request) -> None:
+        self._ingest = ingest
+        self._archive = archive
+        self._request = request
+        self._bounds = ingest.layout.bounds
+
+    def take(self, descriptor: Descriptor, names: tuple[str, ...], depth: int = 0) -> str:
+        """Take it in, or the one for this host where it is a list. Returns the manifest's digest."""
+        data = self._document(descriptor, "manifest")
+        if descriptor.media_type in documents.INDEX_TYPES:
+            if depth == _MAX_NESTED:
+                raise ImageError(f"the archive's indexes are nested more than {_MAX_NESTED} deep")
+            index = documents.read(Index, data, f"index {descriptor.digest}", self._bounds)
+            return self.take(_for_this_host(index), names, depth + 1)
+        manifest = documents.read(Manifest, data, f"manifest {descriptor.digest}", self._bounds)
+        kind = descriptor.media_type or manifest.media_type or documents.OCI_MANIFEST
+        if kind not in documents.MANIFEST_TYPES:
+            raise ImageError(f"manifest {descriptor.digest} is of type {kind!r}, which is no image's")
+        config_data = self._document(manifest.config, "config")
+        config = _checked_config(self._ingest, config_data, manifest.config.digest, len(manifest.layers))
+        for number, (layer, diff_id) in enumerate(zip(manifest.layers, config.rootfs.diff_ids, strict=True), 1):
+            if layer.media_type not in documents.LAYER_TYPES:
+                raise ImageError(f"layer {layer.digest} is of type {layer.media_type!r}, which is not known")
+            label = f"layer {number} of {len(manifest.layers)}"
+            chunks = reported(self._part(layer, "layer").chunks(), self._request.progress, label, layer.size)
+            _tell(self._ingest.add_layer(chunks, descriptor=layer, diff_id=diff_id)[1], self._request)
+        self._ingest.add_document(config_data, manifest.config.media_type)
+        self._ingest.add_document(data, kind)
+        return self._ingest.name_image(Descriptor(media_type=kind, digest=descriptor.digest, size=len(data)), names)
+
+    def _part(self, descriptor: Descriptor, what: str) -> Part:
+        part = self._archive.part("blobs/sha256/" + descriptor.digest.removeprefix("sha256:"))
+        if part is None:
+            raise ImageError(f"the archive lacks its {what} {descriptor.digest}")
+        if part.size != descriptor.size:
+            raise ImageError(f"{what} {descriptor.digest} has {part.size} bytes, {descriptor.size} were promised")
+        return part
+
+    def _document(self, descriptor: Descriptor, what: str) -> bytes:
+        data = self._part(descriptor, what).read(self._bounds, f"{what} {descriptor.digest}")
+        if (digest := documents.digest_of(data)) != descriptor.digest:
+            raise ImageError(f"{what} {descriptor.digest} has in truth the digest {digest}")
+        return data
+
+
+def _for_this_host(index: Index) -> Descriptor:
+    """The manifest for this host's architecture, or the only one."""
+    mine = host_architecture()
+    real = [entry for entry in index.manifests if not entry.platform or entry.platform.architecture != "unknown"]
+    matching = [entry for entry in real if entry.platform and entry.platform.architecture == mine]
+    if matching or len(real) == 1:
+        return (matching or real)[0]
+    there = ", ".join(sorted({entry.platform.architecture for entry in real if entry.platform})) or "none"
+    raise ImageError(f"the image is for several architectures ({there}), and not for this host's, {mine}")
+
+
+def _checked_config(ingest: Ingest, data: bytes, digest: str, layers: int) -> ConfigFile:
+    """An image's config, every part of it looked at before any layer is unpacked."""
+    what = f"config {digest}"
+    config = documents.read(ConfigFile, data, what, ingest.layout.bounds)
+    read_config(config.config, what)
+    read_created(config, what)
+    if config.os not in ("", "linux"):
+        raise ImageError(f"{what} is for {config.os!r}, not for Linux")
+    if len(config.rootfs.diff_ids) != layers:
+        raise ImageError(f"{what} names {len(config.rootfs.diff_ids)} layers, the manifest {layers}")
+    if layers > ingest.layout.bounds.layers:
+        raise ImageError(f"the image has {layers} layers, at most {ingest.layout.bounds.layers} are allowed")
+    return config
+
+
+def _docker_image(ingest: Ingest, archive: Archive, image: documents.DockerImage, request: Request) -> str:
+    """One image of a docker archive, whose layers are known by their diff ids alone."""
+    bounds = ingest.layout.bounds
+    config_data = _named(archive, image.config).read(bounds, "the config")
+    digest = documents.digest_of(config_data)
+    claimed = _HEX.search(image.config)
+    if claimed and "sha256:" + claimed[1] != digest:
+        raise ImageError(f"config {image.config!r} has in truth the digest {digest}")
+    config = _checked_config(ingest, config_data, digest, len(image.layers))
+    layers = []
+    for number, (name, diff_id) in enumerate(zip(image.layers, config.rootfs.diff_ids, strict=True), 1):
+        part = _named(archive, name)
+        label = f"layer {number} of {len(image.layers)}"
+        chunks = _as_oci(reported(part.chunks(), request.progress, label, part.size), ingest)
+        descriptor, found = ingest.add_layer(chunks, diff_id=diff_id)
+        _tell(found, request)
+        layers.append(descriptor)
+    names = request.names or tuple(str(reference.parse_tagged(name)) for name in image.names)
+    return ingest.add_image(config_data, layers, names)
+
+
+def _named(archive: Archive, name: str) -> Part:
+    part = archive.part(name)
+    if part is None:
+        raise ImageError(f"the archive lacks its part {name[:200]!r}")
+    return part
+
+
+def _as_oci(chunks: Iterator[bytes], ingest: Ingest) -> Iterator[bytes]:
+    kind, chunks = compression.sniff(chunks)
+    return compression.unpack(kind, chunks, ingest.layout.bounds) if kind in _NOT_IN_OCI else chunks
+
+
+def _tell(found: Unpacked, request: Request) -> None:
+    for note in found.notes:
+        request.progress(Step(f"passed over in the layer: {note}"))

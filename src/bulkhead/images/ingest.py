@@ -1,0 +1,149 @@
+"""An import under way: its files are its own until it commits them all at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bulkhead.errors import ImageError
+from bulkhead.images import documents, layer
+from bulkhead.images.bounds import check_space
+from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
+from bulkhead.images.layer import Unpacked
+from bulkhead.images.layout import Layout
+from bulkhead.images.reader import write_all
+from bulkhead.images.workspace import workspace
+
+
+class Ingest:
+    """Collects blobs and layers in a directory of its own. What the store has already is linked, not made again."""
+
+    def __init__(self, layout: Layout, directory: Path) -> None:
+        self.layout = layout
+        self._directory = directory
+        self._files: dict[Path, Path] = {}
+        self._images: list[tuple[Descriptor, Sequence[str]]] = []
+        self._drafts = 0
+
+    def add_layer(
+        self,
+        chunks: Iterable[bytes],
+        *,
+        descriptor: Descriptor | None = None,
+        diff_id: str | None = None,
+        must_end: bool = False,
+    ) -> tuple[Descriptor, Unpacked]:
+        """Take in one layer, checked against its descriptor and diff id where these are known.
+
+        Raises ImageError; the descriptor returned is the one given, or one for the bytes as they came.
+        """
+        bounds = self.layout.bounds
+        check_space(self._directory, bounds)
+        have_image = diff_id is not None and self._pin_layer(diff_id)
+        have_blob = descriptor is not None and self._pin_blob(descriptor)
+        with ExitStack() as stack:
+            image = None if have_image else stack.enter_context(self.draft())
+            blob = None if have_blob else stack.enter_context(self.draft())
+            found = layer.unpack(
+                chunks,
+                bounds=bounds,
+                must_end=must_end,
+                erofs=image[1] if image else None,
+                blob=blob[1] if blob else None,
+            )
+            _check(found, descriptor, diff_id)
+            if image:
+                self._keep(image[0], self.layout.erofs_path(found.diff_id))
+            if blob:
+                self._keep(blob[0], self.layout.blob_path(found.digest))
+        suffix = "+" + found.compression if found.compression else ""
+        return descriptor or Descriptor(media_type=OCI_LAYER + suffix, digest=found.digest, size=found.size), found
+
+    def add_document(self, data: bytes, media_type: str) -> Descriptor:
+        """Take in a manifest or config."""
+        descriptor = Descriptor(media_type=media_type, digest=documents.digest_of(data), size=len(data))
+        with self.draft() as (path, fd):
+            write_all(fd, data)
+            self._keep(path, self.layout.blob_path(descriptor.digest))
+        return descriptor
+
+    def add_image(self, config: bytes, layers: Sequence[Descriptor], names: Sequence[str]) -> str:
+        """Take in an image of layers that were added: makes its manifest. Returns the manifest's digest."""
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": as_json(self.add_document(config, OCI_CONFIG)),
+            "layers": [as_json(descriptor) for descriptor in layers],
+        }
+        return self.name_image(self.add_document(documents.dump(manifest), OCI_MANIFEST), names)
+
+    def name_image(self, manifest: Descriptor, names: Sequence[str]) -> str:
+        """Put an image whose manifest was added into the index at commit, under these names."""
+        self._images.append((manifest, names))
+        return manifest.digest
+
+    def commit(self) -> None:
+        """Move everything into the store and the index, where it cannot be seen in part."""
+        with self.layout.held() as index:
+            for target, source in self._files.items():
+                if not self.layout.is_sound(target, size=source.stat().st_size):
+                    source.replace(target)
+            for manifest, names in self._images:
+                index.images[manifest.digest] = manifest
+                index.names.update(dict.fromkeys(names, manifest.digest))
+            self.layout.write(index)
+
+    @contextmanager
+    def draft(self) -> Iterator[tuple[Path, int]]:
+        """A new empty file; gone at the end unless it was kept."""
+        self._drafts += 1
+        path = self._directory / f"draft-{self._drafts}"
+        with ExitStack() as stack:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, fd)
+            stack.callback(path.unlink, missing_ok=True)
+            yield path, fd
+
+    def _keep(self, draft: Path, target: Path) -> None:
+        self._files[target] = draft.rename(self._directory / target.name)
+
+    def _pin_layer(self, diff_id: str) -> bool:
+        """Link the store's file of a layer here, so that no removal can take it away before the commit."""
+        path = self.layout.erofs_path(diff_id)
+        return path in self._files or (self.layout.is_sound(path) and self._pin(path))
+
+    def _pin_blob(self, descriptor: Descriptor) -> bool:
+        path = self.layout.blob_path(descriptor.digest)
+        return path in self._files or (self.layout.is_sound(path, size=descriptor.size) and self._pin(path))
+
+    def _pin(self, path: Path) -> bool:
+        try:
+            os.link(path, self._directory / path.name)
+        except FileNotFoundError:
+            return False
+        self._files[path] = self._directory / path.name
+        return True
+
+
+@contextmanager
+def ingest(layout: Layout) -> Iterator[Ingest]:
+    """An import under way. Without a commit nothing of it remains."""
+    with workspace(layout.ingest) as (directory, _):
+        yield Ingest(layout, directory)
+
+
+def as_json(descriptor: Descriptor) -> dict[str, object]:
+    """A descriptor as it stands in a manifest."""
+    return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+
+
+def _check(found: Unpacked, descriptor: Descriptor | None, diff_id: str | None) -> None:
+    """Raise ImageError when a layer is not what its manifest and config say."""
+    if descriptor and found.size != descriptor.size:
+        raise ImageError(f"layer {descriptor.digest} has {found.size} bytes, its manifest says {descriptor.size}")
+    if descriptor and found.digest != descriptor.digest:
+        raise ImageError(f"layer {descriptor.digest} has in truth the digest {found.digest}")
+    if diff_id and found.diff_id != diff_id:
+        raise ImageError(f"layer {found.digest} unpacks to {found.diff_id}, its config says {diff_id}")

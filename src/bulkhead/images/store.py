@@ -1,0 +1,264 @@
+"""The images of a host: found by name, imported, made, removed."""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from bulkhead.errors import Conflict, HostError, ImageError, NotFound, Refused
+from bulkhead.events import Progress, quiet
+from bulkhead.images import bootstrap, layout, reference, sweep
+from bulkhead.images.archive import Directory, open_file
+from bulkhead.images.bounds import Bounds, check_space
+from bulkhead.images.changes import from_fields
+from bulkhead.images.config import Image, ImageConfig, Layer, read_config, read_created
+from bulkhead.images.documents import ConfigFile, Manifest
+from bulkhead.images.importer import Request, import_archive, import_fd
+from bulkhead.images.ingest import Ingest, ingest
+from bulkhead.images.layout import Index, Layout
+from bulkhead.images.reader import CHUNK, reported, write_all
+from bulkhead.images.sweep import Pruned
+
+_HINT = "`bulkhead image ls` shows what there is; `bulkhead image bootstrap debian:bookworm` makes one"
+
+
+class ImageStore:
+    """An OCI image layout whose layers are kept as EROFS files. Safe for threads and for several processes."""
+
+    def __init__(self, root: Path, cache: Path, *, bounds: Bounds | None = None) -> None:
+        self._layout = Layout(root, bounds or Bounds())
+        self._cache = cache
+        self._parsed: dict[str, Image] = {}
+        self._known: tuple[Index, dict[str, Image]] | None = None
+
+    def resolve(self, name: str) -> Image:
+        """The image that a name, a digest or the unique beginning of one (6 hex digits) means. Raises NotFound."""
+        index = self._layout.index()
+        return self._image(index, self._find(index, name))
+
+    def list(self) -> list[Image]:
+        """Every image, the newest first."""
+        index = self._layout.index()
+        images = [self._image(index, digest) for digest in index.images]
+        return sorted(images, key=lambda image: (-(image.created or 0.0), image.digest))
+
+    def inspect(self, name: str) -> dict[str, object]:
+        """One image as `docker image inspect` shows it, with its names and its manifest's digest."""
+        image = self.resolve(name)
+        manifest, file = self._documents(image.digest)
+        return {
+            "Id": image.digest,
+            "Config digest": manifest.config.digest,
+            "RepoTags": [*image.references],
+            "RepoDigests": sorted({f"{reference.parse(name).name}@{image.digest}" for name in image.references}),
+            "Created": file.created,
+            "Architecture": image.architecture,
+            "Os": file.os or "linux",
+            "Size": image.size,
+            "Config": image.config.to_document(),
+            "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
+        }
+
+    def erofs_path(self, diff_id: str) -> Path:
+        """Where a layer's EROFS file is. Raises NotFound where the store does not have it."""
+        path = self._layout.erofs_path(diff_id)
+        if not path.exists():
+            raise NotFound(f"layer {diff_id} is not in the image store", hint="import or bootstrap its image again")
+        return path
+
+    def import_file(
+        self, file: Path, *, name: str | None = None, changes: Sequence[str] = (), progress: Progress = quiet
+    ) -> Image:
+        """Import an OCI archive or directory, a docker archive, or a root file system's tar, compressed or not.
+
+        `name` replaces the names that an archive holds; a root file system without one is known by its digest.
+        `changes` are instructions such as "CMD nginx", for a root file system. Where an archive holds several
+        images all are imported, and the first is returned. Raises ImageError for damage and attacks, Refused for
+        what is asked for wrongly; nothing is left behind then.
+        """
+        request = Request(_given(name), changes, progress, f"import of {file.name}")
+
+        def take(into: Ingest) -> str:
+            with ExitStack() as stack:
+                if file.is_dir():
+                    return import_archive(into, Directory(file, stack), request)
+                return import_fd(into, open_file(file, stack), request)
+
+        return self._take(take, str(file))
+
+    def import_stream(
+        self, stream: BinaryIO, *, name: str | None = None, changes: Sequence[str] = (), progress: Progress = quiet
+    ) -> Image:
+        """As `import_file`, from something that can only be read forwards."""
+        request = Request(_given(name), changes, progress, "import")
+        bounds = self._layout.bounds
+
+        def take(into: Ingest) -> str:
+            with into.draft() as (_, fd):
+                done = 0
+                for chunk in reported(iter(lambda: stream.read(CHUNK), b""), progress, "receiving"):
+                    done += len(chunk)
+                    if done > bounds.total:
+                        raise ImageError(f"the stream is longer than {bounds.total} bytes")
+                    if done % (64 << 20) < len(chunk):
+                        check_space(fd, bounds)
+                    write_all(fd, chunk)
+                return import_fd(into, fd, request)
+
+        return self._take(take, "the stream")
+
+    def bootstrap(
+        self,
+        release: str,
+        *,
+        packages: Sequence[str] = (),
+        name: str | None = None,
+        architecture: str | None = None,
+        config: ImageConfig | Mapping[str, object] | None = None,
+        files: Mapping[str, bytes] | None = None,
+        mirrors: Sequence[str] = (),
+        progress: Progress = quiet,
+    ) -> Image:
+        """Make an image from a Debian release's packages: `release` is "debian:bookworm", or the suite alone.
+
+        `name`: by default the release, with the packages after a dash. `architecture`: Debian's word, such as
+        i386; None is the host's. `files` are put in as well, by absolute path. `mirrors` are used instead of the
+        sources of this host's own apt. Takes half a minute; packages that were downloaded once are kept in the
+        cache. Raises Refused, or HostError when mmdebstrap fails.
+        """
+        settings = config if isinstance(config, ImageConfig) else from_fields(config or {})
+        recipe = bootstrap.plan(
+            release, packages=packages, architecture=architecture, files=files or {}, mirrors=mirrors
+        )
+        names = _given(name or recipe.default_name)
+        return self._take(
+            lambda into: bootstrap.run(into, recipe, self._cache, names=names, config=settings, progress=progress),
+            recipe.default_name,
+        )
+
+    def remove(self, name: str, *, in_use: Collection[str] = (), force: bool = False) -> builtins.list[str]:
+        """Take a name away, and the image with its last one. What was done, in words, a line each.
+
+        By digest the image goes with all of its names (several only with `force`). Raises NotFound, and Conflict
+        when the image is among `in_use` (manifest digests).
+        """
+        with self._layout.held() as draft:
+            index = Index(draft.images, draft.names)
+            digest = self._find(index, name)
+            names = index.names_of(digest)
+            by_name = [known for known in names if known == _as_name(name)]
+            if not by_name and len(names) > 1 and not force:
+                raise Conflict(f"image {name} has several names: {', '.join(names)}", hint="remove them, or force it")
+            gone = by_name or [*names]
+            last = len(gone) == len(names)
+            if last and digest in in_use:
+                raise Conflict(f"image {name} is used by an instance", hint="delete the instance first")
+            for known in gone:
+                del draft.names[known]
+            if last:
+                del draft.images[digest]
+            self._layout.write(draft)
+            sweep.collect(self._layout, draft)
+        return [f"untagged: {known}" for known in gone] + ([f"deleted: {digest}"] if last else [])
+
+    def prune(self, *, in_use: Collection[str] = (), all_images: bool = False) -> Pruned:
+        """Remove images that nothing in `in_use` needs: those without a name, with `all_images` the named too."""
+        with self._layout.held() as draft:
+            named = set(draft.names.values())
+            gone = [digest for digest in draft.images if digest not in in_use and (all_images or digest not in named)]
+            for digest in gone:
+                del draft.images[digest]
+            draft.names = {known: digest for known, digest in draft.names.items() if digest in draft.images}
+            self._layout.write(draft)
+            return Pruned(tuple(gone), sweep.collect(self._layout, draft))
+
+    def recover(self) -> builtins.list[str]:
+        """Make the store whole after a crash: drop what imports left, make lost EROFS files again from their blobs.
+
+        What was done, in words, a line each. Imports and bootstraps of other processes that still run are left alone.
+        """
+        return [*bootstrap.recover(self._cache), *sweep.recover(self._layout)]
+
+    def _take(self, work: Callable[[Ingest], str], what: str) -> Image:
+        """Let `work` fill an ingest, commit it, and return the image whose digest `work` returned."""
+        try:
+            with ingest(self._layout) as into:
+                digest = work(into)
+                into.commit()
+        except ImageError as error:
+            raise ImageError(f"{what}: {error.what}", hint=error.hint) from error
+        except OSError as error:
+            raise HostError(f"{what} could not be stored: {error.strerror or error}") from error
+        return self.resolve(digest)
+
+    def _find(self, index: Index, name: str) -> str:
+        digest = index.names.get(name) or index.names.get(f"{name}:{reference.DEFAULT_TAG}")
+        if digest:
+            return digest
+        if prefix := reference.digest_prefix(name):
+            found = [digest for digest in index.images if digest.startswith(f"sha256:{prefix}")]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise Refused(f"{name!r} is the beginning of {len(found)} images' digests", hint="give more of it")
+        wanted = reference.parse(name)
+        digest = wanted.digest if wanted.digest in index.images else index.names.get(str(wanted))
+        if wanted.digest and wanted.name and digest:
+            parsed = map(reference.parse, index.names_of(digest))
+            digest = digest if any(known.name == wanted.name for known in parsed) else None
+        if digest:
+            return digest
+        close = difflib.get_close_matches(str(wanted), index.names, 1)
+        raise NotFound(f"no image {name!r}", hint=f"did you mean {close[0]}?" if close else _HINT)
+
+    def _image(self, index: Index, digest: str) -> Image:
+        known = self._known
+        if known is None or known[0] is not index:
+            self._parsed = {key: image for key, image in self._parsed.items() if key in index.images}
+            self._known = known = (index, {})
+        image = known[1].get(digest)
+        if image is None:
+            parsed = self._parsed.get(digest) or self._parse(digest)
+            self._parsed[digest] = parsed
+            image = known[1][digest] = replace(parsed, references=index.names_of(digest))
+        return image
+
+    def _parse(self, digest: str) -> Image:
+        _, file = self._documents(digest)
+        what = f"image {digest}"
+        layers = []
+        for diff_id in file.rootfs.diff_ids:
+            path = self._layout.erofs_path(diff_id)
+            try:
+                layers.append(Layer(diff_id, path, path.stat().st_size))
+            except FileNotFoundError as error:
+                raise ImageError(f"{what} lacks its layer {diff_id}", hint=layout.HINT) from error
+        return Image(
+            digest=digest,
+            references=(),
+            architecture=file.architecture,
+            created=read_created(file, what),
+            size=sum(layer.size for layer in layers),
+            config=read_config(file.config, what),
+            layers=tuple(layers),
+        )
+
+    def _documents(self, digest: str) -> tuple[Manifest, ConfigFile]:
+        return sweep.documents_of(self._layout, digest)
+
+
+def _given(name: str | None) -> tuple[str, ...]:
+    return (str(reference.parse_tagged(name)),) if name else ()
+
+
+def _as_name(text: str) -> str:
+    """The normalised name that `text` is, "" where it is none."""
+    try:
+        return str(reference.parse(text))
+    except Refused:
+        return ""
