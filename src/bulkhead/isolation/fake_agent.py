@@ -101,7 +101,7 @@ class FakeAgent:
             ready = self._selector.select(left)
             # Whoever has connected by now is heard first, so that an attach made at the launch misses nothing.
             if not ready and left == 0:
-                self._finish(self._program.code, self._program.signal)
+                self._finish(self._program.code, self._program.signal, oom=self._program.oom)
                 return
             for key, _ in ready:
                 if key.fileobj is self._listener:
@@ -171,10 +171,10 @@ class FakeAgent:
         self._finish(0, number)
         return True
 
-    def _finish(self, code: int, number: int) -> None:
+    def _finish(self, code: int, number: int, *, oom: bool = False) -> None:
         """Write down how it ended, tell whoever waits, and go."""
         code = 128 + number if number else code
-        reports = [OOM_REPORT] if self._program.oom and self._end is not None and number else []
+        reports = [OOM_REPORT] if oom else []
         found = {"code": code, "signal": number, "started": self._started, "ended": time.time(), "reports": reports}
         draft = self._bundle / "exit.json.new"
         with suppress(FileNotFoundError):  # the bundle was removed under it
