@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bulkhead import model
 from bulkhead.agent import frames
+from bulkhead.agent.explain import explain
 from bulkhead.agent.frames import AttachFlag, Decoder, Exit, Frame, Type, encode
 from bulkhead.agent.session import connect_socket
 from bulkhead.api.relay import STREAM, Agent, Ended
@@ -18,6 +19,7 @@ from bulkhead.errors import AgentError, NotFound, Unavailable
 from bulkhead.model import Instance
 
 AGENT_SECONDS = 10.0
+HEADER_SIZE = 12
 END_SECONDS = 30.0
 """How long the end of a workload may take to be recorded before the client is told of it anyway."""
 
@@ -70,14 +72,17 @@ class Launch:
         decoder, answers = Decoder(), list[Frame]()
         try:
             while not answers:
-                data = connection.recv(frames.MAX_DATA)
+                # OK is a bare header: reading no more leaves what follows to the relay.
+                data = connection.recv(HEADER_SIZE)
                 if not data:
                     raise Unavailable("the agent closed the connection instead of answering")
                 answers = decoder.feed(data)
         except OSError as error:
             raise Unavailable(f"the agent at {path} does not answer: {error}") from error
-        if len(answers) > 1 or decoder.pending or answers[0].type is not Type.OK:
-            raise AgentError(f"the agent answered ATTACH with {answers[0].type.name} before the start")
+        if answers[0].type is Type.ERROR:
+            raise explain(frames.parse_failure(answers[0].payload), ())
+        if answers[0] != Frame(Type.OK, STREAM):
+            raise AgentError(f"the agent answered ATTACH with {answers[0].type.name}")
 
     def take(self) -> socket.socket:
         """The attached connection, which is the caller's from now on."""
