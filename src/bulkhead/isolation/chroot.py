@@ -33,8 +33,7 @@ class ChrootDriver(Supervised):
     isolation = Isolation.CHROOT
 
     def __init__(self, config: Config, outside: Outside) -> None:
-        super().__init__(outside)
-        self._config = config
+        super().__init__(config, outside)
         self._confinement = Confinement(
             bounding=capabilities.mask(capabilities.CHROOT),
             # Package builds use sudo and fakeroot's relatives.
@@ -75,7 +74,7 @@ class ChrootDriver(Supervised):
             kill=limits.kill,
             prepare=tuple(limits.prepare),
             stage=(
-                *root.stage(bundle, id_mapped=False),
+                *root.stage(bundle, self._stage, id_mapped=False),
                 *hardening.devices(HOST_OWNER),
                 mount("sysfs", "/sys", attrs=KERNEL_FS | Attr.RDONLY),
                 *root.bring(limits.join, None, HOST_OWNER),
@@ -104,7 +103,7 @@ class ChrootDriver(Supervised):
             join=tuple(bundle.limits.join),
             kill=bundle.limits.kill,
             prepare=tuple(bundle.limits.prepare),
-            stage=(*root.stage(bundle, id_mapped=False), *root.volumes(bundle.volumes, id_mapped=False)),
+            stage=(*root.stage(bundle, self._stage, id_mapped=False), *root.volumes(bundle.volumes, id_mapped=False)),
             inside=(simple(Code.ROOT, root.ROOT), simple(Code.PIVOT)),
             finish=tuple(bundle.limits.finish),
         )

@@ -35,8 +35,7 @@ class ContainerDriver(Supervised):
     isolation = Isolation.CONTAINER
 
     def __init__(self, config: Config, outside: Outside, *, lxcfs: Path | None = None) -> None:
-        super().__init__(outside)
-        self._config = config
+        super().__init__(config, outside)
         self._lxcfs = lxcfs
         self._hard_limits = hardening.host_rlimits()
 
@@ -51,7 +50,7 @@ class ContainerDriver(Supervised):
     def start_request(self, bundle: Bundle) -> Start:
         """The whole of a container as data."""
         own_network = bundle.netns_fd is None and bundle.spec.network != "host"
-        lists = Lists(bundle, lxcfs=self._lxcfs, own_network=own_network)
+        lists = Lists(bundle, self._stage, lxcfs=self._lxcfs, own_network=own_network)
         spec, limits = bundle.spec, bundle.limits
         return Start(
             flags=start_flags(spec),
@@ -72,7 +71,7 @@ class ContainerDriver(Supervised):
 
     def hold_request(self, bundle: Bundle) -> Start:
         """The root with its ids and mounts, and nothing that runs in it."""
-        lists = Lists(bundle, lxcfs=None, own_network=True)
+        lists = Lists(bundle, self._stage, lxcfs=None, own_network=True)
         return Start(
             flags=StartFlag.HOLD,
             clone_flags=CLONED,
@@ -82,7 +81,7 @@ class ContainerDriver(Supervised):
             join=tuple(bundle.limits.join),
             kill=bundle.limits.kill,
             prepare=tuple(bundle.limits.prepare),
-            stage=(*root.stage(bundle, id_mapped=True), *root.volumes(bundle.volumes, id_mapped=True)),
+            stage=(*root.stage(bundle, self._stage, id_mapped=True), *root.volumes(bundle.volumes, id_mapped=True)),
             inside=(simple(Code.ROOT, root.ROOT), simple(Code.PIVOT)),
             finish=tuple(bundle.limits.finish),
         )
@@ -110,18 +109,19 @@ class ContainerDriver(Supervised):
 class Lists:
     """The operation lists of one container."""
 
-    def __init__(self, bundle: Bundle, *, lxcfs: Path | None, own_network: bool) -> None:
+    def __init__(self, bundle: Bundle, stage: Path, *, lxcfs: Path | None, own_network: bool) -> None:
         if bundle.uid_start is None:
             raise ValueError(f"container {bundle.spec.name} has no uid range")
         self.id_base = bundle.uid_start
         self._bundle = bundle
+        self._stage = stage
         self._lxcfs = lxcfs
         self._own_network = own_network
 
     def stage(self) -> list[Operation]:
         """What the host's root does: file systems, devices, the network namespace's sysfs and sysctls."""
         bundle = self._bundle
-        operations = [*root.stage(bundle, id_mapped=True), *hardening.devices(self.id_base)]
+        operations = [*root.stage(bundle, self._stage, id_mapped=True), *hardening.devices(self.id_base)]
         if not self._own_network:
             operations.append(SYSFS)
         if bundle.netns_fd is not None:

@@ -59,8 +59,8 @@ class Confinement:
     hard_limits: Mapping[int, int] = field(default_factory=dict)
 
 
-def stage(bundle: Bundle, *, id_mapped: bool) -> list[Operation]:
-    """Layers and disk to an overlay, made the root."""
+def stage(bundle: Bundle, at: Path, *, id_mapped: bool) -> list[Operation]:
+    """Layers and disk to an overlay, made the root. The stage covers the directory `at`, which must hold no source."""
     flags = IDMAP if id_mapped else 0
     layers = [
         simple(Code.ATTACH, str(layer), f"l{number}", int(Attr.RDONLY), flags)
@@ -68,7 +68,7 @@ def stage(bundle: Bundle, *, id_mapped: bool) -> list[Operation]:
     ]
     lower = ":".join(f"l{number}" for number in reversed(range(len(bundle.layers))))
     return [
-        simple(Code.STAGE, str(bundle.directory)),
+        simple(Code.STAGE, str(at)),
         *layers,
         simple(Code.ATTACH, str(bundle.disk), "disk", 0, flags),
         # Device nodes of an image are files like any other: none can be opened.

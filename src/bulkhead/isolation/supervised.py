@@ -13,6 +13,7 @@ from bulkhead.agent.frames import ExecFlag, ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import find_agent, launch
 from bulkhead.agent.operations import Operation, describe
 from bulkhead.agent.session import SOCKET, Session
+from bulkhead.config import Config
 from bulkhead.errors import AgentError, BulkheadError, Problem, Refused, Unavailable
 from bulkhead.host import processes
 from bulkhead.isolation import root
@@ -40,8 +41,11 @@ class Outside:
 class Supervised:
     """The life of an instance under an agent. Levels add what to ask the agent for."""
 
-    def __init__(self, outside: Outside) -> None:
+    def __init__(self, config: Config, outside: Outside) -> None:
+        self._config = config
         self._outside = outside
+        self._stage = config.run_dir / "stage"
+        """An empty directory: each start covers it in a mount namespace of its own."""
 
     def start_request(self, bundle: Bundle) -> Start:
         """What the agent is asked to start; no side effects."""
@@ -123,6 +127,7 @@ class Supervised:
     def _launch(self, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> Handle:
         directory, instance_id = bundle.directory, bundle.spec.id
         (directory / EXIT_FILE).unlink(missing_ok=True)
+        self._stage.mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo:
             supervisor = launch(find_agent(), directory, netns_fd=bundle.netns_fd)
             started = processes.start_time(supervisor)
