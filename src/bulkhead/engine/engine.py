@@ -70,6 +70,7 @@ class Engine:
 
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
+        self._context.disks.prepare()
         self.plans.prepare()
         self.networks.prepare()
         repairs = Recovery(self._context, self._lifecycle).run()
