@@ -138,6 +138,15 @@ def ioctl(descriptor: int, request: int, argument: int | bytes = 0, *, call: str
         raise CallError(call, what, error.errno or errnos.EIO) from error
 
 
+def syncfs(path: Path) -> None:
+    """syncfs(2): write everything that waits in memory for the file system that `path` is on."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.syncfs(ctypes.c_int(descriptor)), "syncfs", path)
+    finally:
+        os.close(descriptor)
+
+
 def ext4_shutdown(mount_point: Path) -> None:
     """Stop an ext4 file system at once and write nothing more, not even its log: for disks that are thrown away."""
     descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

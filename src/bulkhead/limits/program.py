@@ -64,7 +64,7 @@ def program(
     finish = [*reported.values(), *rules.free_disk(plan, place), *(rmdir(group) for group in reversed(groups))]
     return LimitProgram(
         prepare=tuple(prepare),
-        join=_join(plan, layout, groups),
+        join=_join(layout, groups),
         kill=_kill(place),
         finish=tuple(finish),
         reports=tuple(reported),
@@ -140,12 +140,12 @@ def _cpuset_memory(place: Place) -> list[Operation]:
     return [write(place.path("cpuset") / "cpuset.mems", format_cpu_list(place.facts.memory_nodes))]
 
 
-def _join(plan: Plan, layout: Layout, groups: list[Path]) -> tuple[str, ...]:
+def _join(layout: Layout, groups: list[Path]) -> tuple[str, ...]:
     unified = layout.unified
     paths = [str(path / ("cgroup.procs" if unified and unified in path.parents else "tasks")) for path in groups]
-    if (plan.iops or plan.disk_bps) and layout.version("blkio") == 1:
-        # The device's limits are in the root group: a process elsewhere (the daemon's service may have a group of its
-        # own) would escape them with direct I/O.
+    if layout.version("blkio") == 1:
+        # A disk's limits are in the root group, now or after an update: a process elsewhere (the daemon's service may
+        # have a group of its own) would escape them with direct I/O.
         paths.append(str(layout.path("blkio", "tasks")))
     return tuple(paths)
 

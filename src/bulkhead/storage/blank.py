@@ -107,10 +107,9 @@ def format_blank(size: int, directories: tuple[str, ...], scratch: Path) -> Blan
     """Let mkfs make a file system of `size` bytes with `directories` in it, and remember it."""
     with tempfile.TemporaryDirectory(dir=scratch, prefix="format-") as temporary:
         image, tree = Path(temporary, "image"), Path(temporary, "tree")
-        for name in directories:
-            (tree / name).mkdir(parents=True)
-            (tree / name).chmod(0o755)
-        tree.chmod(0o755)
+        for directory in (tree, *(tree / name for name in directories)):
+            directory.mkdir()
+            directory.chmod(0o755)
         try:
             with image.open("xb") as file:
                 file.truncate(size)

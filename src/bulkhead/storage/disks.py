@@ -29,7 +29,7 @@ class Disks:
     """Makes, attaches, grows and throws away disks. Thread-safe.
 
     A disk's file is `path`, wherever the caller keeps it below the state directory; it is mounted at
-    `run_dir/disks/<id>`. Nothing is kept in memory that the host cannot tell.
+    `run_dir/disks/<id>`. Another process finds every disk as this one left it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -39,6 +39,8 @@ class Disks:
         self._blanks = Blanks(config.state_dir / "pool")
         self._pool = Pool(self._make_ready, self._drop_ready)
         self._reaper = Reaper()
+        self._abandoned: set[str] = set()
+        """Attached disks whose file systems `abandon` has stopped: they cannot be written out any more."""
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
     @cached_property
@@ -71,9 +73,9 @@ class Disks:
     def attach(self, instance_id: str, path: Path) -> Path:
         """Mount the disk and return where: a directory with `upper` and `work`. Fine when it is mounted."""
         with self._lock(instance_id):
+            target = self._target(instance_id)
             if not path.exists():
                 raise NotFound(f"instance {instance_id} has no disk {path}")
-            target = self._target(instance_id)
             ext4.mount_file(path, target, flags=_FLAGS)
             return target
 
@@ -82,9 +84,14 @@ class Disks:
         return mounts.device_at(self._target(instance_id))
 
     def detach(self, instance_id: str) -> None:
-        """Write everything, unmount, and free the loop device. Idempotent. HostError when something still uses it."""
+        """Write everything, unmount, and free the loop device. Idempotent.
+
+        Where a process of the host's is in it, the device stays until that ends; `attach` joins it.
+        """
         with self._lock(instance_id):
-            ext4.release(self._target(instance_id), layout=self._layout)
+            abandoned = instance_id in self._abandoned
+            ext4.release(self._target(instance_id), layout=self._layout, shutdown=abandoned)
+            self._abandoned.discard(instance_id)
 
     def abandon(self, instance_id: str) -> None:
         """Stop all I/O of an attached disk at once, for an instance that is being deleted: its processes are not kept
@@ -93,19 +100,21 @@ class Disks:
             target = self._target(instance_id)
             device = mounts.device_at(target)
             if device:
+                self._abandoned.add(instance_id)
                 cgroups.clear_throttles(self._layout, device)
                 syscalls.ext4_shutdown(target)
 
     def discard(self, instance_id: str, path: Path) -> None:
         """Throw a disk away: its file's name is gone on return, the rest soon after (see `settle`). Idempotent."""
         with self._lock(instance_id):
-            holder = None if self.device(instance_id) else loop.find(path)
-            path.unlink(missing_ok=True)
-            if holder:
-                ext4.free(holder, layout=self._layout)
-            if self._target(instance_id).exists():
-                job = partial(ext4.release, self._target(instance_id), layout=self._layout, shutdown=True)
+            target = self._target(instance_id)
+            self._abandoned.discard(instance_id)
+            descriptor = ext4.condemn(path, target)
+            job = partial(ext4.destroy, descriptor, target, layout=self._layout)
+            if mounts.device_at(target):
                 self._reaper.submit(instance_id, job)
+            else:
+                job()
 
     def settle(self) -> None:
         """Wait until everything that was thrown away is really gone and the pool is full."""
@@ -149,6 +158,7 @@ class Disks:
 
         Files of instances are not deleted: only what this class alone knows of is (the pool, unfinished disks).
         """
+        self._reaper.wait_all()
         found: list[str] = []
         for entry in area.mounted(self._config, "pool"):
             found.append(f"pool disk {entry.target.name}")
@@ -202,8 +212,7 @@ class Disks:
         return ready
 
     def _drop_ready(self, ready: Ready) -> None:
-        ready.file.unlink(missing_ok=True)
-        ext4.release(ready.target, layout=self._layout, shutdown=True)
+        ext4.destroy(ext4.condemn(ready.file, ready.target), ready.target, layout=self._layout)
 
     def _is_deleted(self, device: tuple[int, int]) -> bool:
         holder = loop.by_device(device)

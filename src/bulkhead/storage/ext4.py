@@ -19,7 +19,7 @@ OPTIONS = "discard,noinit_itable"
 _COUNTERS = "trusted.bulkhead.counters"
 """On the root directory: the loop device's counters when it was mounted. An instance sees only directories below."""
 _CAP_SYS_RESOURCE = 24
-_PATIENCE = 5.0
+_PATIENCE = 2.0
 
 
 def mount_file(file: Path, target: Path, *, flags: int = 0, fresh: bool = False) -> tuple[int, int]:
@@ -50,25 +50,62 @@ def transferred(target: Path) -> loop.Transferred | None:
     return loop.transferred(device) - loop.Transferred(*json.loads(os.getxattr(target, _COUNTERS)))
 
 
-def release(target: Path, *, layout: cgroups.Layout, shutdown: bool = False) -> None:
+def release(target: Path, *, layout: cgroups.Layout, shutdown: bool = False) -> loop.LoopDevice | None:
     """Unmount what is at `target` and wait until its loop device is free. Fine when nothing is mounted.
 
     Limits on the device go first: dirty pages are not written at a tenant's pace, and the next owner has none.
     `shutdown`: nothing of it is needed any more, so nothing is written.
+    Copies of the mount in other namespaces (a service that was started meanwhile, with mounts of its own) end with the
+    mount point: Linux detaches what is mounted on a directory that is removed (fs/namei.c, vfs_rmdir).
+    Returns the loop device when it stays attached all the same, because a process has its working directory or a file
+    open in there. All is written then; whoever mounts the file again joins that device.
     """
     device = mounts.device_at(target)
     if device is None:
         remove_mount_point(target)
-        return
+        return None
     cgroups.clear_throttles(layout, device)
     if shutdown:
         syscalls.ext4_shutdown(target)
+    else:
+        syscalls.syncfs(target)
     holder = loop.by_device(device)
     mounts.unmount(target, patience=0.2, lazy=True)
     remove_mount_point(target)
-    if holder and not loop.wait_gone(holder, timeout=_PATIENCE):
-        hint = f"grep ' {device[0]}:{device[1]} ' /proc/*/mountinfo names the processes that still see it"
-        raise HostError(f"{holder.backing} stays attached to {holder.path}: something has it mounted", hint=hint)
+    return None if holder is None or loop.wait_gone(holder, timeout=_PATIENCE) else holder
+
+
+def condemn(file: Path, target: Path) -> int | None:
+    """Take a file's name away; `destroy` does the rest, with what this returns. Fine when the file has gone."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    with ExitStack() as undo:
+        undo.callback(os.close, descriptor)
+        if mounts.device_at(target) is None and loop.find(file):  # in use elsewhere: join, so that it can be shut down
+            mount_file(file, target)
+        file.unlink()
+        undo.pop_all()
+    return descriptor
+
+
+def destroy(descriptor: int | None, target: Path, *, layout: cgroups.Layout) -> None:
+    """Stop the file system of a condemned file, unmount it, free its loop device and its space.
+
+    HostError when the device stays attached; its space is free all the same.
+    """
+    try:
+        holder = release(target, layout=layout, shutdown=True)
+        if holder is None:
+            return
+        if descriptor is not None:
+            os.ftruncate(descriptor, 0)
+        hint = "lsof names processes that have files of a deleted file system open"
+        raise HostError(f"{holder.path} stays attached: a process is still in {target}", hint=hint)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def free(holder: loop.LoopDevice, *, layout: cgroups.Layout) -> None:

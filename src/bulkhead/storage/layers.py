@@ -75,7 +75,7 @@ class Layers:
         area.remove_mount_point(target)
 
     def _target(self, diff_id: str) -> Path:
-        found = _DIFF_ID.match(diff_id)
+        found = _DIFF_ID.fullmatch(diff_id)
         if not found:
             raise HostError(f"{diff_id!r} is no layer's digest")
         return self._area / found[1]

@@ -41,15 +41,19 @@ class Reaper:
         if future:
             future.exception()
 
-    def settle(self) -> None:
-        """Wait until every job has ended. Raises the first error of those that failed since the last time."""
+    def wait_all(self) -> None:
+        """Wait until every job has ended, well or not."""
         while True:
             with self._lock:
                 waiting = list(self._jobs.values())
             if not waiting:
-                break
+                return
             for future in waiting:
                 future.exception()
+
+    def settle(self) -> None:
+        """Wait until every job has ended. Raises the first error of those that failed since the last time."""
+        self.wait_all()
         with self._lock:
             failed, self._failed = self._failed, []
         if failed:

@@ -54,19 +54,15 @@ class Volumes:
         return mounts.device_at(self._target(name))
 
     def detach(self, name: str) -> None:
-        """Write everything and unmount. Idempotent. HostError when something still uses it."""
+        """Write everything and unmount. Idempotent. As with disks, a process of the host's can keep the device."""
         with self._lock:
             ext4.release(self._target(name), layout=self._layout)
 
     def delete(self, name: str) -> None:
         """Delete a volume with its data. Idempotent."""
         with self._lock:
-            file = self._file(name)
-            holder = None if self.device(name) else loop.find(file)
-            file.unlink(missing_ok=True)
-            ext4.release(self._target(name), layout=self._layout, shutdown=True)
-            if holder:
-                ext4.free(holder, layout=self._layout)
+            target = self._target(name)
+            ext4.destroy(ext4.condemn(self._file(name), target), target, layout=self._layout)
 
     def usage(self, name: str) -> tuple[int, int]:
         """Bytes used and in all, as df tells. NotFound when the volume is not attached."""
@@ -94,7 +90,7 @@ class Volumes:
         return found
 
     def _file(self, name: str) -> Path:
-        if not _NAME.match(name):
+        if not _NAME.fullmatch(name):
             raise HostError(f"{name!r} is no volume's name")
         return self._config.volumes_dir / f"{name}.img"
 
