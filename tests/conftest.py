@@ -68,6 +68,31 @@ def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
     return make_daemon()
 
 
+@pytest.fixture(scope="module")
+def module_daemon() -> Iterator[Daemon]:
+    """The daemon behind `shared_daemon`."""
+    require(*DAEMON_NEEDS)
+    with ExitStack() as stack:
+        made = Daemon()
+        stack.callback(made.close)
+        made.share()
+        made.start()
+        yield made
+        found = made.leaked()
+        if found:
+            pytest.fail("the daemon left behind:\n  " + "\n  ".join(found), pytrace=False)
+
+
+@pytest.fixture
+def shared_daemon(request: pytest.FixtureRequest, module_daemon: Daemon) -> Iterator[Daemon]:
+    """One daemon for all tests of a module; a test's instances are removed after it."""
+    request.node.stash.setdefault(_DAEMONS, []).append(module_daemon)
+    yield module_daemon
+    if module_daemon.pid == 0:
+        module_daemon.start()
+    module_daemon.clear()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test's report holds what its daemons said."""

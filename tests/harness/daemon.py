@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.config import Config
-from tests.harness.leaks import Scope, Snapshot, leftovers, snapshot
+from tests.harness.leaks import LIVE, Scope, Snapshot, leftovers, snapshot
 from tests.harness.namespaces import Outside, Sandbox
 from tests.harness.naming import make_config, temporary_directory
 
@@ -50,6 +50,7 @@ class Daemon:
             own_network=network == "private",
             directories=(self.config.instances_dir,),
             ancestor=self.sandbox.pid,
+            only=(self.config.cgroup, self.directory),
         )
         self._before: Snapshot = snapshot(self.scope)
         self._env = dict(env or {})
@@ -149,17 +150,28 @@ class Daemon:
 
     # --- the end
 
+    def share(self) -> None:
+        """Let it live over several tests: its leaks are looked for when it ends, not after each of them."""
+        LIVE[self.sandbox.pid] = (self.config.cgroup, self.directory)
+
+    def clear(self) -> None:
+        """Remove every instance."""
+        identifiers = self.cli("ps", "-aq").stdout.split()
+        if identifiers:
+            self.cli("rm", "-f", *identifiers)
+
     def leaked(self) -> list[str]:
         """Remove every instance, stop the daemon, and list what is left in its sandbox and of its names."""
+        LIVE.pop(self.sandbox.pid, None)
         if self.pid == 0:
             self.start()
-        for identifier in self.cli("ps", "-aq").stdout.split():
-            self.cli("rm", "-f", identifier)
+        self.clear()
         self.stop()
         return leftovers(self._before, self.scope)
 
     def close(self) -> None:
         """End everything, whatever state it is in. Idempotent."""
+        LIVE.pop(self.sandbox.pid, None)
         self.sandbox.close()
         if self.outside:
             self.outside.close()

@@ -23,6 +23,10 @@ PATIENCE = 5.0
 """Seconds that the kernel gets to finish what it does behind one's back: reaping, freeing loop devices, cgroups."""
 
 
+LIVE: dict[int, tuple[str, Path]] = {}
+"""Daemons that several tests share: holder's pid -> (cgroup, directory). They are checked when they end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Where to look."""
@@ -35,6 +39,8 @@ class Scope:
     """Whose files count, as seen from here."""
     ancestor: int = 0
     """Whose descendants count as the test's processes; 0: those in this mount namespace."""
+    only: tuple[str, Path] | None = None
+    """Look for one daemon's cgroup and loop devices below its directory alone; None: for all of this run's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,9 @@ def snapshot(scope: Scope) -> Snapshot:
             "mount": Counter(_mounts(process)),
             "link": Counter(_links(scope, process)),
             "nftables": Counter(_rules(scope, process)),
-            "network namespace": Counter(_namespaces()),
-            "cgroup": Counter(_cgroups()),
-            "loop device": Counter(_loops()),
+            "network namespace": Counter(_namespaces() if scope.only is None else ()),
+            "cgroup": Counter(_cgroups(scope)),
+            "loop device": Counter(_loops(scope)),
             "process": Counter(_processes(scope)),
             "file": Counter(_files(scope.directories)),
         }
@@ -119,23 +125,32 @@ def _namespaces() -> Iterator[str]:
             yield f"{target} held open by the test itself"
 
 
-def _cgroups() -> Iterator[str]:
+def _cgroups(scope: Scope) -> Iterator[str]:
     trees = {entry.target for entry in mounts.table() if entry.kind in ("cgroup", "cgroup2")}
     for tree in sorted(trees):
         for directory, names, _ in os.walk(tree):
             for name in names:
-                path = f"{directory}/{name}"
-                if PREFIX in path:
-                    yield path
+                path = Path(directory, name)
+                if scope.only:
+                    ours = scope.only[0] in path.parts
+                else:
+                    ours = PREFIX in str(path) and not any(cgroup in path.parts for cgroup, _ in LIVE.values())
+                if ours:
+                    yield str(path)
 
 
-def _loops() -> Iterator[str]:
+def _loops(scope: Scope) -> Iterator[str]:
     for file in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            backing = file.read_text().strip()
+            backing = Path(file.read_text().strip())
         except OSError:
             continue
-        if PREFIX in backing or "/pytest-of-" in backing:
+        if scope.only:
+            ours = backing.is_relative_to(scope.only[1])
+        else:
+            ours = PREFIX in str(backing) or "/pytest-of-" in str(backing)
+            ours = ours and not any(backing.is_relative_to(directory) for _, directory in LIVE.values())
+        if ours:
             yield f"{file.parts[3]}: {backing}"
 
 
@@ -147,6 +162,7 @@ def _processes(scope: Scope) -> Iterator[str]:
             ours = _descends(table, parent, scope.ancestor)
         else:
             ours = _mount_namespace(str(pid)) == here or _descends(table, parent, os.getpid())
+            ours = ours and not any(pid == holder or _descends(table, parent, holder) for holder in LIVE)
         if ours and pid != os.getpid():
             yield f"{pid} (started {started}): {_command(pid)}"
 
