@@ -100,9 +100,16 @@ class Daemon:
 
     def environment(self) -> dict[str, str]:
         """What the daemon and its clients are started with."""
-        home = {"HOME": str(self.directory), "BULKHEAD_CONFIG": str(self.config_file)}
-        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-        return {"PATH": path, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **home, **self._env}
+        return {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "LC_ALL": "C.UTF-8",
+            "HOME": str(self.directory),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "BULKHEAD_CONFIG": str(self.config_file),
+            # A daemon that a command started would run outside of the sandbox.
+            "BULKHEAD_AUTOSTART": "no",
+            **self._env,
+        }
 
     def cli(
         self, *arguments: str | Path, check: bool = True, stdin: str | bytes = "", timeout: float = 120.0
