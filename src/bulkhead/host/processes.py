@@ -263,3 +263,16 @@ def _open(pid: int, started: int | None) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+def start_detached(argv: Sequence[str | Path], *, log: Path) -> subprocess.Popen[bytes]:
+    """Start a program that outlives this one: a session of its own, nothing on stdin, its talk appended to `log`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [str(word) for word in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            start_new_session=True,
+        )
