@@ -37,7 +37,9 @@ def main() -> int:
         sys.exit("bench: must run as root")
     inside = os.environ.get(namespaces.INSIDE)
     if not inside:
-        return namespaces.run_inside(sys.argv[1:])
+        return namespaces.run_inside(
+            sys.argv[1:], lambda scratch: ["--root", str(archives.root_archive(options.root, scratch))]
+        )
     try:
         results = _measure(options, Path(inside))
     except KeyboardInterrupt:
@@ -89,17 +91,16 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
     if options.runs:
         sizes = replace(sizes, runs=options.runs)
     results = Results(time.time(), host.facts(scratch), {key: str(value) for key, value in asdict(sizes).items()})
-    archive = archives.root_archive(options.root, scratch)
     scene = Scene(
         name=name,
         scratch=scratch,
         checkout=CHECKOUT,
-        archive=archive,
+        archive=options.root,
         root=scratch / "root",
         bulkhead=options.bulkhead.absolute(),
         floor=options.floor,
     )
-    archives.unpack(archive, scene.root)
+    archives.unpack(scene.archive, scene.root)
     if namespaces.hide_unified():
         results.host["cgroups"] = "hybrid; the v2 tree is hidden from all contenders, since crun refuses to share"
     with ExitStack() as stack:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import subprocess
 import tarfile
 from pathlib import Path
 
 RELEASE = "bookworm"
-CACHED = (Path("/var/cache/bulkhead-tests/debian-bookworm.tar"),)
-"""Root file systems of a minimal Debian that may be there already."""
+CACHE = Path("/var/cache/bulkhead-tests")
+"""Where the tests keep root file systems: debian-*.tar is a minimal Debian."""
 MARKER = "bench-marker"
 
 
 def root_archive(given: Path | None, scratch: Path) -> Path:
-    """A tar of a minimal Debian: the given one, one that is there, or one made now (30 s)."""
-    for path in [given] if given else CACHED:
-        if path.exists():
-            return path
+    """A tar of a minimal Debian: the given one, one that the tests have made, or one made now (30 s)."""
     if given:
-        raise SystemExit(f"bench: {given} does not exist")
+        if not given.is_file():
+            raise SystemExit(f"bench: {given} is not a file")
+        return given.absolute()
+    kept = [path for path in CACHE.glob("debian-*.tar") if not path.name.endswith(".new.tar")]
+    if kept:
+        return max(kept, key=lambda path: path.stat().st_mtime)
     made = scratch / "debian.tar"
     subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", RELEASE, str(made)], check=True)
     return made
@@ -63,23 +66,34 @@ class ImportArchive:
 
 
 def _fill(cut: tarfile.TarFile, root: tarfile.TarFile, size: int) -> None:
-    """Copy members, sorted by name, until the archive has its size; the rest becomes one file of fixed bytes."""
+    """Copy members, sorted by name, until the archive has its size: all of the root, then all again in a directory."""
     members = sorted(root.getmembers(), key=lambda member: (member.islnk(), member.name))
-    taken = set()
-    for member in members:
-        needed = 4 * tarfile.BLOCKSIZE + member.size
-        if cut.offset + needed > size:
-            continue
-        if member.islnk() and member.linkname not in taken:
-            continue
-        member.mtime, member.pax_headers = 0, {}
-        taken.add(member.name)
-        cut.addfile(member, root.extractfile(member) if member.isreg() else None)
+    for prefix in ("", *(f"copy{number}/" for number in range(1, 100))):
+        taken = set()
+        for member in members:
+            # Headers of long names, the end of the archive, and the last file come on top of the content.
+            full = cut.offset + member.size + 16 * tarfile.BLOCKSIZE > size
+            if full or (member.islnk() and member.linkname not in taken):
+                continue
+            taken.add(member.name)
+            content = root.extractfile(member) if member.isreg() else None
+            cut.addfile(_renamed(member, prefix), content)
+        if not taken:
+            break
     rest = size - cut.offset - 4 * tarfile.BLOCKSIZE
     if rest > 0:
         padding = tarfile.TarInfo("bench-padding")
         padding.size = rest
         cut.addfile(padding, io.BytesIO(_bytes(rest)))
+
+
+def _renamed(member: tarfile.TarInfo, prefix: str) -> tarfile.TarInfo:
+    other = copy.copy(member)
+    other.mtime, other.pax_headers = 0, {}
+    other.name = prefix + member.name
+    if member.islnk():
+        other.linkname = prefix + member.linkname
+    return other
 
 
 def _bytes(count: int) -> bytes:

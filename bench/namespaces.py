@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -22,24 +23,27 @@ PRIVATE = ("/var/lib/containers", "/var/lib/docker", "/var/lib/lxc", "/var/cache
 """Where peers keep what their options cannot put elsewhere."""
 
 
-def run_inside(arguments: Sequence[str]) -> int:
-    """Run the bench again inside namespaces of its own; returns its exit code. Leaves nothing behind."""
+def run_inside(arguments: Sequence[str], prepare: Callable[[Path], Sequence[str]]) -> int:
+    """Run the bench again inside namespaces of its own; returns its exit code. Leaves nothing behind.
+
+    `prepare(scratch)` does before what needs the host's network, and returns more arguments.
+    """
     scratch = Path(tempfile.mkdtemp(prefix="bulkhead-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")))
     command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--net", "--pid"]
     command += ["--fork", "--kill-child", "--mount-proc", sys.executable, "-m", "bench", *arguments]
-    process = subprocess.Popen(command, env={**os.environ, INSIDE: str(scratch)})
-    signal.signal(signal.SIGTERM, lambda *_: process.kill())  # unshare(1) blocks TERM
-    try:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with ExitStack() as stack:
+        stack.callback(clear_up, scratch)
+        command += prepare(scratch)
+        process = subprocess.Popen(command, env={**os.environ, INSIDE: str(scratch)})
+        stack.callback(process.wait)
+        stack.callback(process.kill)  # unshare(1) blocks TERM, and kills what is inside when it dies
         while True:
             try:
                 code = process.wait()
             except KeyboardInterrupt:  # the terminal told everybody: let it end by itself
                 continue
             return code if code >= 0 else 128 - code
-    finally:
-        process.kill()
-        process.wait()
-        clear_up(scratch)
 
 
 def enter(scratch: Path) -> str:
