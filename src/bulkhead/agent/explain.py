@@ -45,7 +45,6 @@ _WORDS: dict[Code, str] = {
     Code.KEYRING: "join a new keyring",
     Code.ENV: "set the environment",
     Code.EXEC: "execute {0}",
-    Code.ARGS: "set the arguments",
     Code.ARGS: "pass the arguments",
 }
 

@@ -54,7 +54,6 @@ class Code(IntEnum):
     ENV = 49
     EXEC = 50
     ARGS = 51
-    ARGS = 51
 
 
 class Attr(IntFlag):
