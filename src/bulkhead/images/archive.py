@@ -14,8 +14,8 @@ from typing import Protocol
 from bulkhead.errors import ImageError, Refused
 from bulkhead.images import tar
 from bulkhead.images.bounds import Bounds
+from bulkhead.images.node import show
 from bulkhead.images.reader import Reader, file_chunks
-from bulkhead.images.tree import show
 
 _MAX_LINKS = 8
 _SMALL = 64 << 10

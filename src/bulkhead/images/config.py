@@ -57,7 +57,8 @@ class Layer:
     """One layer, ready to be mounted."""
 
     diff_id: str
-    """Digest of its uncompressed tar, `sha256:<hex>`: what it is known by."""
+    """What it is known by, `sha256:<hex>`: the digest of its uncompressed tar. Where the tar leaves out directories
+    that its files are in, a digest of it and of what these are in the layers below."""
     erofs: Path
     size: int
     """Bytes of the EROFS file."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from bulkhead.errors import ImageError
 from bulkhead.images import ondisk
+from bulkhead.images.node import Extent, Node
 from bulkhead.images.ondisk import BLOCK, INODE_SIZE, SLOT
 from bulkhead.images.pax import Segments
 from bulkhead.images.reader import write_all
-from bulkhead.images.tree import Extent, Node
 
 _INLINE_MOST = 2048
 """Longest tail kept beside its inode. Half a block packs best: longer ones leave holes as large as they save."""
@@ -94,9 +94,9 @@ class Writer:
                 data = inode.data()[: inode.size - inode.tail]
                 self._append(data.ljust(_up(len(data), BLOCK), b"\0"))
         meta = self._block
-        for piece in _encoded(inodes):
+        for piece in _encoded(inodes, _up(size, BLOCK)):
             self._append(piece)
-        self._take(size)
+        self._take(size, pad=False)
         self._flush()
         block = ondisk.superblock(root=root.nid, inodes=len(inodes), meta=meta, blocks=self._block, uuid=uuid)
         os.pwrite(self._fd, block, ondisk.SUPERBLOCK_AT)
@@ -220,16 +220,15 @@ def _up(size: int, unit: int) -> int:
     return -(-size // unit) * unit
 
 
-def _encoded(inodes: list[_Inode]) -> Iterator[bytes]:
-    """The inodes with their attributes and tails, gaps filled with zeros."""
+def _encoded(inodes: list[_Inode], size: int) -> Iterator[bytes]:
+    """The inodes with their attributes and tails, gaps filled with zeros up to `size`."""
     at = 0
     for number, inode in enumerate(inodes, 1):
         node = inode.node
         place = node.nid * SLOT
         if place > at:
             yield bytes(place - at)
-        head = ondisk.inode(
-            number=number,
+        head = ondisk.Inode(
             mode=node.mode,
             links=node.links,
             uid=node.uid,
@@ -240,9 +239,10 @@ def _encoded(inodes: list[_Inode]) -> Iterator[bytes]:
             inline=inode.tail > 0,
             xattrs=len(inode.xattrs),
         )
-        piece = head + inode.xattrs + inode.tail_data()
+        piece = ondisk.inode(number, head) + inode.xattrs + inode.tail_data()
         at = place + len(piece)
         yield piece
+    yield bytes(size - at)
 
 
 def _attributes(node: Node) -> bytes:

@@ -135,15 +135,19 @@ class _OciImage:
             raise ImageError(f"manifest {descriptor.digest} is of type {kind!r}, which is no image's")
         config_data = self._document(manifest.config, "config")
         config = _checked_config(self._ingest, config_data, manifest.config.digest, len(manifest.layers))
+        keys: list[str] = []
         for number, (layer, diff_id) in enumerate(zip(manifest.layers, config.rootfs.diff_ids, strict=True), 1):
             if layer.media_type not in documents.LAYER_TYPES:
                 raise ImageError(f"layer {layer.digest} is of type {layer.media_type!r}, which is not known")
             label = f"layer {number} of {len(manifest.layers)}"
             chunks = reported(self._part(layer, "layer").chunks(), self._request.progress, label, layer.size)
-            _tell(self._ingest.add_layer(chunks, descriptor=layer, diff_id=diff_id)[1], self._request)
+            _, found = self._ingest.add_layer(chunks, descriptor=layer, diff_id=diff_id, below=keys)
+            _tell(found, self._request)
+            keys.append(found.key)
         self._ingest.add_document(config_data, manifest.config.media_type)
         self._ingest.add_document(data, kind)
-        return self._ingest.name_image(Descriptor(media_type=kind, digest=descriptor.digest, size=len(data)), names)
+        kept = Descriptor(media_type=kind, digest=descriptor.digest, size=len(data))
+        return self._ingest.name_image(kept, keys, names)
 
     def _part(self, descriptor: Descriptor, what: str) -> Part:
         part = self._archive.part("blobs/sha256/" + descriptor.digest.removeprefix("sha256:"))
@@ -195,16 +199,18 @@ def _docker_image(ingest: Ingest, archive: Archive, image: documents.DockerImage
     if claimed and "sha256:" + claimed[1] != digest:
         raise ImageError(f"config {image.config!r} has in truth the digest {digest}")
     config = _checked_config(ingest, config_data, digest, len(image.layers))
-    layers = []
+    layers: list[Descriptor] = []
+    keys: list[str] = []
     for number, (name, diff_id) in enumerate(zip(image.layers, config.rootfs.diff_ids, strict=True), 1):
         part = _named(archive, name)
         label = f"layer {number} of {len(image.layers)}"
         chunks = _as_oci(reported(part.chunks(), request.progress, label, part.size), ingest)
-        descriptor, found = ingest.add_layer(chunks, diff_id=diff_id)
+        descriptor, found = ingest.add_layer(chunks, diff_id=diff_id, below=keys)
         _tell(found, request)
         layers.append(descriptor)
+        keys.append(found.key)
     names = request.names or tuple(str(reference.parse_tagged(name)) for name in image.names)
-    return ingest.add_image(config_data, layers, names)
+    return ingest.add_image(config_data, layers, keys, names)
 
 
 def _named(archive: Archive, name: str) -> Part:

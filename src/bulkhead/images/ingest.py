@@ -12,7 +12,7 @@ from bulkhead.images import documents, layer
 from bulkhead.images.bounds import check_space
 from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from bulkhead.images.layer import Unpacked
-from bulkhead.images.layout import Layout
+from bulkhead.images.layout import LAYER_KEYS, Layout
 from bulkhead.images.reader import write_all
 from bulkhead.images.workspace import workspace
 
@@ -33,11 +33,13 @@ class Ingest:
         *,
         descriptor: Descriptor | None = None,
         diff_id: str | None = None,
+        below: Sequence[str] = (),
         must_end: bool = False,
     ) -> tuple[Descriptor, Unpacked]:
         """Take in one layer, checked against its descriptor and diff id where these are known.
 
-        Raises ImageError; the descriptor returned is the one given, or one for the bytes as they came.
+        `below`: keys of the image's layers below it, the lowest first; all have been added. Raises ImageError; the
+        descriptor returned is the one given, or one for the bytes as they came.
         """
         bounds = self.layout.bounds
         check_space(self._directory, bounds)
@@ -52,10 +54,11 @@ class Ingest:
                 must_end=must_end,
                 erofs=image[1] if image else None,
                 blob=blob[1] if blob else None,
+                below=[self._open(key, stack) for key in reversed(below)] if image else (),
             )
             _check(found, descriptor, diff_id)
             if image:
-                self._keep(image[0], self.layout.erofs_path(found.diff_id))
+                self._keep(image[0], self.layout.erofs_path(found.key))
             if blob:
                 self._keep(blob[0], self.layout.blob_path(found.digest))
         suffix = "+" + found.compression if found.compression else ""
@@ -69,7 +72,7 @@ class Ingest:
             self._keep(path, self.layout.blob_path(descriptor.digest))
         return descriptor
 
-    def add_image(self, config: bytes, layers: Sequence[Descriptor], names: Sequence[str]) -> str:
+    def add_image(self, config: bytes, layers: Sequence[Descriptor], keys: Sequence[str], names: Sequence[str]) -> str:
         """Take in an image of layers that were added: makes its manifest. Returns the manifest's digest."""
         manifest = {
             "schemaVersion": 2,
@@ -77,11 +80,15 @@ class Ingest:
             "config": as_json(self.add_document(config, OCI_CONFIG)),
             "layers": [as_json(descriptor) for descriptor in layers],
         }
-        return self.name_image(self.add_document(documents.dump(manifest), OCI_MANIFEST), names)
+        return self.name_image(self.add_document(documents.dump(manifest), OCI_MANIFEST), keys, names)
 
-    def name_image(self, manifest: Descriptor, names: Sequence[str]) -> str:
-        """Put an image whose manifest was added into the index at commit, under these names."""
-        self._images.append((manifest, names))
+    def name_image(self, manifest: Descriptor, keys: Sequence[str], names: Sequence[str]) -> str:
+        """Put an image whose manifest was added into the index at commit, under these names.
+
+        `keys` are those of its layers, the lowest first. Returns the manifest's digest.
+        """
+        marked = manifest.model_copy(update={"annotations": {LAYER_KEYS: " ".join(keys)}})
+        self._images.append((marked, names))
         return manifest.digest
 
     def commit(self) -> None:
@@ -105,6 +112,12 @@ class Ingest:
             stack.callback(os.close, fd)
             stack.callback(path.unlink, missing_ok=True)
             yield path, fd
+
+    def _open(self, key: str, stack: ExitStack) -> int:
+        path = self.layout.erofs_path(key)
+        fd = os.open(self._files.get(path, path), os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        return fd
 
     def _keep(self, draft: Path, target: Path) -> None:
         self._files[target] = draft.rename(self._directory / target.name)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from bulkhead.errors import ImageError
 from bulkhead.images import compression, tar
+from bulkhead.images.below import Below
 from bulkhead.images.bounds import BOMB, Bounds, check_space
 from bulkhead.images.erofs import Writer
+from bulkhead.images.node import EMPTY, Extent, Node, show
 from bulkhead.images.ondisk import BLOCK
 from bulkhead.images.reader import Digester, Reader
-from bulkhead.images.tree import EMPTY, Extent, Node, Tree, show
+from bulkhead.images.tree import Tree
 from bulkhead.quantities import format_size
 
 _SPACE_EVERY = 64 << 20
@@ -43,6 +46,9 @@ class Unpacked:
     """Of the uncompressed tar."""
     compression: str
     """"gzip", "zstd", "xz", "bzip2" or "" for none."""
+    key: str
+    """What the layer's EROFS file is known by: the diff id, or where the file depends on the layers below, a digest
+    of it and of what it took from them."""
     architecture: str = ""
     """What the layer's shell is built for, in Go's words; "" where there is no such program."""
     notes: tuple[str, ...] = ()
@@ -50,46 +56,58 @@ class Unpacked:
 
 
 def unpack(
-    chunks: Iterable[bytes], *, bounds: Bounds, must_end: bool, erofs: int | None, blob: int | None = None
+    chunks: Iterable[bytes],
+    *,
+    bounds: Bounds,
+    must_end: bool,
+    erofs: int | None,
+    blob: int | None = None,
+    below: Sequence[int] = (),
 ) -> Unpacked:
     """Read a layer to its end.
 
     `erofs`: an empty file for its EROFS image, None where only the digests matter. `blob`: an empty file for a
-    copy of the stream. `must_end`: a tar without its end mark is an error.
+    copy of the stream. `must_end`: a tar without its end mark is an error. `below`: EROFS files of the layers below,
+    the highest first.
     Raises ImageError for what is damaged, hostile or larger than `bounds`; the files are the caller's to remove.
     """
+    image = None if erofs is None else _Image(erofs, bounds, Below(below))
     with closing(Digester(blob)) as outer:
         kind, came = compression.sniff(outer.pass_on(chunks))
         unpacked = compression.unpack(kind, came, bounds)
         if kind:
             with closing(Digester()) as inner:
-                image = _read(inner.pass_on(unpacked), bounds, must_end, erofs)
+                _read(inner.pass_on(unpacked), image, bounds, must_end)
                 diff_id, digest = inner.finish(), outer.finish()
         else:
-            image = _read(unpacked, bounds, must_end, erofs)
+            _read(unpacked, image, bounds, must_end)
             digest = diff_id = outer.finish()
     if image is None:
-        return Unpacked(digest, outer.size, diff_id, kind)
-    image.writer.finish(image.tree.root, uuid=bytes.fromhex(diff_id.removeprefix("sha256:"))[:16])
-    return Unpacked(digest, outer.size, diff_id, kind, image.architecture(), tuple(sorted(image.notes)))
+        return Unpacked(digest, outer.size, diff_id, kind, diff_id)
+    key = _key(diff_id, image.tree)
+    image.writer.finish(image.tree.root, uuid=bytes.fromhex(key.removeprefix("sha256:"))[:16])
+    return Unpacked(digest, outer.size, diff_id, kind, key, image.architecture(), tuple(sorted(image.notes)))
 
 
-def _read(chunks: Iterable[bytes], bounds: Bounds, must_end: bool, erofs: int | None) -> _Image | None:
-    """Take in all of a tar; None where no image is wanted."""
+def _read(chunks: Iterable[bytes], image: _Image | None, bounds: Bounds, must_end: bool) -> None:
+    """Take in all of a tar; where no image is wanted, for the digests' sake alone."""
     reader = Reader(chunks)
-    image = None if erofs is None else _Image(erofs, bounds)
     if image:
         for entry in tar.entries(reader, bounds, must_end=must_end, notes=image.notes):
             image.add(entry, reader)
     reader.drain()
-    return image
+
+
+def _key(diff_id: str, tree: Tree) -> str:
+    taken = tree.leans_on()
+    return "sha256:" + hashlib.sha256(repr((diff_id, taken)).encode()).hexdigest() if taken else diff_id
 
 
 class _Image:
     """A layer's EROFS file while its entries come in."""
 
-    def __init__(self, fd: int, bounds: Bounds) -> None:
-        self.tree = Tree(bounds)
+    def __init__(self, fd: int, bounds: Bounds, below: Below) -> None:
+        self.tree = Tree(bounds, below)
         self.writer = Writer(fd)
         self.notes: set[str] = set()
         self._fd = fd

@@ -1,7 +1,7 @@
 """The store on disk: an OCI image layout, with the layers' EROFS files beside the blobs.
 
 oci-layout  index.json  blobs/sha256/<hex>      what every OCI tool reads
-erofs/<hex of the diff id>.erofs                a layer, ready to be mounted
+erofs/<hex of the layer's key>.erofs            a layer, ready to be mounted; the key is its diff id, mostly
 ingest/<random>/                                imports under way; nothing of them is in the rest until they commit
 lock                                            held while index.json or what it leads to changes
 """
@@ -21,6 +21,8 @@ from bulkhead.images.documents import REF_NAME, Descriptor, Digest
 from bulkhead.images.workspace import locked
 
 _MARK = b'{"imageLayoutVersion":"1.0.0"}'
+LAYER_KEYS = "bulkhead.layers"
+"""Annotation of an index entry: what the image's EROFS files are known by, the lowest first, space between."""
 _Stamp = tuple[int, int, int]
 
 
@@ -32,6 +34,10 @@ class Index:
     """Manifests by digest."""
     names: Mapping[str, str]
     """Digests by reference."""
+
+    def layers_of(self, digest: str) -> list[str]:
+        """What the EROFS files of one image are known by, the lowest first."""
+        return self.images[digest].annotations.get(LAYER_KEYS, "").split()
 
     def names_of(self, digest: str) -> tuple[str, ...]:
         """The references of one image, sorted."""
@@ -69,9 +75,9 @@ class Layout:
         """Where a blob is or would be."""
         return self.blobs / _hex(digest)
 
-    def erofs_path(self, diff_id: Digest) -> Path:
+    def erofs_path(self, key: Digest) -> Path:
         """Where a layer's EROFS file is or would be."""
-        return self.erofs / f"{_hex(diff_id)}.erofs"
+        return self.erofs / f"{_hex(key)}.erofs"
 
     def read_document(self, digest: Digest) -> bytes:
         """A manifest or config. Raises ImageError when it is missing, too large, or not what its digest says."""
@@ -139,10 +145,11 @@ def _entries(draft: Draft) -> Iterator[dict[str, object]]:
         }
         if descriptor.platform:
             entry["platform"] = descriptor.platform.model_dump()
+        annotations = {LAYER_KEYS: descriptor.annotations.get(LAYER_KEYS, "")}
         names: Sequence[str] = sorted(name for name, named in draft.names.items() if named == digest)
-        yield from ({**entry, "annotations": {REF_NAME: name}} for name in names)
+        yield from ({**entry, "annotations": {REF_NAME: name, **annotations}} for name in names)
         if not names:
-            yield entry
+            yield {**entry, "annotations": annotations}
 
 
 def _replace(path: Path, data: bytes) -> None:

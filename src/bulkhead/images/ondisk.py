@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 BLOCK = 4096
 SLOT = 32
@@ -38,34 +39,58 @@ _TYPES = {
 }
 
 
-def inode(
-    *,
-    number: int,
-    mode: int,
-    links: int,
-    uid: int,
-    gid: int,
-    mtime: int,
-    size: int,
-    place: int,
-    inline: bool,
-    xattrs: int,
-) -> bytes:
-    """An extended inode. `place` is the first block of its data, or its device number; `xattrs` their bytes."""
-    seconds, nanoseconds = divmod(mtime, 10**9)
+@dataclass(frozen=True, slots=True)
+class Inode:
+    """What an inode says."""
+
+    mode: int
+    links: int
+    uid: int
+    gid: int
+    mtime: int
+    """Nanoseconds since the epoch."""
+    size: int
+    place: int
+    """First block of the data, or the device number."""
+    inline: bool
+    """Whether the data's last bytes stand behind the inode and its attributes."""
+    xattrs: int
+    """Bytes of the attributes."""
+
+
+def inode(number: int, said: Inode) -> bytes:
+    """An extended inode. `number` is for 32-bit callers of stat alone."""
+    seconds, nanoseconds = divmod(said.mtime, 10**9)
     return _INODE.pack(
-        _EXTENDED | (_INLINE if inline else _PLAIN),
-        (xattrs - _XATTR_HEADER) // 4 + 1 if xattrs else 0,
-        mode,
+        _EXTENDED | (_INLINE if said.inline else _PLAIN),
+        (said.xattrs - _XATTR_HEADER) // 4 + 1 if said.xattrs else 0,
+        said.mode,
         0,
-        size,
-        place,
+        said.size,
+        said.place,
         number & 0xFFFFFFFF,
-        uid,
-        gid,
+        said.uid,
+        said.gid,
         seconds & 0xFFFFFFFFFFFFFFFF,
         nanoseconds,
-        links,
+        said.links,
+    )
+
+
+def read_inode(data: bytes) -> Inode:
+    """The inverse of `inode`."""
+    form, xattrs, mode, _, size, place, _, uid, gid, seconds, nanoseconds, links = _INODE.unpack(data)
+    seconds -= (seconds >> 63) << 64
+    return Inode(
+        mode=mode,
+        links=links,
+        uid=uid,
+        gid=gid,
+        mtime=seconds * 10**9 + nanoseconds,
+        size=size,
+        place=place,
+        inline=form & ~_EXTENDED == _INLINE,
+        xattrs=_XATTR_HEADER + 4 * (xattrs - 1) if xattrs else 0,
     )
 
 
@@ -103,6 +128,17 @@ def directory(names: list[bytes], entries: Mapping[bytes, tuple[int, int]]) -> b
     return b"".join(block.ljust(BLOCK, b"\0") for block in blocks[:-1]) + blocks[-1]
 
 
+def read_directory(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Names and nids of a directory, the dots included."""
+    for start in range(0, len(data), BLOCK):
+        block = data[start : start + BLOCK]
+        count = _DIRENT.unpack_from(block)[1] // _DIRENT.size
+        dirents = [_DIRENT.unpack_from(block, index * _DIRENT.size) for index in range(count)]
+        ends = [offset for _, offset, _, _ in dirents[1:]] + [len(block)]
+        for (nid, offset, _, _), end in zip(dirents, ends, strict=True):
+            yield block[offset:end].rstrip(b"\0"), nid
+
+
 def _groups(names: list[bytes]) -> Iterator[list[bytes]]:
     """Names by the block that they go to."""
     used = first = 0
@@ -125,11 +161,30 @@ def xattrs(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     return bytes(_XATTR_HEADER) + b"".join(entries) if entries else b""
 
 
+def read_xattrs(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The inverse of `xattrs`."""
+    prefixes = {index: prefix for prefix, index in XATTR_PREFIXES}
+    pairs = []
+    at = _XATTR_HEADER
+    while at < len(data):
+        length, index, size = _XATTR.unpack_from(data, at)
+        name_end = at + _XATTR.size + length
+        pairs.append((prefixes[index] + data[at + _XATTR.size : name_end], data[name_end : name_end + size]))
+        at = name_end + size + -(length + size) % 4
+    return pairs
+
+
 def superblock(*, root: int, inodes: int, meta: int, blocks: int, uuid: bytes) -> bytes:
     """The superblock with its checksum. The same tree gives the same bytes: there is no time in it."""
     fields = (_CHECKSUM | _MTIME, 12, 0, root, inodes, 0, 0, blocks, meta, 0, uuid, b"", 0)
     whole = _SUPERBLOCK.pack(_MAGIC, 0, *fields).ljust(BLOCK - SUPERBLOCK_AT, b"\0")
     return _SUPERBLOCK.pack(_MAGIC, crc32c(whole), *fields)
+
+
+def read_superblock(data: bytes) -> tuple[int, int]:
+    """The root's nid and the first block of the inodes."""
+    fields = _SUPERBLOCK.unpack_from(data)
+    return fields[5], fields[10]
 
 
 def is_whole(fd: int) -> bool:

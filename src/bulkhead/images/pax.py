@@ -10,8 +10,8 @@ from urllib.parse import unquote_to_bytes
 
 from bulkhead.errors import ImageError
 from bulkhead.images.bounds import Bounds
+from bulkhead.images.node import show
 from bulkhead.images.ondisk import XATTR_PREFIXES
-from bulkhead.images.tree import show
 
 Segments = list[tuple[int, int]]
 """Data of a sparse file: (offset, length), ascending; all else is zeros."""

@@ -45,7 +45,7 @@ def add_rootfs(
         "rootfs": {"type": "layers", "diff_ids": [found.diff_id]},
         "history": [{"created": when, "created_by": source}],
     }
-    return ingest.add_image(documents.dump(document), [layer], names)
+    return ingest.add_image(documents.dump(document), [layer], [found.key], names)
 
 
 def host_architecture() -> str:

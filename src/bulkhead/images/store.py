@@ -61,7 +61,7 @@ class ImageStore:
             "Os": file.os or "linux",
             "Size": image.size,
             "Config": image.config.to_document(),
-            "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
+            "RootFS": {"Type": "layers", "Layers": [*file.rootfs.diff_ids]},
         }
 
     def erofs_path(self, diff_id: str) -> Path:
@@ -223,21 +223,21 @@ class ImageStore:
             self._known = known = (index, {})
         image = known[1].get(digest)
         if image is None:
-            parsed = self._parsed.get(digest) or self._parse(digest)
+            parsed = self._parsed.get(digest) or self._parse(index, digest)
             self._parsed[digest] = parsed
             image = known[1][digest] = replace(parsed, references=index.names_of(digest))
         return image
 
-    def _parse(self, digest: str) -> Image:
+    def _parse(self, index: Index, digest: str) -> Image:
         _, file = self._documents(digest)
         what = f"image {digest}"
         layers = []
-        for diff_id in file.rootfs.diff_ids:
-            path = self._layout.erofs_path(diff_id)
+        for key in index.layers_of(digest):
+            path = self._layout.erofs_path(key)
             try:
-                layers.append(Layer(diff_id, path, path.stat().st_size))
+                layers.append(Layer(key, path, path.stat().st_size))
             except FileNotFoundError as error:
-                raise ImageError(f"{what} lacks its layer {diff_id}", hint=layout.HINT) from error
+                raise ImageError(f"{what} lacks its layer {key}", hint=layout.HINT) from error
         return Image(
             digest=digest,
             references=(),

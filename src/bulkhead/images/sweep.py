@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from bulkhead.images import documents
 from bulkhead.images.archive import open_file
 from bulkhead.images.documents import ConfigFile, Manifest
 from bulkhead.images.ingest import ingest
-from bulkhead.images.layout import Draft, Layout
+from bulkhead.images.layout import Draft, Index, Layout
 from bulkhead.images.reader import file_chunks
 from bulkhead.images.workspace import abandoned
 
@@ -41,7 +40,7 @@ def collect(layout: Layout, draft: Draft) -> int:
     Deletes nothing when an image's documents are damaged: what they need is not known then.
     """
     try:
-        needed = _needed(layout, draft.images)
+        needed = _needed(layout, draft)
     except ImageError:
         return 0
     return sum(_delete(path) for path in _files(layout) if path not in needed)
@@ -51,9 +50,10 @@ def recover(layout: Layout) -> list[str]:
     """Repair what a crash left; what was done, in words. `ImageStore.recover` says more."""
     done = [f"removed an unfinished import ({path.name})" for path in abandoned(layout.ingest)]
     lost = {}
-    for digest in layout.index().images:
+    index = layout.index()
+    for digest in index.images:
         try:
-            done += _repair(layout, digest)
+            done += _repair(layout, index, digest)
         except ImageError as error:
             lost[digest] = error.what
     with layout.held() as draft:
@@ -65,7 +65,7 @@ def recover(layout: Layout) -> list[str]:
         draft.names = {name: digest for name, digest in draft.names.items() if digest in draft.images}
         if lost:
             layout.write(draft)
-        needed = _needed(layout, draft.images)
+        needed = _needed(layout, draft)
         for path in _files(layout):
             if path not in needed:
                 _delete(path)
@@ -73,32 +73,41 @@ def recover(layout: Layout) -> list[str]:
     return done
 
 
-def _repair(layout: Layout, digest: str) -> list[str]:
+def _repair(layout: Layout, index: Index, digest: str) -> list[str]:
     """Make lost EROFS files of an image again. Raises ImageError when that cannot be done."""
     done: list[str] = []
     manifest, config = documents_of(layout, digest)
-    for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
+    keys = index.layers_of(digest)
+    if not len(keys) == len(manifest.layers) == len(config.rootfs.diff_ids):
+        raise ImageError("its layers and its index entry do not match")
+    for number, (layer, key) in enumerate(zip(manifest.layers, keys, strict=True)):
         blob = layout.blob_path(layer.digest)
-        if layout.is_sound(layout.erofs_path(diff_id)):
-            if not layout.is_sound(blob, size=layer.size):
+        whole = layout.is_sound(blob, size=layer.size)
+        if layout.is_sound(layout.erofs_path(key)):
+            if not whole:
                 done.append(f"image {digest} works, but has lost its blob {layer.digest}: import it again")
             continue
+        if not whole:
+            raise ImageError(f"its layer {layer.digest} is lost")
         with ingest(layout) as into, ExitStack() as stack:
-            if not layout.is_sound(blob, size=layer.size):
-                raise ImageError(f"layer {layer.digest} is lost")
-            into.add_layer(file_chunks(open_file(blob, stack)), descriptor=layer, diff_id=diff_id)
+            chunks = file_chunks(open_file(blob, stack))
+            diff_id = config.rootfs.diff_ids[number]
+            _, found = into.add_layer(chunks, descriptor=layer, diff_id=diff_id, below=keys[:number])
+            if found.key != key:
+                raise ImageError(f"its layer {layer.digest} came out differently")
             into.commit()
-        done.append(f"made layer {diff_id} again")
+        done.append(f"made layer {key} again")
     return done
 
 
-def _needed(layout: Layout, images: Iterable[str]) -> set[Path]:
+def _needed(layout: Layout, draft: Draft) -> set[Path]:
     needed: set[Path] = set()
-    for digest in images:
-        manifest, config = documents_of(layout, digest)
+    index = Index(draft.images, draft.names)
+    for digest in index.images:
+        manifest, _ = documents_of(layout, digest)
         blobs = [digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
         needed.update(map(layout.blob_path, blobs))
-        needed.update(map(layout.erofs_path, config.rootfs.diff_ids))
+        needed.update(map(layout.erofs_path, index.layers_of(digest)))
     return needed
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from bulkhead.errors import ImageError
 from bulkhead.images import pax
 from bulkhead.images.bounds import Bounds
+from bulkhead.images.node import show
 from bulkhead.images.reader import Reader
-from bulkhead.images.tree import show
 
 BLOCK = 512
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
@@ -99,12 +99,18 @@ def _next_header(reader: Reader, *, must_end: bool) -> bytes | None:
     if header == _ZEROS:
         # One block of zeros ends the archive for most; the second, and what follows, says nothing.
         return None
-    said = pax.number(header[148:156])
-    if sum(header) - sum(header[148:156]) + 256 != said:
+    said = header[148:156].strip(b" \0")
+    if not said.isdigit() or int(said) != _octal(sum(header) - sum(header[148:156]) + 256):
+        # Some old archivers added up signed bytes.
         signed = sum(byte - 256 if byte > 127 else byte for byte in header[:148] + header[156:]) + 256
-        if signed != said:  # some old archivers added up signed bytes
+        if not said.isdigit() or int(said) != _octal(signed):
             raise ImageError("this is not a tar, or it is damaged: a header's checksum is wrong")
     return header
+
+
+def _octal(number: int) -> int:
+    """The decimal number whose digits are `number` in octal: compares with what int() made of octal digits."""
+    return int(f"{number:o}")
 
 
 def _text(field: bytes) -> bytes:

@@ -8,11 +8,11 @@ overlayfs reads: a character device 0:0, and the mark of an opaque directory.
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from bulkhead.errors import ImageError
+from bulkhead.images.below import Below, Found
 from bulkhead.images.bounds import Bounds
+from bulkhead.images.node import Node, directory, show
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -20,69 +20,56 @@ MAX_FOLLOWED = 40
 """Symlinks followed for one path, as in Linux."""
 
 
-class Extent(NamedTuple):
-    """Where a file's bytes are: whole blocks from `block` on, then `tail`, which is kept with the inode."""
+class _Walk:
+    """A path on its way through the tree: where it has come to, and what of it is left."""
 
-    block: int
-    size: int
-    tail: bytes
-
-
-EMPTY = Extent(0, 0, b"")
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """An inode. `content` is what its type calls for: entries by name, a link's target, an extent, a device number."""
-
-    mode: int
-    """Type and permissions, as in st_mode."""
-    uid: int = 0
-    gid: int = 0
-    mtime: int = 0
-    """Nanoseconds since the epoch."""
-    content: dict[bytes, Node] | bytes | Extent | int = 0
-    xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    opaque: bool = False
-    links: int = 0
-    """Names that lead here; counted when the tree is written."""
-    nid: int = 0
-    """Its number in the EROFS file; given when the tree is written."""
+    def __init__(self, root: Node, parts: list[bytes], path: bytes) -> None:
+        self.path = path
+        self.trail = [(b"", root)]
+        """The directories from the root to here, with their names."""
+        self._todo = parts[::-1]
+        self._followed = 0
+        self._own = len(parts)
+        """So many components at the bottom of `_todo` are the path's own; those above came out of a symlink."""
 
     @property
-    def entries(self) -> dict[bytes, Node]:
-        """What is in a directory."""
-        assert isinstance(self.content, dict)
-        return self.content
+    def here(self) -> Node:
+        """The directory that the path has come to."""
+        return self.trail[-1][1]
 
     @property
-    def is_directory(self) -> bool:
-        """Whether it can have entries."""
-        return stat.S_ISDIR(self.mode)
+    def in_link(self) -> bool:
+        """Whether the component that `next` returned came out of a symlink."""
+        return len(self._todo) >= self._own
 
-    @property
-    def is_whiteout(self) -> bool:
-        """Whether overlayfs takes it for "nothing is here"."""
-        return stat.S_ISCHR(self.mode) and self.content == 0
+    def next(self) -> bytes | None:
+        """The next component; None at the end. `..`, which only a symlink can hold, ends at the root."""
+        while self._todo:
+            self._own = min(self._own, len(self._todo))
+            part = self._todo.pop()
+            if part != b"..":
+                return part
+            del self.trail[max(1, len(self.trail) - 1) :]
+        return None
 
-
-def directory(mode: int = 0o755) -> Node:
-    """An empty directory of root's."""
-    return Node(stat.S_IFDIR | mode, content={})
-
-
-def show(path: bytes) -> str:
-    """A path from a layer, fit for a message: printable and short."""
-    text = path.decode("utf-8", "backslashreplace")
-    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-    return f"'{text}'" if len(text) <= 200 else f"'{text[:120]}...{text[-60:]}'"
+    def follow(self, target: bytes) -> None:
+        """Go on with a symlink's target in place of its name."""
+        self._followed += 1
+        if self._followed > MAX_FOLLOWED:
+            raise ImageError(f"{show(self.path)} in the layer leads through more than {MAX_FOLLOWED} symlinks")
+        if target.startswith(b"/"):
+            del self.trail[1:]
+        self._own = min(self._own, len(self._todo))
+        self._todo.extend(part for part in reversed(target.split(b"/")) if part not in (b"", b"."))
 
 
 class Tree:
     """The names of one layer."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, below: Below) -> None:
         self.root = directory()
+        self._below = below
+        self._asked: dict[bytes, tuple[Found | None, Node | None]] = {}
         self.names = 0
         self._bounds = bounds
         self._metadata = 0
@@ -125,6 +112,11 @@ class Tree:
             return self.root
         parent = self._walk(parts[:-1], path, make=False)
         return parent.entries.get(parts[-1]) if parent else None
+
+    def leans_on(self) -> list[tuple[bytes, Found | None]]:
+        """What the tree took from the layers below, by path; empty when it would be the same on any others."""
+        asked = sorted(self._asked.items())
+        return [(path, found) for path, (found, node) in asked if node is None or node.implied]
 
     def follow(self, path: bytes) -> Node | None:
         """The node at `path` with symlinks followed inside the tree; None where it leads nowhere."""
@@ -172,43 +164,46 @@ class Tree:
 
     def _walk(self, parts: list[bytes], path: bytes, *, make: bool) -> Node | None:
         """The directory at `parts`, symlinks followed inside the tree; what is missing is made or None."""
-        stack = [self.root]
-        todo = parts[::-1]
-        followed = 0
-        of_link = len(todo) + 1  # components from here on upwards in `todo` came out of a symlink
-        while todo:
+        walk = _Walk(self.root, parts, path)
+        while (part := walk.next()) is not None:
             self._steps += 1
             if self._steps > self._bounds.steps:
                 raise ImageError("the layer's paths take too long to follow: its links are made to cost time")
-            part = todo.pop()
-            if part == b"..":
-                del stack[max(1, len(stack) - 1) :]
-                continue
-            child = stack[-1].entries.get(part)
+            child = walk.here.entries.get(part)
             if child is None or (child.is_whiteout and make):
-                if not make:
-                    return None
-                if len(todo) >= of_link:
-                    raise ImageError(f"{show(path)} in the layer leads through a symlink to nowhere")
-                new = directory()
-                self._enter(stack[-1], part, new)
-                stack.append(new)
-            elif stat.S_ISLNK(child.mode):
-                followed += 1
-                if followed > MAX_FOLLOWED:
-                    raise ImageError(f"{show(path)} in the layer leads through more than {MAX_FOLLOWED} symlinks")
-                assert isinstance(child.content, bytes)
-                if child.content.startswith(b"/"):
-                    del stack[1:]
-                of_link = min(of_link, len(todo))
-                todo.extend(part for part in reversed(child.content.split(b"/")) if part not in (b"", b"."))
+                child = self._supply(walk, part, child, make=make)
+            if child is None:
+                return None
+            if isinstance(child.content, bytes):
+                walk.follow(child.content)
             elif child.is_directory:
-                stack.append(child)
+                walk.trail.append((part, child))
             else:
                 raise ImageError(f"{show(path)} in the layer leads through {show(part)}, which is not a directory")
-            if len(todo) < of_link:
-                of_link = len(parts) + 1
-        return stack[-1]
+        return walk.here
+
+    def _supply(self, walk: _Walk, name: bytes, there: Node | None, *, make: bool) -> Node | None:
+        """What a path goes on with where this layer has nothing, or has removed it (`there` is its whiteout)."""
+        names = [part for part, _ in walk.trail[1:]] + [name]
+        found = None
+        if not there and not any(node.opaque for _, node in walk.trail):
+            self._steps += len(names)
+            found = self._below.find(names)
+        if found and found.target:
+            self._asked[b"/".join(names)] = (found, None)
+            return Node(stat.S_IFLNK, content=found.target)
+        if not make:
+            return None
+        node = directory()
+        if found and stat.S_ISDIR(found.mode):
+            node.mode, node.uid, node.gid = found.mode, found.uid, found.gid
+            node.mtime, node.xattrs = found.mtime, found.xattrs
+        elif walk.in_link:
+            raise ImageError(f"{show(walk.path)} in the layer leads through a symlink to nowhere")
+        node.implied = True
+        self._enter(walk.here, name, node)
+        self._asked[b"/".join(names)] = (found, node)
+        return node
 
     def _enter(self, parent: Node, name: bytes, node: Node) -> None:
         entries = parent.entries
@@ -257,3 +252,4 @@ def _update(there: Node, node: Node) -> None:
     """A directory entered again: new owner, mode and attributes, the same entries."""
     there.mode, there.uid, there.gid = node.mode, node.uid, node.gid
     there.mtime, there.xattrs = node.mtime, node.xattrs
+    there.implied = False
