@@ -163,16 +163,20 @@ class Daemon:
 
     def clear(self) -> None:
         """Remove every instance."""
-        identifiers = self.cli("ps", "-aq").stdout.split()
-        if identifiers:
-            self.cli("rm", "-f", *identifiers)
+        for instance in self.api("GET", "/v1/instances").body:
+            answer = self.api("DELETE", f"/v1/instances/{instance['spec']['id']}?force=true")
+            assert answer.status in (200, 204, 404), answer
 
     def leaked(self) -> list[str]:
-        """Remove every instance, stop the daemon, and list what is left in its sandbox and of its names."""
+        """Remove every instance and network, stop the daemon, and list what is left in its sandbox and of its names."""
         LIVE.pop(self.sandbox.pid, None)
         if self.pid == 0:
             self.start()
         self.clear()
+        for network in self.api("GET", "/v1/networks").body:
+            if network["name"] != "default":
+                answer = self.api("DELETE", f"/v1/networks/{network['name']}")
+                assert answer.status in (200, 204), answer
         self.stop()
         return leftovers(self._before, self.scope)
 
