@@ -226,7 +226,11 @@ class Session:
         self._arrived[frame.stream].appendleft(frame)
 
     def _ask(self, kind: Type, payload: bytes, timeout: float) -> bytes:
-        return self._check(self.answer(self.open(kind, payload), timeout))
+        stream = self.open(kind, payload)
+        try:
+            return self._check(self.answer(stream, timeout))
+        finally:
+            self.forget(stream)
 
     def _check(self, answer: Frame) -> bytes:
         if answer.type is Type.ERROR:
