@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def snapshot(scope: Scope) -> Snapshot:
             "cgroup": Counter(_cgroups(scope)),
             "loop device": Counter(_loops(scope)),
             "process": Counter(_processes(scope)),
-            "file": Counter(_files(scope.directories)),
+            "file": Counter(_files(scope)),
         }
     )
 
@@ -211,7 +212,12 @@ def _command(pid: int) -> str:
         return "gone"
 
 
-def _files(directories: tuple[Path, ...]) -> Iterator[str]:
-    for directory in directories:
+def _files(scope: Scope) -> Iterator[str]:
+    for directory in scope.directories:
         for path in directory.rglob("*"):
             yield str(path)
+    if scope.only is None:
+        shared = {directory for _, directory in LIVE.values()}
+        for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+            if path not in shared:
+                yield str(path)

@@ -24,7 +24,7 @@ _first_slot = secrets.randbelow(_SLOTS)
 
 def temporary_directory() -> Path:
     """A new directory with a short path, so that unix sockets fit below it. The caller removes it."""
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}-", dir="/tmp"))
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}-"))
 
 
 def make_config(directory: Path, **settings: object) -> Config:
