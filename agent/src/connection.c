@@ -81,7 +81,9 @@ static void receive(struct connection *connection)
 	ssize_t got = recv(connection->source.fd, room, READ_SIZE, MSG_DONTWAIT);
 	if (got > 0) {
 		buffer_commit(&connection->in, (size_t)got);
-		if (!serve_frames(connection))
+		if (connection->ended)
+			buffer_free(&connection->in);
+		else if (!serve_frames(connection))
 			connection->dead = true;
 	} else if (got == 0 || errno != EAGAIN) {
 		connection->dead = true;
@@ -146,12 +148,15 @@ void connections_sweep(void)
 	}
 }
 
-bool connections_done(void)
+void connections_end(void)
 {
-	for (const struct connection *at = connections; at != NULL; at = at->next)
-		if (!at->dead && (at->out.length > 0 || at->streams != NULL))
-			return false;
-	return true;
+	for (struct connection *at = connections; at != NULL; at = at->next) {
+		if (at->dead || at->ended || at->out.length > 0 || at->streams != NULL)
+			continue;
+		at->ended = true;
+		if (shutdown(at->source.fd, SHUT_WR) < 0)
+			at->dead = true;
+	}
 }
 
 void connection_ok(struct connection *connection, uint32_t stream, const void *payload, size_t length)

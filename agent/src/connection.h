@@ -14,7 +14,8 @@ struct connection {
 	struct buffer in, out;
 	struct stream *streams;
 	unsigned stream_count;
-	bool dead; /* to be freed by connections_sweep */
+	bool dead;  /* to be freed by connections_sweep */
+	bool ended; /* nothing more will be sent, and the other side has been told */
 };
 
 extern struct connection *connections;
@@ -26,8 +27,8 @@ int connections_listen(int fd);
 void connection_flush(struct connection *connection);
 void connection_close(struct connection *connection);
 void connections_sweep(void);
-/* Whether everything queued has been sent. */
-bool connections_done(void);
+/* At the end: tells each connection that has got everything. It closes then; what it still sends is thrown away. */
+void connections_end(void);
 
 void connection_ok(struct connection *connection, uint32_t stream, const void *payload, size_t length);
 void connection_error(struct connection *connection, uint32_t stream, const struct failure *failure);

@@ -262,7 +262,7 @@ void process_reaped(struct process *process, int wait_status)
 {
 	process->ended = true;
 	process->wait_status = wait_status;
-	if (!process->coming)
+	if (!process->coming && !process->failed)
 		supervisor_ended(process);
 }
 

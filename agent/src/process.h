@@ -12,7 +12,7 @@ struct stream;
 
 struct process {
 	struct process *next;
-	pid_t pid, first_pid;		/* 0: none yet; the first is the one that was forked */
+	pid_t pid, first_pid;		/* 0: none yet; the first is the one that was forked, 0 when reaped */
 	struct source status, in, out[2]; /* out[0] is channel 1: stdout or the terminal */
 	bool terminal, logged;
 	bool coming;		/* not executed yet */

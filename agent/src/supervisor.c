@@ -30,12 +30,13 @@ static void reap(void)
 	int wait_status;
 	pid_t pid;
 	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
-		struct process *process = find(pid);
-		/* It may be one whose pid is still to be read from its status socket. */
-		for (struct process *at = processes; process == NULL && at != NULL; at = at->next)
+		/* Its reports first: they may be what tells its pid. */
+		for (struct process *at = processes; at != NULL; at = at->next) {
 			process_reports(at);
-		if (process == NULL)
-			process = find(pid);
+			if (at->first_pid == pid)
+				at->first_pid = 0;
+		}
+		struct process *process = find(pid);
 		if (process != NULL)
 			process_reaped(process, wait_status);
 	}
@@ -58,7 +59,7 @@ static void wait_for_the_killed(void)
 		bool left = false;
 		reap();
 		for (const struct process *at = processes; at != NULL; at = at->next)
-			left = left || ((at->pid > 0 || at->coming) && !at->ended && at->first_pid > 0);
+			left = left || at->first_pid > 0 || (at->pid > 0 && !at->ended);
 		if (!left)
 			return;
 		nanosleep(&(struct timespec){.tv_nsec = pause_us * 1000}, NULL);
@@ -70,6 +71,8 @@ static void wait_for_the_killed(void)
 static void kill_process(const struct process *process)
 {
 	/* Neither has been waited for, so neither number can be another's. */
+	if (process->first_pid > 0)
+		kill(process->first_pid, SIGKILL);
 	if (process->pid > 0 && !process->ended)
 		kill(process->pid, SIGKILL);
 }
@@ -207,8 +210,10 @@ void supervisor_forget(const struct connection *connection)
 
 static bool finished(void)
 {
-	if (supervisor.state == STATE_ENDED)
-		return connections_done() || loop_now() >= supervisor.deadline;
+	if (supervisor.state == STATE_ENDED) {
+		connections_end();
+		return connection_count == 0 || loop_now() >= supervisor.deadline;
+	}
 	if (supervisor.state != STATE_IDLE || connection_count > 0)
 		supervisor.deadline = 0;
 	else if (supervisor.deadline == 0)

@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead.agent.operations import Attr, Code, Operation, bind, mount, simple
-from tests.agent.wire import NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS, Agent, Connection, Start, exec_payload
+from tests.agent.wire import (
+    NEWCGROUP,
+    NEWIPC,
+    NEWNET,
+    NEWNS,
+    NEWPID,
+    NEWUSER,
+    NEWUTS,
+    Agent,
+    Connection,
+    Start,
+    exec_payload,
+)
 
 BASE, COUNT = 1_900_000_000, 65536
 CLONE = NEWUSER | NEWPID
@@ -57,7 +69,12 @@ class Box:
             simple(Code.ATTACH, str(self.bundle / "disk"), "d", 0, flags),
             simple(Code.OVERLAY, ":".join(reversed(names)), "d/upper", "d/work", "root", int(Attr.NODEV)),
             simple(Code.ROOT, "root"),
-            mount("tmpfs", "/dev", attrs=Attr.NOSUID | Attr.NOEXEC, data=f"mode=755,size=64k,uid={BASE if idmap else 0},gid={BASE if idmap else 0}"),
+            mount(
+                "tmpfs",
+                "/dev",
+                attrs=Attr.NOSUID | Attr.NOEXEC,
+                data=f"mode=755,size=64k,uid={BASE if idmap else 0},gid={BASE if idmap else 0}",
+            ),
             *(simple(Code.DEVICE, name, f"/dev/{name}") for name in ("null", "zero", "tty", "urandom")),
             *more,
         ]
@@ -68,7 +85,12 @@ class Box:
             mount("proc", "/proc", attrs=STRICT),
             *(
                 [
-                    mount("devpts", "/dev/pts", attrs=Attr.NOSUID | Attr.NOEXEC, data="newinstance,ptmxmode=0666,mode=0620"),
+                    mount(
+                        "devpts",
+                        "/dev/pts",
+                        attrs=Attr.NOSUID | Attr.NOEXEC,
+                        data="newinstance,ptmxmode=0666,mode=0620",
+                    ),
                     simple(Code.SYMLINK, "pts/ptmx", "/dev/ptmx"),
                 ]
                 if pts

@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,7 +99,13 @@ class Start:
 
 
 def exec_payload(
-    inside: Sequence[Operation], *, flags: int = 0, setns: int = NEWNS, rows: int = 0, columns: int = 0, join: Sequence[str] = ()
+    inside: Sequence[Operation],
+    *,
+    flags: int = 0,
+    setns: int = NEWNS,
+    rows: int = 0,
+    columns: int = 0,
+    join: Sequence[str] = (),
 ) -> bytes:
     return struct.pack("<IIHH", flags, setns, rows, columns) + blocks(join) + encode(inside)
 
@@ -110,7 +116,11 @@ class Connection:
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(TIMEOUT)
-        self.socket.connect(str(path))
+        try:
+            self.socket.connect(str(path))
+        except OSError:
+            self.socket.close()
+            raise
         self.received = b""
         self.waiting: list[Frame] = []
         self.last = 0
@@ -271,7 +281,9 @@ class Agent:
         return text[text.rindex(")") + 2] != "Z"
 
     def gone(self) -> bool:
-        """Whether it ends within the time."""
+        """Whether it ends within the time, once nobody is connected."""
+        for connection in self.connections:
+            connection.close()
         return wait_until(lambda: not self.alive())
 
     def exit(self) -> dict[str, object]:
@@ -279,14 +291,14 @@ class Agent:
 
     def log(self, name: str = "log") -> list[tuple[str, str, str]]:
         """Stream, tag and text of each entry."""
-        lines = (self.bundle / name).read_text().splitlines()
+        lines = (self.bundle / name).read_bytes().decode().split("\n")[:-1]
         return [(part[1], part[2], part[3]) for part in (line.split(" ", 3) for line in lines)]
 
     def end(self) -> None:
         """Whatever it does now, nothing of it stays."""
-        for connection in self.connections:
-            connection.close()
         if not self.pid or not self.alive():
+            for connection in self.connections:
+                connection.close()
             return
         try:
             with Connection(self.socket) as connection:
@@ -298,7 +310,7 @@ class Agent:
             assert self.gone()
 
 
-def wait_until(true, timeout: float = TIMEOUT) -> bool:
+def wait_until(true: Callable[[], bool], timeout: float = TIMEOUT) -> bool:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if true():
