@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 from bulkhead.agent.frames import ExecRequest, Start, StartFlag
 from bulkhead.agent.operations import Attr, Code, mount, simple
-from bulkhead.config import Config
 from bulkhead.errors import Problem
 from bulkhead.isolation import capabilities, hardening, root
 from bulkhead.isolation.base import Bundle, Command, Probe
 from bulkhead.isolation.hardening import KERNEL_FS
 from bulkhead.isolation.root import Confinement, Namespace
-from bulkhead.isolation.supervised import Outside, Supervised, common_problems, exec_flags, start_flags
+from bulkhead.isolation.supervised import Supervised, common_problems, exec_flags, start_flags
 from bulkhead.model import Isolation, Spec
 
 NOT_ISOLATED = (
@@ -31,15 +30,6 @@ class ChrootDriver(Supervised):
     """Runs instances in chroots under an agent each."""
 
     isolation = Isolation.CHROOT
-
-    def __init__(self, config: Config, outside: Outside) -> None:
-        super().__init__(config, outside)
-        self._confinement = Confinement(
-            bounding=capabilities.mask(capabilities.CHROOT),
-            # Package builds use sudo and fakeroot's relatives.
-            no_new_privs=False,
-            hard_limits=hardening.host_rlimits(),
-        )
 
     def probe(self) -> Probe:
         """Find out whether chroots work here, by starting one."""
@@ -90,7 +80,7 @@ class ChrootDriver(Supervised):
                 simple(Code.KEYRING),
                 *([simple(Code.CONSOLE)] if spec.tty else []),
                 simple(Code.PIVOT),
-                *root.program(spec, self._confinement, container=False),
+                *root.program(spec, self._confinement(), container=False),
             ),
             finish=tuple(limits.finish),
         )
@@ -116,5 +106,10 @@ class ChrootDriver(Supervised):
             rows=command.rows,
             columns=command.columns,
             join=tuple(join),
-            inside=tuple(root.command(spec, command, self._confinement, container=False)),
+            inside=tuple(root.command(spec, command, self._confinement(), container=False)),
         )
+
+    def _confinement(self) -> Confinement:
+        # Package builds use sudo and the like: new privileges stay possible, within the bounding set.
+        bounding = capabilities.mask(capabilities.CHROOT)
+        return Confinement(bounding=bounding, no_new_privs=False, hard_limits=self.hard_limits)

@@ -23,8 +23,11 @@ NOT_ISOLATED = (
 )
 CLONED = Namespace.PID | Namespace.USER
 UNSHARED = Namespace.MOUNT | Namespace.IPC | Namespace.UTS | Namespace.CGROUP
-# Where a namespace is the host's own, ports below 1024 and ping stay the host's root's.
-NETWORK_SYSCTLS = {"net/ipv4/ip_unprivileged_port_start": "0", "net/ipv4/ping_group_range": "0 65535"}
+PORT_SYSCTL, PING_SYSCTL = "net/ipv4/ip_unprivileged_port_start", "net/ipv4/ping_group_range"
+# Ports below 1024 and ping are for everybody inside, as with docker, except in the host's own network. Groups are
+# counted in the user namespace of the process that writes.
+HANDED_SYSCTLS = {PORT_SYSCTL: "0", PING_SYSCTL: "0 2147483647"}
+OWN_SYSCTLS = {PORT_SYSCTL: "0", PING_SYSCTL: f"0 {UID_RANGE - 1}"}
 
 SYSFS = mount("sysfs", "/sys", attrs=KERNEL_FS | Attr.RDONLY)
 
@@ -37,7 +40,6 @@ class ContainerDriver(Supervised):
     def __init__(self, config: Config, outside: Outside, *, lxcfs: Path | None = None) -> None:
         super().__init__(config, outside)
         self._lxcfs = lxcfs
-        self._hard_limits = hardening.host_rlimits()
 
     def probe(self) -> Probe:
         """Find out whether containers work here, by starting one."""
@@ -102,7 +104,7 @@ class ContainerDriver(Supervised):
         return Confinement(
             bounding=capabilities.mask(capabilities.CONTAINER),
             seccomp=seccomp.program(spec.architecture),
-            hard_limits=self._hard_limits,
+            hard_limits=self.hard_limits,
         )
 
 
@@ -125,7 +127,7 @@ class Lists:
         if not self._own_network:
             operations.append(SYSFS)
         if bundle.netns_fd is not None:
-            operations += [write(f"/proc/sys/{name}", value) for name, value in NETWORK_SYSCTLS.items()]
+            operations += [write(f"/proc/sys/{name}", value) for name, value in HANDED_SYSCTLS.items()]
         return [
             *operations,
             *root.bring(bundle.limits.join, self._lxcfs, self.id_base),
@@ -139,7 +141,7 @@ class Lists:
         if self._own_network:
             # Only from inside can the sysfs of a network namespace of the container's own be mounted.
             operations += [SYSFS, simple(Code.LOOPBACK)]
-            operations += [simple(Code.SYSCTL, name, value) for name, value in NETWORK_SYSCTLS.items()]
+            operations += [simple(Code.SYSCTL, name, value) for name, value in OWN_SYSCTLS.items()]
         return [
             *operations,
             *hardening.device_mounts(root.shm_size(bundle.spec)),

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from bulkhead.agent.operations import MISSING_OK, RECURSIVE, Attr, Code, Operation, mount, simple
+from bulkhead.isolation.capabilities import Cap
 
 KERNEL_FS = Attr.NOSUID | Attr.NODEV | Attr.NOEXEC
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -96,7 +98,11 @@ def hidden() -> list[Operation]:
 
 
 def host_rlimits() -> dict[int, int]:
-    """This process's hard limits, which nothing that it starts can exceed without CAP_SYS_RESOURCE."""
+    """This process's hard limits where it may not raise them; none where it may."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+    if effective >> Cap.SYS_RESOURCE & 1:
+        return {}
     return {which: resource.getrlimit(which)[1] for which in RLIMITS}
 
 

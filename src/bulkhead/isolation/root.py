@@ -92,7 +92,7 @@ def volume_problems(spec: Spec) -> list[Problem]:
     """Mount targets that would be lost below what every root gets."""
     problems = []
     for item in spec.mounts:
-        target = PurePosixPath(item.target)
+        target = PurePosixPath("/" + item.target.lstrip("/"))
         if ".." in target.parts or "\0" in item.target:
             problems.append(Problem(f"mount target {item.target!r} is not a plain absolute path", "leave out '..'"))
         elif target == PurePosixPath("/") or any(target.is_relative_to(top) for top in hardening.RESERVED_TARGETS):

@@ -16,7 +16,7 @@ from bulkhead.agent.session import SOCKET, Session
 from bulkhead.config import Config
 from bulkhead.errors import AgentError, BulkheadError, Problem, Refused, Unavailable
 from bulkhead.host import processes
-from bulkhead.isolation import root
+from bulkhead.isolation import hardening, root
 from bulkhead.isolation.base import Bundle, Command, Handle, Inspection
 from bulkhead.model import Exit, Spec
 from bulkhead.quantities import parse_signal
@@ -46,6 +46,7 @@ class Supervised:
         self._outside = outside
         self._stage = config.run_dir / "stage"
         """An empty directory: each start covers it in a mount namespace of its own."""
+        self.hard_limits = hardening.host_rlimits()
 
     def start_request(self, bundle: Bundle) -> Start:
         """What the agent is asked to start; no side effects."""
