@@ -41,12 +41,12 @@ class Bulkhead(CommandLine):
                 [*self.prefix, "serve"], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=self.env
             )
         stack.callback(processes.end, self._server, signal.SIGTERM)
+        self.api = Api(self._socket)
+        stack.callback(self.api.close)
         timing.wait_until(self._answers, what="bulkhead serve", log=self._log)
         self.import_tar(scene.archive, IMAGE)
         stack.callback(self._remove_all)
         self.run_true(network=False)
-        self.api = Api(self._socket)
-        stack.callback(self.api.close)
         return _commit(scene.checkout)
 
     def _answers(self) -> bool:
@@ -55,9 +55,8 @@ class Bulkhead(CommandLine):
                 f"bulkhead serve ended with {self._server.returncode}: {timing.last_words(self._log)}"
             )
         try:
-            with Api(self._socket) as api:
-                api.call("GET", "/v1/ping")
-        except OSError:
+            self.api.call("GET", "/v1/ping")
+        except timing.Unusable:
             return False
         return True
 
@@ -89,40 +88,44 @@ class Bulkhead(CommandLine):
 
 
 class Api:
-    """One connection to the daemon that is kept, as any program would use it."""
+    """One connection to the daemon, kept for as long as the daemon keeps it, as any program would use it."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._connection.connect(str(path))
-        except OSError:
-            self._connection.close()
-            raise
-
-    def __enter__(self) -> Api:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._path = path
+        self._kept: socket.socket | None = None
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        if self._kept:
+            self._kept.close()
+            self._kept = None
 
     def call(self, method: str, path: str, body: object = None) -> bytes:
-        """One request; the whole answer. Raises Unusable where it is a problem."""
+        """One request; the whole answer. Raises Unusable where it is a problem or nobody answers."""
         payload = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(payload)}\r\n"
         kind = "content-type: application/json\r\n" if payload else ""
         try:
-            self._connection.sendall(f"{head}{kind}\r\n".encode() + payload)
-            response = Response(self._connection)
-            answer = response.read()
-        except BulkheadError as error:
+            connection = self._kept or self._connected()
+            self._kept = None
+            connection.sendall(f"{head}{kind}\r\n".encode() + payload)
+            with Response(connection) as response:
+                answer = response.read()
+                self._kept = response.detach()
+        except (BulkheadError, OSError) as error:
             raise timing.Unusable(f"{method} {path}: {error}") from error
         if response.status >= 400:
             raise timing.Unusable(f"{method} {path} answered {response.status}: {answer[:300].decode()}")
         return answer
+
+    def _connected(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(self._path))
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
     def run_true(self, *, network: bool) -> float:
         """Milliseconds of POST /v1/run to its end: created, started, ended and removed."""
