@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Annotated, BinaryIO, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from pydantic_core import to_json
 from starlette.responses import Response
@@ -111,21 +111,26 @@ async def bootstrap_image(request: Request, body: BootstrapRequest) -> Response:
 
 
 @uploads.post("/images/import")
-async def import_image(request: Request, path: str | None = None, name: str | None = None) -> Response:
-    """Read an archive: a file of the host (`path`, absolute) or the request's body; progress and result as NDJSON."""
+async def import_image(
+    request: Request,
+    path: str | None = None,
+    name: str | None = None,
+    change: Annotated[list[str] | None, Query()] = None,
+) -> Response:
+    """Read an archive: a file of the host (`path`, absolute) or the request's body; progress and result as NDJSON.
+
+    `change`: instructions such as "CMD nginx", for the tar of a root file system.
+    """
     images = service_of(request).engine.images
-    if path is not None:
-        source = Path(path)
-        if not source.is_absolute():
-            raise Refused(f"path {path!r} is not absolute", hint="the daemon has a working directory of its own")
-        return _with_progress(request, lambda progress: images.import_file(source, name=name, progress=progress))
-    upload = Upload(request)
+    if path is not None and not Path(path).is_absolute():
+        raise Refused(f"path {path!r} is not absolute", hint="the daemon has a working directory of its own")
+    upload = None if path is not None else Upload(request)
 
     def work(progress: Progress) -> object:
-        stream = cast(BinaryIO, BufferedReader(upload, 1 << 18))
-        return images.import_file(stream, name=name, progress=progress)
+        source = Path(path) if path is not None else cast(BinaryIO, BufferedReader(cast(Upload, upload), 1 << 18))
+        return images.import_file(source, name=name, changes=change or (), progress=progress)
 
-    return _with_progress(request, work, reads_body=True)
+    return _with_progress(request, work, reads_body=upload is not None)
 
 
 def _with_progress(request: Request, work: Callable[[Progress], object], *, reads_body: bool = False) -> Response:

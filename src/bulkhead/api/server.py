@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from bulkhead.config import Config
 from bulkhead.errors import Conflict, Refused
 
 log = logging.getLogger(__name__)
+SWITCH_SECONDS = 0.0005
 BACKLOG = 1024
 GRACE_SECONDS = 5
 """How long requests that are being served may take once the daemon is told to end."""
@@ -43,6 +45,8 @@ class Daemon(Engine, Protocol):
 
 def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
     """Run the daemon until it gets TERM or INT. Instances outlive it. Raises Conflict when another one lives."""
+    # Many short turns: what a client waits for is not held up by what fills the pools.
+    sys.setswitchinterval(SWITCH_SECONDS)
     with listening(config) as listener:
         # Clients that connect from here on wait for the recovery.
         engine = build(config)

@@ -64,8 +64,13 @@ class Images(Protocol):
     def inspect(self, reference: str) -> object:
         """One image with its configuration and layers. Raises NotFound."""
 
-    def import_file(self, source: Path | BinaryIO, *, name: str | None, progress: Progress) -> object:
-        """Read an archive: a file of the host, or a stream that can only be read forwards."""
+    def import_file(
+        self, source: Path | BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
+    ) -> object:
+        """Read an archive: a file of the host, or a stream that can only be read forwards.
+
+        `changes`: instructions such as "CMD nginx", for the tar of a root file system.
+        """
 
     def bootstrap(
         self,

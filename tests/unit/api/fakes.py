@@ -129,18 +129,29 @@ class FakeImages:
         self.error: Exception | None = None
 
     def list(self) -> Sequence[object]:
-        return [{"references": ["debian:bookworm"], "digest": "sha256:" + "1" * 64, "architecture": "amd64"}]
+        return [
+            {
+                "references": ["debian:bookworm"],
+                "digest": "sha256:" + "1" * 64,
+                "architecture": "amd64",
+                "created": None,
+                "size": 100 << 20,
+            }
+        ]
 
     def inspect(self, reference: str) -> object:
         return named({"debian:bookworm": {"references": ["debian:bookworm"], "config": {}}}, reference)
 
-    def import_file(self, source: Path | BinaryIO, *, name: str | None, progress: Progress) -> object:
+    def import_file(
+        self, source: Path | BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
+    ) -> object:
+        self.seen.append(tuple(changes))
         progress(Step("reading", 0, 10, "bytes"))
         size = source.stat().st_size if isinstance(source, Path) else len(source.read())
         progress(Step("reading", 10, 10, "bytes"))
         if self.error:
             raise self.error
-        return {"references": [name], "size": size}
+        return {"references": [name] if name else [], "digest": "sha256:" + "2" * 64, "size": size}
 
     def bootstrap(
         self,
@@ -158,10 +169,10 @@ class FakeImages:
 
     def remove(self, reference: str, *, force: bool) -> object:
         self.inspect(reference)
-        return {"removed": [reference], "force": force}
+        return [f"removed {reference}", f"force {force}"]
 
     def prune(self, *, everything: bool) -> object:
-        return {"removed": [], "everything": everything}
+        return {"digests": ["sha256:" + "3" * 64], "freed": 1 << 20 if everything else 0}
 
 
 class FakeEngine:

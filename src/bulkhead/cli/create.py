@@ -1,0 +1,19 @@
+"""bulkhead create"""
+
+from __future__ import annotations
+
+from bulkhead.cli import options
+from bulkhead.cli.app import App
+from bulkhead.cli.output import write
+from bulkhead.cli.parsing import Namespace, Parser
+
+
+def arguments(parser: Parser) -> None:
+    """What to create."""
+    options.add_request(parser)
+
+
+def main(args: Namespace, app: App) -> int:
+    """Create it; prints the id."""
+    write(app.client.call("POST", "/v1/instances", body=options.request(args))["spec"]["id"])
+    return 0

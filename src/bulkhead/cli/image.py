@@ -1,0 +1,203 @@
+"""bulkhead image"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import ExitStack
+
+from bulkhead.cli import values
+from bulkhead.cli.app import App
+from bulkhead.cli.each import for_each
+from bulkhead.cli.options import Problems, environment
+from bulkhead.cli.output import age, printable, short_id, talk, write, write_json, write_table
+from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_listing
+from bulkhead.quantities import format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, BinaryIO
+
+    from bulkhead.client import Response
+
+HEADER = ("NAME", "ID", "ARCH", "CREATED", "SIZE")
+NAMELESS = "<none>"
+CHUNK = 1 << 18
+
+
+def _ls_arguments(parser: Parser) -> None:
+    add_listing(parser, "ids")
+    parser.add_argument("--no-trunc", action="store_true", help="show ids whole")
+
+
+def _ls(args: Namespace, app: App) -> int:
+    images = app.client.call("GET", "/v1/images")
+    if args.quiet:
+        for image in images:
+            write(short_id(image["digest"], whole=args.no_trunc))
+    elif args.format == "json":
+        write_json(images)
+    else:
+        write_table(HEADER, [row for image in images for row in _rows(image, whole=args.no_trunc)])
+    return 0
+
+
+def _rows(image: dict[str, Any], *, whole: bool) -> Iterator[tuple[str, ...]]:
+    created = age(image["created"]) + " ago" if image["created"] else "-"
+    for name in image["references"] or [NAMELESS]:
+        identifier = short_id(image["digest"], whole=whole)
+        yield name, identifier, image["architecture"], created, format_size(image["size"])
+
+
+# --- bootstrap and import
+
+
+def _bootstrap_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--packages", action="append", default=[], metavar="A,B", help="packages to install")
+    add("--name", metavar="NAME", help="what to call it (release and packages)")
+    add("--arch", metavar="ARCH", help="such as amd64 or i386 (the host's)")
+    add("--entrypoint", metavar="E", help="program that it runs: a word or a JSON array")
+    add("--cmd", metavar="C", help="command that it runs: a JSON array, or a line for /bin/sh")
+    add("-e", "--env", action="append", default=[], metavar="K=V", help="an environment variable")
+    add("-w", "--workdir", metavar="DIR", help="working directory")
+    add("-u", "--user", metavar="USER", help="user that it runs as")
+    add("--label", action="append", default=[], metavar="K=V", help="a label")
+    add("--expose", action="append", default=[], metavar="PORT[/udp]", help="a port that it listens on")
+    add("--stop-signal", metavar="SIGNAL", help="what stop sends first")
+    add("release", metavar="RELEASE", help="such as debian:bookworm")
+
+
+def _bootstrap(args: Namespace, app: App) -> int:
+    problems = Problems("see bulkhead image bootstrap --help")
+    config = {
+        "entrypoint": None
+        if args.entrypoint is None
+        else problems.of(lambda: values.parse_entrypoint(args.entrypoint)),
+        "command": None if args.cmd is None else problems.of(lambda: _command(args.cmd)),
+        "env": environment(args.env, [], problems) or None,
+        "workdir": args.workdir,
+        "user": args.user,
+        "labels": dict(problems.each(values.parse_label, args.label)) or None,
+        "ports": args.expose or None,
+        "stop_signal": args.stop_signal,
+    }
+    problems.check()
+    body = {
+        "release": args.release,
+        "packages": [name for names in args.packages for name in names.replace(",", " ").split()],
+        "name": args.name,
+        "architecture": args.arch,
+        "config": {key: value for key, value in config.items() if value is not None},
+    }
+    with app.client.stream("POST", "/v1/images/bootstrap", body=body) as response:
+        return _made(response)
+
+
+def _command(text: str) -> list[str]:
+    return values.parse_entrypoint(text) if text.startswith("[") else ["/bin/sh", "-c", text]
+
+
+def _import_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("-c", "--change", action="append", default=[], metavar="LINE", help='an instruction such as "CMD nginx"')
+    add("file", metavar="FILE", help="OCI archive, docker archive or tar of a root file system; - for stdin")
+    add("name", metavar="NAME", nargs="?", help="what to call it")
+
+
+def _import(args: Namespace, app: App) -> int:
+    query: dict[str, str | list[str] | None] = {"name": args.name, "change": args.change}
+    with ExitStack() as stack:
+        file = sys.stdin.buffer if args.file == "-" else _stream_of(args.file, stack)
+        if file is None:
+            # The daemon is on this host and reads the file itself.
+            query["path"] = os.path.abspath(args.file)  # noqa: PTH100
+            response = app.client.stream("POST", "/v1/images/import", query=query)
+        else:
+            response = app.client.upload("POST", "/v1/images/import", _chunks(file), query=query)
+        return _made(stack.enter_context(response))
+
+
+def _stream_of(path: str, stack: ExitStack) -> BinaryIO | None:
+    """The open file where it is a pipe or a device; None where the daemon can read it by its name."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            return None
+        return stack.enter_context(open(path, "rb"))  # noqa: PTH123
+    except OSError as error:
+        from bulkhead.errors import Refused
+
+        raise Refused(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(CHUNK), b"")
+
+
+def _made(response: Response) -> int:
+    """Show the steps on stderr; print what the image is called."""
+    if sys.stderr.isatty():
+        from bulkhead.cli.progress import show
+    else:
+        from bulkhead.cli.steps import show
+    image = show(response.json_lines())
+    write(printable(image["references"][0] if image["references"] else image["digest"]))
+    return 0
+
+
+# --- the rest
+
+
+def _inspect_arguments(parser: Parser) -> None:
+    parser.add_argument("names", metavar="IMAGE", nargs="+", help="name or id")
+
+
+def _inspect(args: Namespace, app: App) -> int:
+    found: list[object] = []
+
+    def inspect(name: str) -> None:
+        found.append(app.client.call("GET", "/v1/images/inspect", query={"reference": name}))
+
+    try:
+        return for_each(args.names, inspect, say=False)
+    finally:
+        write_json(found)
+
+
+def _rm_arguments(parser: Parser) -> None:
+    parser.add_argument("-f", "--force", action="store_true", help="by id: with all of its names")
+    parser.add_argument("names", metavar="IMAGE", nargs="+", help="name or id")
+
+
+def _rm(args: Namespace, app: App) -> int:
+    def remove(name: str) -> None:
+        body = {"reference": name, "force": args.force}
+        for line in app.client.call("POST", "/v1/images/remove", body=body):
+            write(printable(line))
+
+    return for_each(args.names, remove, say=False)
+
+
+def _prune_arguments(parser: Parser) -> None:
+    parser.add_argument("-a", "--all", action="store_true", help="also named images that no instance uses")
+
+
+def _prune(args: Namespace, app: App) -> int:
+    removed = app.client.call("POST", "/v1/images/prune", body={"everything": args.all})
+    for digest in removed["digests"]:
+        write(digest)
+    talk(f"freed {format_size(removed['freed'])}")
+    return 0
+
+
+SUBCOMMANDS = {
+    "ls": Subcommand("List images", _ls_arguments, _ls),
+    "bootstrap": Subcommand("Make an image from a distribution's packages", _bootstrap_arguments, _bootstrap),
+    "import": Subcommand("Read an archive or a root file system", _import_arguments, _import),
+    "inspect": Subcommand("Show everything about images, as a JSON array", _inspect_arguments, _inspect),
+    "rm": Subcommand("Remove names, and images with their last one", _rm_arguments, _rm),
+    "prune": Subcommand("Remove what nothing needs", _prune_arguments, _prune),
+}

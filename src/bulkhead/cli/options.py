@@ -1,0 +1,241 @@
+"""The options of run and create, and what they make of a request. Every problem is found before any is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from bulkhead import quantities
+from bulkhead.cli import values
+from bulkhead.cli.parsing import Namespace, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from bulkhead.errors import Problem
+
+    T = TypeVar("T")
+
+LEVELS = ("chroot", "container", "vm", "unikernel")
+PLAN_HELP = (
+    ("--memory", "-m", "SIZE", "bytes of memory, such as 512M"),
+    ("--swap", None, "SIZE", "bytes of swap on top of the memory (0)"),
+    ("--cpus", None, "N", "cores, such as 2 or 0.5"),
+    ("--ghz", None, "GHZ", "speed of a core, such as 2.0"),
+    ("--disk", None, "SIZE", "size of the instance's disk, such as 5G"),
+    ("--iops", None, "N", "disk operations per second, each way"),
+    ("--disk-bps", None, "SIZE", "disk bytes per second, each way"),
+    ("--bandwidth", None, "RATE", "network bits per second, each way, such as 100M"),
+    ("--pids", None, "N", "processes and threads"),
+)
+
+
+class Problems:
+    """Collects what is wrong with a command line, to tell it all at once."""
+
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
+        self._found: list[str] = []
+
+    def add(self, what: str) -> None:
+        """One thing that is wrong."""
+        self._found.append(what)
+
+    def of(self, parse: Callable[[], T]) -> T | None:
+        """What `parse` gives; None, and the reason kept, where it raises ValueError."""
+        try:
+            return parse()
+        except ValueError as error:
+            self.add(str(error))
+            return None
+
+    def each(self, parse: Callable[[str], T | None], texts: list[str]) -> list[T]:
+        """`parse` for every text, without those that fail."""
+        parsed = [self.of(lambda text=text: parse(text)) for text in texts]  # type: ignore[misc]
+        return [item for item in parsed if item is not None]
+
+    def check(self) -> None:
+        """Raise Refused where anything was wrong."""
+        if self._found:
+            from bulkhead.errors import Problem, Refused
+
+            problems: list[Problem] = [Problem(what) for what in self._found[:-1]]
+            raise Refused([*problems, Problem(self._found[-1], self._hint)])
+
+
+def add_plan(parser: Parser) -> None:
+    """The fields of a plan."""
+    for flag, short, metavar, help_line in PLAN_HELP:
+        flags = (short, flag) if short else (flag,)
+        parser.add_argument(*flags, metavar=metavar, help=help_line)
+
+
+def plan(args: Namespace, problems: Problems) -> dict[str, object]:
+    """The fields of a plan that were given."""
+    size, rate = quantities.parse_size, quantities.parse_rate
+    fields = {
+        "memory": quantity("--memory", args.memory, size, problems),
+        "swap": quantity("--swap", args.swap, size, problems),
+        "cpus": quantity("--cpus", args.cpus, lambda text: _positive(text, "--cpus"), problems),
+        "ghz": quantity("--ghz", args.ghz, lambda text: _positive(text, "--ghz"), problems),
+        "disk": quantity("--disk", args.disk, size, problems),
+        "iops": quantity("--iops", args.iops, lambda text: values.parse_number(text, "--iops", low=1), problems),
+        "disk_bps": quantity("--disk-bps", args.disk_bps, size, problems),
+        "bandwidth": quantity("--bandwidth", args.bandwidth, rate, problems),
+        "pids": quantity("--pids", args.pids, lambda text: values.parse_number(text, "--pids", low=1), problems),
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def quantity(flag: str, text: str | None, parse: Callable[[str], float], problems: Problems) -> float | None:
+    """What `parse` makes of a flag's text; None where it was not given or is wrong."""
+    if text is None:
+        return None
+
+    def parsed() -> float:
+        try:
+            return parse(text)
+        except ValueError as error:
+            said = str(error)
+            raise ValueError(said if said.startswith(flag) else f"{flag} {said}") from None
+
+    return problems.of(parsed)
+
+
+def _positive(text: str, flag: str) -> float:
+    number = values.parse_number(text, flag, low=0, whole=False)
+    if not number:
+        raise ValueError(f"{flag} {text} is not more than 0")
+    return number
+
+
+def add_request(parser: Parser) -> None:
+    """Everything that describes an instance; IMAGE and the command come last."""
+    add = parser.add_argument
+    add("--isolation", metavar="LEVEL", help="the wall: chroot or container (container)")
+    add("--plan", metavar="NAME", help="a named plan; single fields given beside it override it")
+    add_plan(parser)
+    add("--name", metavar="N", help="a name for the instance")
+    add("--rm", action="store_true", help="remove the instance when it has ended")
+    add("-i", "--interactive", action="store_true", help="keep stdin open")
+    add("-t", "--tty", action="store_true", help="give it a terminal")
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="set an environment variable; K alone passes it on",
+    )
+    add(
+        "--env-file", action="append", default=[], metavar="FILE", help="environment variables from a file of K=V lines"
+    )
+    add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro]", help="mount a volume, or a host's path")
+    add("-p", "--publish", action="append", default=[], metavar="[IP:]HOST:PORT[/udp]", help="publish a port")
+    add("--network", "--net", metavar="N", help="a network's name, none or host")
+    add("-w", "--workdir", metavar="DIR", help="working directory")
+    add("-u", "--user", metavar="USER", help="user[:group], names or numbers of the image")
+    add("--hostname", metavar="NAME", help="host name inside")
+    add("--entrypoint", metavar="E", help="program to run instead of the image's")
+    add("--label", action="append", default=[], metavar="K=V", help="a label, for listings")
+    add("--restart", metavar="POLICY", help="no, on-failure[:n] or always (no)")
+    add("--stop-signal", metavar="SIGNAL", help="what stop sends first (the image's, or TERM)")
+    add("--stop-timeout", metavar="S", help="seconds that stop waits before KILL (10)")
+    add("--health-cmd", metavar="C", help="shell command that tells whether it is well")
+    add("--health-interval", metavar="S", help="time between health checks (30s)")
+    add("--health-timeout", metavar="S", help="time that a health check may take (30s)")
+    add("--health-retries", metavar="N", help="failures in a row that make it unhealthy (3)")
+    add("--health-start-period", metavar="S", help="time after the start in which failures do not count (0s)")
+    add("--on-unhealthy", choices=("none", "restart"), help="what to do with an unhealthy instance (none)")
+    add("image", metavar="IMAGE", help="the image")
+    add("command", metavar="CMD", nargs="...", help="command and arguments, instead of the image's")
+
+
+def request(args: Namespace) -> dict[str, object]:
+    """The request as the API takes it; what was not given is left out. Raises Refused with every problem."""
+    problems = Problems("see bulkhead run --help")
+    if args.isolation is not None and args.isolation not in LEVELS:
+        problems.add(f"--isolation {args.isolation!r} is not one of {', '.join(LEVELS)}")
+    if args.name is not None and not values.NAME.match(args.name):
+        problems.add(f"--name {args.name!r}: a name has letters, digits, _ . - and at most 63 of them")
+    fields: dict[str, object] = {
+        "image": args.image,
+        "isolation": args.isolation,
+        "name": args.name,
+        "command": args.command,
+        "entrypoint": None
+        if args.entrypoint is None
+        else problems.of(lambda: values.parse_entrypoint(args.entrypoint)),
+        "env": environment(args.env, args.env_file, problems),
+        "workdir": _absolute("--workdir", args.workdir, problems),
+        "user": args.user,
+        "hostname": args.hostname,
+        "labels": dict(problems.each(values.parse_label, args.label)),
+        "network": args.network,
+        "ports": problems.each(values.parse_port, args.publish),
+        "mounts": problems.each(values.parse_volume, args.volume),
+        "tty": args.tty,
+        "stdin": args.interactive,
+        "restart": problems.of(lambda: values.parse_restart(args.restart)) if args.restart else None,
+        "health": health(args, problems),
+        "stop_signal": args.stop_signal,
+        "stop_timeout": seconds("--stop-timeout", args.stop_timeout, problems),
+        "auto_remove": args.rm,
+    }
+    asked = plan(args, problems)
+    if args.plan is not None:
+        asked["name"] = args.plan
+    problems.check()
+    return {"plan": asked, **{key: value for key, value in fields.items() if _given(key, value)}}
+
+
+def _given(key: str, value: object) -> bool:
+    """Whether a field says anything: an empty entrypoint does, other empty lists do not."""
+    if key == "entrypoint":
+        return value is not None
+    return value is not None and value is not False and value not in ([], {})
+
+
+def environment(given: list[str], files: list[str], problems: Problems) -> list[str]:
+    """Files first, so that -e wins."""
+    entries = [entry for lines in problems.each(_env_file, files) for entry in lines]
+    return entries + problems.each(_env, given)
+
+
+def _env(text: str) -> str | None:
+    return values.parse_env(text, os.environ)
+
+
+def _env_file(path: str) -> list[str]:
+    return values.read_env_file(path, os.environ)
+
+
+def health(args: Namespace, problems: Problems) -> dict[str, object] | None:
+    """The health check, where there is one."""
+    fields = {
+        "interval": seconds("--health-interval", args.health_interval, problems),
+        "timeout": seconds("--health-timeout", args.health_timeout, problems),
+        "start_period": seconds("--health-start-period", args.health_start_period, problems),
+        "retries": None
+        if args.health_retries is None
+        else problems.of(lambda: values.parse_number(args.health_retries, "--health-retries", low=1)),
+        "on_unhealthy": args.on_unhealthy,
+    }
+    given = {key: value for key, value in fields.items() if value is not None}
+    if args.health_cmd is None:
+        if given or args.on_unhealthy:
+            problems.add("--health-... and --on-unhealthy need --health-cmd")
+        return None
+    return {"command": ["/bin/sh", "-c", args.health_cmd], **given}
+
+
+def seconds(flag: str, text: str | None, problems: Problems) -> float | None:
+    """Seconds that a flag was given; None where it was not."""
+    return quantity(flag, text, quantities.parse_seconds, problems)
+
+
+def _absolute(flag: str, path: str | None, problems: Problems) -> str | None:
+    if path is not None and not path.startswith("/"):
+        problems.add(f"{flag} {path!r} is not an absolute path")
+    return path

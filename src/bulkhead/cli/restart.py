@@ -1,0 +1,22 @@
+"""bulkhead restart"""
+
+from __future__ import annotations
+
+from bulkhead.cli.app import App
+from bulkhead.cli.each import add_instances, for_each, instance_path
+from bulkhead.cli.options import Problems, seconds
+from bulkhead.cli.parsing import Namespace, Parser
+
+
+def arguments(parser: Parser) -> None:
+    """How, and which ones."""
+    parser.add_argument("-t", "--time", metavar="S", help="seconds to wait before KILL (the instance's own)")
+    add_instances(parser)
+
+
+def main(args: Namespace, app: App) -> int:
+    """Restart them."""
+    problems = Problems("see bulkhead restart --help")
+    body = {"timeout": seconds("--time", args.time, problems)}
+    problems.check()
+    return for_each(args.instances, lambda name: app.client.call("POST", instance_path(name, "restart"), body=body))

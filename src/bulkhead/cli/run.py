@@ -1,0 +1,37 @@
+"""bulkhead run"""
+
+from __future__ import annotations
+
+from bulkhead.cli import options
+from bulkhead.cli.app import App
+from bulkhead.cli.output import write
+from bulkhead.cli.parsing import Namespace, Parser
+from bulkhead.cli.session import DETACH_KEYS, run_session
+
+
+def arguments(parser: Parser) -> None:
+    """How to run it, then what to run."""
+    parser.add_argument("-d", "--detach", action="store_true", help="do not attach: print the instance's id")
+    parser.add_argument("--dry-run", action="store_true", help="print what a start would do, and do nothing")
+    add_detach_keys(parser)
+    options.add_request(parser)
+
+
+def add_detach_keys(parser: Parser) -> None:
+    """The keys that leave a terminal."""
+    parser.add_argument(
+        "--detach-keys", default=DETACH_KEYS, metavar="KEYS", help=f"keys that detach a terminal ({DETACH_KEYS})"
+    )
+
+
+def main(args: Namespace, app: App) -> int:
+    """Run it; the workload's exit code."""
+    request = options.request(args)
+    if args.dry_run:
+        write(app.client.call("POST", "/v1/dry-run", body=request)["text"].rstrip("\n"))
+        return 0
+    if args.detach:
+        made = app.client.call("POST", "/v1/instances", query={"start": True}, body=request)
+        write(made["spec"]["id"])
+        return 0
+    return run_session(app.client, "/v1/run", request, detach_keys=args.detach_keys)

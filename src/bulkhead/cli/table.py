@@ -1,0 +1,30 @@
+"""Which commands there are: the module of each is loaded only when it is asked for."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "run": "Create an instance, start it and attach to it",
+    "create": "Create an instance without starting it",
+    "start": "Start instances",
+    "stop": "Stop instances in order",
+    "restart": "Stop instances and start them again",
+    "kill": "Send a signal to instances",
+    "rm": "Remove instances",
+    "ps": "List instances",
+    "inspect": "Show everything about instances, as a JSON array",
+    "exec": "Run a command in a running instance",
+    "attach": "Attach to a running instance's input and output",
+    "logs": "Show an instance's log",
+    "wait": "Wait for instances to end and print their exit codes",
+    "stats": "Show what running instances use",
+    "events": "Show what has happened",
+    "cp": "Copy files out of an instance or into it",
+    "update": "Change the plan or the restart policy of instances",
+    "image": "Manage images",
+    "plan": "Manage named plans",
+    "network": "Manage networks",
+    "volume": "Manage volumes",
+    "doctor": "Show what this host can and cannot do",
+    "serve": "Run the daemon",
+}
+"""Command and one line of help, in the order of `bulkhead --help`."""
