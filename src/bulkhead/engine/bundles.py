@@ -6,29 +6,41 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from bulkhead.errors import Conflict
 from bulkhead.isolation.base import Handle
 from bulkhead.model import Address, Spec
 
 
-def write_file(path: Path, text: str) -> None:
-    """Put `text` in place at once: a reader, or a crash, finds the old file or the new one."""
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(text)
-    draft.rename(path)
+def _write(path: Path, text: str) -> None:
+    """One write(2) of a small file. A crash in between leaves an empty file, which readers take for none."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    found: dict[str, Any] | None = json.loads(text) if text else None
+    return found
 
 
 def make(bundle: Path, spec: Spec, layers: list[str]) -> None:
     """The directory with what never changes about the instance."""
     bundle.mkdir(parents=True, mode=0o700, exist_ok=True)
     write_spec(bundle, spec)
-    write_file(bundle / "layers", "".join(f"{digest}\n" for digest in layers))
+    _write(bundle / "layers", "".join(f"{digest}\n" for digest in layers))
 
 
 def write_spec(bundle: Path, spec: Spec) -> None:
     """The spec, for people and for tools; the store's copy is the one that counts."""
-    write_file(bundle / "spec.json", spec.model_dump_json(indent=1))
+    _write(bundle / "spec.json", spec.model_dump_json(indent=1))
 
 
 def read_layers(bundle: Path) -> list[str]:
@@ -38,29 +50,24 @@ def read_layers(bundle: Path) -> list[str]:
 
 def write_network(bundle: Path, address: Address, link: str) -> None:
     """Where the instance is reached while it runs."""
-    write_file(bundle / "net.json", json.dumps({"link": link, **address.model_dump()}))
+    _write(bundle / "net.json", json.dumps({"link": link, **address.model_dump()}))
 
 
 def read_link(bundle: Path) -> str | None:
     """The host's end of the instance's network link, if it has one."""
-    try:
-        link = json.loads((bundle / "net.json").read_text())["link"]
-    except FileNotFoundError:
-        return None
-    return str(link)
+    found = _read_json(bundle / "net.json")
+    return str(found["link"]) if found else None
 
 
 def write_handle(bundle: Path, handle: Handle) -> None:
     """What finds the running instance again."""
-    write_file(bundle / "handle.json", json.dumps(asdict(handle)))
+    _write(bundle / "handle.json", json.dumps(asdict(handle)))
 
 
 def read_handle(bundle: Path) -> Handle | None:
     """The handle of the last start, or None when there is none."""
-    try:
-        return Handle(**json.loads((bundle / "handle.json").read_text()))
-    except FileNotFoundError:
-        return None
+    found = _read_json(bundle / "handle.json")
+    return Handle(**found) if found else None
 
 
 def require_handle(bundle: Path) -> Handle:

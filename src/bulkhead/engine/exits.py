@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bulkhead.agent.session import Session
-from bulkhead.errors import BulkheadError
+from bulkhead.errors import BulkheadError, NotFound
 
 log = logging.getLogger(__name__)
 WORKERS = 8
@@ -77,6 +77,8 @@ class ExitWatcher:
     def _report(self, instance_id: str) -> None:
         try:
             self._ended(instance_id)
+        except NotFound:
+            return  # removed by somebody else meanwhile
         except BulkheadError as error:
             log.warning("end of %s: %s", instance_id, error)
         except Exception:

@@ -30,11 +30,13 @@ class ImageCatalog:
         """One image with its configuration and layers."""
         return self._store.inspect(reference)
 
-    def import_file(self, source: Path | BinaryIO, *, name: str | None, progress: Progress) -> Image:
+    def import_file(
+        self, source: Path | BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
+    ) -> Image:
         """Read an archive: a file of the host, or a stream that can only be read forwards."""
         if isinstance(source, Path):
-            return self._store.import_file(source, name=name, progress=progress)
-        return self._store.import_stream(source, name=name, progress=progress)
+            return self._store.import_file(source, name=name, changes=changes, progress=progress)
+        return self._store.import_stream(source, name=name, changes=changes, progress=progress)
 
     def bootstrap(
         self,

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from bulkhead.events import Event
 from bulkhead.store import State
@@ -15,17 +16,20 @@ LISTEN_SECONDS = 0.5
 
 
 class Journal:
-    """An EventSink that can be read and followed."""
+    """Events can be read, and followed."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._guard = threading.Lock()
         self._followers: set[queue.SimpleQueue[Event]] = set()
 
-    def emit(self, event: Event) -> None:
-        """Keep an event and hand it to those who follow."""
-        with self._guard:
+    @contextmanager
+    def recording(self, event: Event) -> Iterator[None]:
+        """One transaction of what the block changes and of the event that tells of it; then tell the followers."""
+        with self._state.atomic():
+            yield
             self._state.append_event(event)
+        with self._guard:
             for follower in self._followers:
                 follower.put(event)
 
@@ -36,16 +40,18 @@ class Journal:
             return
         arriving: queue.SimpleQueue[Event] = queue.SimpleQueue()
         with self._guard:
-            # Under the guard nothing is appended, so no event is in both or in neither.
-            past = list(self._state.events(since=since, until=until))
             self._followers.add(arriving)
         try:
+            # What is kept before it is told of can be in both.
+            past = list(self._state.events(since=since, until=until))
             yield from past
             while follow() and (until is None or time.time() < until):
                 try:
-                    yield arriving.get(timeout=LISTEN_SECONDS)
+                    event = arriving.get(timeout=LISTEN_SECONDS)
                 except queue.Empty:
                     continue
+                if event not in past:
+                    yield event
         finally:
             with self._guard:
                 self._followers.discard(arriving)

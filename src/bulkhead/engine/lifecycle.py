@@ -65,10 +65,9 @@ class Lifecycle:
             context.disks.create(spec.id, directory / "disk.img", spec.plan.disk)
             checkpoint("create.disk")
             checkpoint("create.driver")
-            instance = self._save(instance, state=State.CREATED)
+            instance = self._save(instance, "create", {"image": spec.image}, state=State.CREATED)
             undo.pop_all()
         checkpoint("create.done")
-        self._emit(instance, "create", {"image": spec.image})
         return instance
 
     def delete(self, instance: Instance, *, force: bool = False) -> None:
@@ -88,11 +87,11 @@ class Lifecycle:
 
     def _delete(self, instance: Instance) -> None:
         checkpoint("delete.begin")
-        instance = self._save(instance, state=State.DELETING)
+        if instance.state is not State.DELETING:
+            instance = self._save(instance, state=State.DELETING)
         checkpoint("delete.marked")
         self.erase(instance)
         checkpoint("delete.done")
-        self._emit(instance, "remove")
         self._resolve_waiters(instance.spec.id, instance.exit or Exit(code=0))
 
     def erase(self, instance: Instance) -> None:
@@ -108,7 +107,8 @@ class Lifecycle:
         checkpoint("delete.disk")
         bundles.remove(directory)
         checkpoint("delete.bundle")
-        context.state.remove(instance_id)
+        with context.journal.recording(event_of(instance, "remove")):
+            context.state.remove(instance_id)
         network = self.resources.network_of(instance.spec) if instance.address else None
         if network:
             self.resources.update_names(network)
@@ -126,7 +126,6 @@ class Lifecycle:
                 raise Conflict(f"instance {instance.spec.name} is {instance.state}, it cannot be started")
             instance = self._start(instance.model_copy(update={"restarts": restarts}), on_launch)
         self.on_started(instance)
-        self._emit(instance, "start")
         return instance
 
     def _start(self, instance: Instance, on_launch: Callable[[Path], None] | None) -> Instance:
@@ -147,6 +146,7 @@ class Lifecycle:
                 checkpoint("start.handle")
                 instance = self._save(
                     instance,
+                    "start",
                     state=State.RUNNING,
                     pid=handle.pid,
                     started=time.time(),
@@ -234,9 +234,7 @@ class Lifecycle:
             if instance.state is State.RUNNING:
                 instance = self.resources.resize(instance, plan)
             bundles.write_spec(directory, changed)
-            instance = self._save(instance, spec=changed)
-        self._emit(instance, "update")
-        return instance
+            return self._save(instance, "update", spec=changed)
 
     def set_health(self, instance_id: str, health: str) -> None:
         """Record what the health checks say, and act on it."""
@@ -244,8 +242,7 @@ class Lifecycle:
             instance = self._context.state.get(instance_id)
             if instance.state is not State.RUNNING:
                 return
-            instance = self._save(instance, health=health)
-        self._emit(instance, "health", {"status": health})
+            instance = self._save(instance, "health", {"status": health}, health=health)
         check = instance.spec.health
         if health == "unhealthy" and check and check.on_unhealthy == "restart":
             restarts = instance.restarts + 1
@@ -262,17 +259,16 @@ class Lifecycle:
                 return instance
             checkpoint("exit.begin")
             instance = instance.model_copy(update={"exit": self._read_exit(instance), "pid": 0, "health": ""})
-            attributes = {"code": str(instance.exit.code if instance.exit else LOST.code)}
-            if instance.exit and instance.exit.oom:
-                self._emit(instance, "oom")
+            ended = instance.exit or LOST
+            attributes = {"code": str(ended.code), **({"oom": "true"} if ended.oom else {})}
             if instance.spec.auto_remove:
-                self._emit(instance, "exit", attributes)
+                instance = self._save(instance, "exit", attributes, state=State.DELETING)
                 self._delete(instance)
                 return None
             network = self.resources.network_of(instance.spec)
             instance = self.resources.release_network(instance)
             checkpoint("exit.network")
-            instance = self._save(instance, state=State.EXITED)
+            instance = self._save(instance, "exit", attributes, state=State.EXITED)
             checkpoint("exit.saved")
             if network:
                 self.resources.update_names(network)
@@ -280,8 +276,7 @@ class Lifecycle:
             context.disks.detach(instance_id)
             self.resources.release_volumes(instance.spec)
             checkpoint("exit.disk")
-        self._emit(instance, "exit", attributes)
-        self._resolve_waiters(instance_id, instance.exit or LOST)
+        self._resolve_waiters(instance_id, ended)
         self.on_exited(instance)
         return instance
 
@@ -313,12 +308,19 @@ class Lifecycle:
 
     # --- small things
 
-    def _save(self, instance: Instance, **changes: object) -> Instance:
+    def _save(
+        self, instance: Instance, action: str = "", attributes: dict[str, str] | None = None, **changes: object
+    ) -> Instance:
+        """Change the record; with `action` the event of it is kept in the same transaction."""
         changed = instance.model_copy(update=changes)
-        self._context.state.save(changed)
+        if not action:
+            self._context.state.save(changed)
+            return changed
+        with self._context.journal.recording(event_of(changed, action, attributes)):
+            self._context.state.save(changed)
         return changed
 
-    def _emit(self, instance: Instance, action: str, attributes: dict[str, str] | None = None) -> None:
-        spec = instance.spec
-        event = Event(time.time(), "instance", spec.id, action, spec.name, attributes or {})
-        self._context.journal.emit(event)
+
+def event_of(instance: Instance, action: str, attributes: dict[str, str] | None = None) -> Event:
+    """What followers are told of an instance."""
+    return Event(time.time(), "instance", instance.spec.id, action, instance.spec.name, attributes or {})
