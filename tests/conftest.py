@@ -34,7 +34,7 @@ def leak_check(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if not {"integration", "contract"} & set(Path(request.node.path).parts):
         yield
         return
-    scope = Scope()
+    scope = Scope(base=tmp_path_factory.getbasetemp())
     before = snapshot(scope)
     yield
     found = leftovers(before, scope)

@@ -40,6 +40,8 @@ class Scope:
     """Whose files count, as seen from here."""
     ancestor: int = 0
     """Whose descendants count as the test's processes; 0: those in this mount namespace."""
+    base: Path | None = None
+    """The run's temporary directory: loop devices on files below it count, as those with names of this run."""
     only: tuple[str, Path] | None = None
     """Look for one daemon's cgroup and loop devices below its directory alone; None: for all of this run's."""
 
@@ -149,7 +151,7 @@ def _loops(scope: Scope) -> Iterator[str]:
         if scope.only:
             ours = backing.is_relative_to(scope.only[1])
         else:
-            ours = PREFIX in str(backing) or "/pytest-of-" in str(backing)
+            ours = PREFIX in str(backing) or bool(scope.base and backing.is_relative_to(scope.base))
             ours = ours and not any(backing.is_relative_to(directory) for _, directory in LIVE.values())
         if ours:
             yield f"{file.parts[3]}: {backing}"

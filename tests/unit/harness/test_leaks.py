@@ -27,7 +27,7 @@ DISOWN = (
 @pytest.fixture
 def found_by(tmp_path: Path) -> Callable[[Callable[[], Callable[[], object]]], list[str]]:
     """What the check finds after something was done; what was returned undoes it, and nothing is left then."""
-    scope = Scope(directories=(tmp_path,))
+    scope = Scope(directories=(tmp_path,), base=tmp_path)
 
     def look(act: Callable[[], Callable[[], object]]) -> list[str]:
         require("root")
