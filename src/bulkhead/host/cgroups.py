@@ -45,12 +45,12 @@ class Layout:
             return 1
         return 2 if controller in self.v2 else 0
 
-    def path(self, controller: str, cgroup: str) -> Path:
+    def path(self, controller: str, cgroup: str = "") -> Path:
         """The directory of a cgroup ("bulkhead/<id>") in the tree of a controller. HostError where there is none."""
         if controller in self.v1:
-            return self.v1[controller] / cgroup
+            return self.v1[controller] / cgroup if cgroup else self.v1[controller]
         if self.unified is not None and controller in self.v2:
-            return self.unified / cgroup
+            return self.unified / cgroup if cgroup else self.unified
         raise HostError(f"this host has no cgroup controller {controller!r}")
 
     @property

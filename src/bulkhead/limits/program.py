@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from bulkhead.agent.operations import Operation, mkdir, read, rmdir, write
 from bulkhead.host.cgroups import Layout
@@ -64,7 +63,7 @@ def program(
     finish = [*reported.values(), *rules.free_disk(plan, place), *(rmdir(group) for group in reversed(groups))]
     return LimitProgram(
         prepare=tuple(prepare),
-        join=_join(layout, groups),
+        join=_join(layout, place.group),
         kill=_kill(place),
         finish=tuple(finish),
         reports=tuple(reported),
@@ -99,61 +98,74 @@ def freeze(layout: Layout, *, cgroup: str, instance_id: str, frozen: bool) -> li
     """Stop every process of an instance where it is, or let all of them go on."""
     group = f"{cgroup}/{instance_id}"
     if layout.version("freezer") == 1:
-        return [write(layout.path("freezer", group) / "freezer.state", "FROZEN" if frozen else "THAWED")]
-    return [write(layout.path("pids", group) / "cgroup.freeze", "1" if frozen else "0")]
+        return [write(f"{layout.path('freezer')}/{group}/freezer.state", "FROZEN" if frozen else "THAWED")]
+    return [write(f"{layout.path('pids')}/{group}/cgroup.freeze", "1" if frozen else "0")]
 
 
-def _groups(layout: Layout, group: str) -> list[Path]:
-    """The instance's directories: one in each v1 tree of ours, one in the v2 tree where that has our controllers."""
-    paths = [layout.path(name, group) for name in V1_CONTROLLERS if layout.version(name) == 1]
-    if layout.unified and layout.v2.intersection(V2_CONTROLLERS):
-        paths.append(layout.unified / group)
-    return list(dict.fromkeys(paths))
+def _v1_groups(layout: Layout, group: str) -> list[str]:
+    """A group's directories in the v1 trees of ours; once where controllers share a tree."""
+    trees = (layout.path(name) for name in V1_CONTROLLERS if layout.version(name) == 1)
+    return list(dict.fromkeys(f"{tree}/{group}" for tree in trees))
+
+
+def _v2_groups(layout: Layout, group: str) -> list[str]:
+    """A group's directory in the v2 tree where that has a controller of ours."""
+    return [f"{layout.unified}/{group}"] if _v2_controllers(layout) else []
+
+
+def _v2_controllers(layout: Layout) -> list[str]:
+    return [name for name in V2_CONTROLLERS if layout.version(name) == 2]
+
+
+def _groups(layout: Layout, group: str) -> list[str]:
+    return _v1_groups(layout, group) + _v2_groups(layout, group)
 
 
 def _parents(layout: Layout, facts: HostFacts, cgroup: str) -> list[Operation]:
     """The group that all instances are in. Writing what is there already costs next to nothing."""
     operations = [mkdir(path) for path in _groups(layout, cgroup)]
-    ours = [name for name in V2_CONTROLLERS if name in layout.v2 and layout.version(name) == 2]
-    if layout.unified and ours:
-        enable = " ".join(f"+{name}" for name in ours)
+    enable = " ".join(f"+{name}" for name in _v2_controllers(layout))
+    if enable:
         operations += [
-            write(layout.unified / "cgroup.subtree_control", enable),
-            write(layout.unified / cgroup / "cgroup.subtree_control", enable),
+            write(f"{layout.unified}/cgroup.subtree_control", enable),
+            write(f"{layout.unified}/{cgroup}/cgroup.subtree_control", enable),
         ]
     if layout.version("cpuset") == 1:  # v1 lets nobody in before both are written, children included
-        path = layout.path("cpuset", cgroup)
+        path = f"{layout.path('cpuset')}/{cgroup}"
         operations += [
-            write(path / "cpuset.cpus", format_cpu_list(facts.online)),
-            write(path / "cpuset.mems", format_cpu_list(facts.memory_nodes)),
+            write(f"{path}/cpuset.cpus", format_cpu_list(facts.online)),
+            write(f"{path}/cpuset.mems", format_cpu_list(facts.memory_nodes)),
         ]
-    if layout.version("cpu") == 1:  # all instances together weigh as much as the host's cores, not as one process
-        operations.append(write(layout.path("cpu", cgroup) / "cpu.shares", str(facts.cores * cpu.WEIGHT_PER_CORE)))
+    # All instances together weigh as much as the host's cores, not as one process.
+    if layout.version("cpu") == 1:
+        shares = str(facts.cores * cpu.WEIGHT_PER_CORE)
+        operations.append(write(f"{layout.path('cpu')}/{cgroup}/cpu.shares", shares))
     if layout.version("cpu") == 2:
-        operations.append(write(layout.path("cpu", cgroup) / "cpu.weight", str(min(10_000, facts.cores * 100))))
+        weight = str(min(10_000, facts.cores * 100))
+        operations.append(write(f"{layout.path('cpu')}/{cgroup}/cpu.weight", weight))
     return operations
 
 
 def _cpuset_memory(place: Place) -> list[Operation]:
     if place.layout.version("cpuset") != 1:
         return []
-    return [write(place.path("cpuset") / "cpuset.mems", format_cpu_list(place.facts.memory_nodes))]
+    return [write(f"{place.path('cpuset')}/cpuset.mems", format_cpu_list(place.facts.memory_nodes))]
 
 
-def _join(layout: Layout, groups: list[Path]) -> tuple[str, ...]:
-    unified = layout.unified
-    paths = [str(path / ("cgroup.procs" if unified and unified in path.parents else "tasks")) for path in groups]
+def _join(layout: Layout, group: str) -> tuple[str, ...]:
+    paths = [f"{path}/tasks" for path in _v1_groups(layout, group)]
+    paths += [f"{path}/cgroup.procs" for path in _v2_groups(layout, group)]
     if layout.version("blkio") == 1:
         # A disk's limits are in the root group, now or after an update: a process elsewhere (the daemon's service may
         # have a group of its own) would escape them with direct I/O.
-        paths.append(str(layout.path("blkio", "tasks")))
+        paths.append(f"{layout.path('blkio')}/tasks")
     return tuple(paths)
 
 
 def _kill(place: Place) -> str:
     if place.layout.version("pids") == 2:
-        return str(place.path("pids") / "cgroup.kill")
-    return str(place.path("pids") / "cgroup.procs")
+        return f"{place.path('pids')}/cgroup.kill"
+    return f"{place.path('pids')}/cgroup.procs"
 
 
 def _reads(place: Place) -> dict[str, Operation]:
@@ -161,14 +173,14 @@ def _reads(place: Place) -> dict[str, Operation]:
     layout, found = place.layout, {}
     memory = place.path("memory")
     if layout.version("memory") == 2:
-        found["oom"] = read(memory / "memory.events")
+        found["oom"] = read(f"{memory}/memory.events")
         if "memory.peak" in layout.abilities:
-            found["peak"] = read(memory / "memory.peak")
+            found["peak"] = read(f"{memory}/memory.peak")
     else:
-        found["oom"] = read(memory / "memory.oom_control")
-        found["peak"] = read(memory / "memory.max_usage_in_bytes")
+        found["oom"] = read(f"{memory}/memory.oom_control")
+        found["peak"] = read(f"{memory}/memory.max_usage_in_bytes")
     if layout.version("cpuacct") == 1:
-        found["cpu"] = read(place.path("cpuacct") / "cpuacct.usage_all")
+        found["cpu"] = read(f"{place.path('cpuacct')}/cpuacct.usage_all")
     elif layout.version("cpu") == 2:
-        found["cpu"] = read(place.path("cpu") / "cpu.stat")
+        found["cpu"] = read(f"{place.path('cpu')}/cpu.stat")
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from bulkhead.agent.operations import Operation, write
 from bulkhead.host.cgroups import DIRTY_PAGES, Layout
@@ -42,9 +41,9 @@ class Place:
     cpuset: tuple[int, ...]
     device: tuple[int, int] | None
 
-    def path(self, controller: str) -> Path:
+    def path(self, controller: str) -> str:
         """The instance's directory in the tree of a controller."""
-        return self.layout.path(controller, self.group)
+        return f"{self.layout.path(controller)}/{self.group}"
 
     @property
     def cores(self) -> int:
@@ -56,16 +55,16 @@ def memory(plan: Plan, place: Place, *, before: Plan | None = None) -> list[Oper
     """Memory and swap. With `before` in an order that works: v1 wants memory <= memory + swap at every moment."""
     path = place.path("memory")
     if place.layout.version("memory") == 2:
-        operations = [write(path / "memory.max", str(plan.memory))]
+        operations = [write(f"{path}/memory.max", str(plan.memory))]
         if "memory.swap" in place.layout.abilities:
             # Without swap on the host the file may be missing (a kernel without CONFIG_SWAP): nothing to limit then.
             optional = place.facts.swap == 0
-            operations.append(write(path / "memory.swap.max", str(plan.swap), optional=optional))
-        return operations if before else [*operations, write(path / "memory.oom.group", "1")]
-    limit = write(path / "memory.limit_in_bytes", str(plan.memory))
+            operations.append(write(f"{path}/memory.swap.max", str(plan.swap), optional=optional))
+        return operations if before else [*operations, write(f"{path}/memory.oom.group", "1")]
+    limit = write(f"{path}/memory.limit_in_bytes", str(plan.memory))
     if "memory.swap" not in place.layout.abilities:
-        return [limit] if before else [limit, write(path / "memory.swappiness", "0")]
-    both = write(path / "memory.memsw.limit_in_bytes", str(plan.memory + plan.swap))
+        return [limit] if before else [limit, write(f"{path}/memory.swappiness", "0")]
+    both = write(f"{path}/memory.memsw.limit_in_bytes", str(plan.memory + plan.swap))
     grows = before is not None and plan.memory + plan.swap > before.memory + before.swap
     return [both, limit] if grows else [limit, both]
 
@@ -76,22 +75,22 @@ def cpus(plan: Plan, place: Place) -> list[Operation]:
     if place.layout.version("cpu") == 2:
         limit = f"{quota[0]} {quota[1]}" if quota else f"max {cpu.PERIOD}"
         weight = min(10_000, max(1, round(plan.cpus * 100)))
-        operations = [write(path / "cpu.max", limit), write(path / "cpu.weight", str(weight))]
+        operations = [write(f"{path}/cpu.max", limit), write(f"{path}/cpu.weight", str(weight))]
     else:
         operations = [
-            write(path / "cpu.cfs_period_us", str(quota[1] if quota else cpu.PERIOD)),
-            write(path / "cpu.cfs_quota_us", str(quota[0] if quota else -1)),
-            write(path / "cpu.shares", str(max(2, round(plan.cpus * cpu.WEIGHT_PER_CORE)))),
+            write(f"{path}/cpu.cfs_period_us", str(quota[1] if quota else cpu.PERIOD)),
+            write(f"{path}/cpu.cfs_quota_us", str(quota[0] if quota else -1)),
+            write(f"{path}/cpu.shares", str(max(2, round(plan.cpus * cpu.WEIGHT_PER_CORE)))),
         ]
     if place.layout.version("cpuset"):
         cores = format_cpu_list(place.cpuset or place.facts.online)
-        operations.append(write(place.path("cpuset") / "cpuset.cpus", cores))
+        operations.append(write(f"{place.path('cpuset')}/cpuset.cpus", cores))
     return operations
 
 
 def pids(plan: Plan, place: Place) -> list[Operation]:
     """Processes and threads."""
-    return [write(place.path("pids") / "pids.max", str(plan.pids))]
+    return [write(f"{place.path('pids')}/pids.max", str(plan.pids))]
 
 
 def devices(place: Place) -> list[Operation]:
@@ -99,7 +98,7 @@ def devices(place: Place) -> list[Operation]:
     if place.layout.version("devices") != 1:
         return []
     path = place.path("devices")
-    return [write(path / "devices.deny", "a"), *(write(path / "devices.allow", rule) for rule in DEVICES)]
+    return [write(f"{path}/devices.deny", "a"), *(write(f"{path}/devices.allow", rule) for rule in DEVICES)]
 
 
 def disk(plan: Plan, place: Place, *, before: Plan | None = None) -> list[Operation]:
@@ -117,12 +116,12 @@ def disk(plan: Plan, place: Place, *, before: Plan | None = None) -> list[Operat
     if place.layout.version("blkio") == 0:
         words = [f"{name}={_or_max(plan.disk_bps)}" for name in ("rbps", "wbps")]
         words += [f"{name}={_or_max(plan.iops)}" for name in ("riops", "wiops")]
-        return [write(place.path("io") / "io.max", f"{key} {' '.join(words)}")]
+        return [write(f"{place.path('io')}/io.max", f"{key} {' '.join(words)}")]
     operations = []
     for kind, values in (("bps", [one.disk_bps for one in limited]), ("iops", [one.iops for one in limited])):
         if any(values):
             for way in ("read", "write"):
-                file = place.layout.path("blkio", f"blkio.throttle.{way}_{kind}_device")
+                file = f"{place.layout.path('blkio')}/blkio.throttle.{way}_{kind}_device"
                 operations.append(write(file, f"{key} {values[0] or 0}"))
     return operations + _dirty(plan, key)
 
@@ -142,8 +141,8 @@ def _dirty(plan: Plan, key: str) -> list[Operation]:
         return free_dirty(key)
     most = max(MIN_DIRTY, DIRTY_SECONDS * min(rates))
     return [
-        write(directory / "strict_limit", "1", optional=True),
-        write(directory / "max_bytes", str(most), optional=True),
+        write(f"{directory}/strict_limit", "1", optional=True),
+        write(f"{directory}/max_bytes", str(most), optional=True),
     ]
 
 
@@ -151,8 +150,8 @@ def free_dirty(key: str) -> list[Operation]:
     """Take the bound on waiting pages away again."""
     directory = DIRTY_PAGES / key
     return [
-        write(directory / "max_ratio", "100", optional=True),
-        write(directory / "strict_limit", "0", optional=True),
+        write(f"{directory}/max_ratio", "100", optional=True),
+        write(f"{directory}/strict_limit", "0", optional=True),
     ]
 
 
