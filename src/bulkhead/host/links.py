@@ -89,10 +89,10 @@ def add_bridge(name: str, mac: str) -> Message:
     return _link(_NEWLINK, CREATE | EXCL, 0, 0, *parts, what=f"make bridge {name}", fine=(errno.EEXIST,))
 
 
-def add_veth(name: str, *, peer: str, peer_index: int, peer_netns_fd: int, peer_mac: str) -> Message:
+def add_veth(name: str, *, peer: str, peer_netns_fd: int, peer_mac: str) -> Message:
     """A pair of links, the other end of which appears in another network namespace. Both are down."""
     other = (
-        _ifinfo.pack(0, 0, peer_index, 0, 0)
+        _ifinfo.pack(0, 0, 0, 0, 0)
         + text(_IFNAME, peer)
         + attribute(_ADDRESS, mac_bytes(peer_mac))
         + u32(_NET_NS_FD, peer_netns_fd)

@@ -15,6 +15,8 @@ from bulkhead.network.forwarding import bridge_alias
 from bulkhead.network.rules import DUMMY
 
 _LOOP_MAC = "02:68:00:00:00:01"
+_LINK_LOCAL = ipaddress.ip_address("fe80::1")
+"""Of every bridge: what the kernel asks its neighbours from when it forwards, and it asks nobody without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Bridges:
         )
         prefixes = (int(subnet.partition("/")[2]) for subnet in (network.subnet4, network.subnet6))
         self.netlink.send(
-            *(links.add_address(index, ip, prefix) for ip, prefix in zip((gateway4, gateway6), prefixes, strict=True))
+            *(links.add_address(index, ip, prefix) for ip, prefix in zip((gateway4, gateway6), prefixes, strict=True)),
+            links.add_address(index, _LINK_LOCAL, 64),
         )
         return there is None
 

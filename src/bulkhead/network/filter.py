@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bulkhead.config import Config
+from bulkhead.errors import HostError
 from bulkhead.host import links, nftables
 from bulkhead.host.netlink import NetlinkError
 from bulkhead.host.nftables import Element
@@ -48,13 +49,6 @@ class Filter:
     def close(self) -> None:
         """Give the socket back; the rules stay."""
         self._elements.close()
-
-    def open(self, closed: Closed) -> None:
-        """Have the tables. The pair of links that rules.py speaks of must exist."""
-        with self._lock:
-            self._wanted.closed = closed
-            if not self._there:
-                self.repair()
 
     def remove_tables(self) -> None:
         """Take the tables away. Idempotent."""
@@ -94,18 +88,33 @@ class Filter:
                 *(f"packet filter: {' '.join(each)} put back" for each in sorted(missing)),
             ]
 
-    def add_network(self, network: Network) -> None:
-        """Translate addresses for a network and keep it apart from the others."""
+    def add_network(self, network: Network, closed: Closed) -> None:
+        """Translate addresses for a network and keep it apart from the others; have the tables.
+
+        The host goes on not forwarding between the links in `closed`. The pair of links that rules.py speaks of must
+        exist.
+        """
         with self._lock:
             self._wanted.networks[network.id] = network
-            self.repair()
+            self._wanted.closed = closed
+            elements = rules.network_elements(self._config, network)
+            if not (self._there and self._load("add", elements)):
+                self.repair()
 
     def remove_network(self, network: Network) -> None:
         """Forget a network. Idempotent."""
         with self._lock:
-            self._wanted.networks.pop(network.id, None)
-            if self._there:
+            known = self._wanted.networks.pop(network.id, None)
+            if known and self._there and not self._load("delete", rules.network_elements(self._config, network)):
                 self.repair()
+
+    def _load(self, verb: str, elements: list[Element]) -> bool:
+        """Add or delete in one transaction; False when that cannot be: what is there is not what was left."""
+        try:
+            nftables.load("".join(each.script(verb, self._config.nft_table) for each in elements))
+        except HostError:
+            return False
+        return True
 
     def allow(self, address: Address) -> None:
         """Let the instance with this address send."""

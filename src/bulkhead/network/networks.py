@@ -77,9 +77,8 @@ class Networks:
                 record = self._forwarding.enable(links.find_all(self._netlink))
                 if self._config.published_ports == "input":
                     self._bridges.add_loop()
-                self._filter.open(record.closed)
                 undo.callback(self._filter.remove_network, network)
-                self._filter.add_network(network)
+                self._filter.add_network(network, record.closed)
                 undo.callback(self._bridges.remove, addresses.bridge_name(self._config, network))
                 self._bridges.add(network)
                 undo.callback(self._names.stop, network.id)
@@ -110,12 +109,14 @@ class Networks:
         """
         self.up(network)
         connection = self._pool.take(network, taken)
+        spare = connection is not None
         if connection is None:
             connection = self._make(network, taken, owner=instance_id)
         with ExitStack() as undo:
             undo.callback(os.close, connection.netns_fd)
             undo.callback(self.disconnect, connection.link)
-            self._netlink.send(links.set_alias(connection.link, alias_of(self._config, instance_id)))
+            if spare:
+                self._netlink.send(links.set_alias(connection.link, alias_of(self._config, instance_id)))
             if bandwidth is not None:
                 self._wiring.shape(connection.link, connection.netns_fd, bandwidth)
             undo.pop_all()

@@ -11,10 +11,14 @@ from contextlib import ExitStack
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, HostError, Problem
 from bulkhead.host import nftables
+from bulkhead.host.links import IpAddress
 from bulkhead.model import Address, PortMapping
 from bulkhead.network import ports
 from bulkhead.network.filter import Filter
 from bulkhead.network.rules import Published
+
+FORGET_SECONDS = 0.05
+"""How long addresses are collected before the table of tracked connections is looked through for them."""
 
 
 class Publisher:
@@ -24,6 +28,10 @@ class Publisher:
         self._config = config
         self._filter = packet_filter
         self._sockets: dict[str, list[socket.socket]] = {}
+        self._forgotten: set[IpAddress] = set()
+        """Addresses whose tracked connections are to go."""
+        self._forgetting: threading.Timer | None = None
+        self._closed = False
         self._lock = threading.RLock()
 
     def check(self, mappings: Sequence[PortMapping]) -> list[Problem]:
@@ -46,20 +54,35 @@ class Publisher:
             undo.pop_all()
 
     def unpublish(self, instance_id: str) -> None:
-        """Lead the ports nowhere, and end what goes on through them. Idempotent."""
+        """Lead the ports nowhere; what goes on through them ends a moment later. Idempotent."""
         with self._lock:
             published = self._filter.unpublish(instance_id)
             held = self._sockets.pop(instance_id, [])
         if published is not None:
-            for ip in (published.address.ipv4, published.address.ipv6):
-                nftables.forget_connections(ipaddress.ip_address(ip))
+            self._forget_later(published.address)
         for each in held:
             each.close()
+
+    def _forget_later(self, address: Address) -> None:
+        with self._lock:
+            self._forgotten |= {ipaddress.ip_address(address.ipv4), ipaddress.ip_address(address.ipv6)}
+            if self._forgetting is None and not self._closed:
+                self._forgetting = threading.Timer(FORGET_SECONDS, self._forget)
+                self._forgetting.daemon = True
+                self._forgetting.start()
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._forgetting = None
+            forgotten, self._forgotten = self._forgotten, set()
+        if forgotten:
+            nftables.forget_connections(forgotten)
 
     def adopt(self) -> list[str]:
         """Keep the ports again that the packet filter was told of by recovery; which cannot be, in words."""
         found = []
         with self._lock:
+            self._let_go()
             for published in self._filter.published.values():
                 held: list[socket.socket] = []
                 for mapping in published.ports:
@@ -73,7 +96,16 @@ class Publisher:
     def close(self) -> None:
         """Give the sockets back; the rules stay."""
         with self._lock:
-            for held in self._sockets.values():
-                for each in held:
-                    each.close()
-            self._sockets.clear()
+            self._closed = True
+            waiting = self._forgetting
+            self._let_go()
+        if waiting is not None:
+            waiting.cancel()
+            waiting.join()
+        self._forget()
+
+    def _let_go(self) -> None:
+        for held in self._sockets.values():
+            for each in held:
+                each.close()
+        self._sockets.clear()

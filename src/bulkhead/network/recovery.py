@@ -62,7 +62,8 @@ class Recovery:
             owner = owner_in(self.config, link)
             # A link that was made and got no alias yet is ours by its name.
             unnamed = not link.alias and link.kind == "veth" and len(link.name) == len(start) + 8
-            if not link.name.startswith(start) or (owner is None and not unnamed) or wanted.get(link.name) == owner:
+            used = link.name in wanted and wanted[link.name] == owner
+            if used or not link.name.startswith(start) or (owner is None and not unnamed):
                 continue
             self.netlink.send(links.delete_link(link.name))
             self._repairs.append(f"link {link.name} of {owner or 'no instance'} removed")

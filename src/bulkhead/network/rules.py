@@ -61,7 +61,7 @@ table {family} {table} {{
 
   chain leaving {{
     type nat hook postrouting priority srcnat; policy accept;
-    {ip} saddr @subnets {ip} daddr != @subnets masquerade
+    oifname != "{prefix}-*" {ip} saddr @subnets {ip} daddr != @subnets masquerade
     oifname "{prefix}-*" ct status dnat {ip} saddr @subnets masquerade
     oifname "{prefix}-*" {ip} saddr {loopback} masquerade
   }}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bulkhead.config import Config
@@ -17,8 +18,6 @@ from bulkhead.network.filter import Filter
 from bulkhead.network.shaping import rate_message
 
 INSIDE = "eth0"
-INSIDE_INDEX = 100
-"""Index of eth0 in its namespace; a fixed one, since some kernels put links of their own beside lo."""
 SETTINGS = {
     "ipv4/ip_unprivileged_port_start": "0",
     "ipv4/ping_group_range": "0 2147483647",
@@ -70,23 +69,21 @@ class Wiring:
         bridge = links.index_of(bridge_name(self.config, network))
         if not bridge:
             raise HostError(f"the bridge of network {network.name} has gone", hint="restart bulkhead serve")
-        netns_fd, _ = namespaces.make(lambda fd: self._wire(fd, bridge, link, address, owner))
+        with ExitStack() as undo:
+            undo.callback(self.remove, link)
+            self.filter.allow(address)
+            netns_fd, _ = namespaces.make(lambda fd: self._wire(fd, bridge, link, address, owner))
+            undo.pop_all()
         return Connection(address, netns_fd, link)
 
     def _wire(self, netns_fd: int, bridge: int, link: str, address: Address, owner: str) -> None:
         """Runs in the new namespace: a socket opened here belongs to it, `self.netlink` to the host's."""
         namespaces.set_sysctls(SETTINGS)
-        veth = links.add_veth(link, peer=INSIDE, peer_index=INSIDE_INDEX, peer_netns_fd=netns_fd, peer_mac=address.mac)
         alias = alias_of(self.config, owner)
-        try:
-            self.filter.allow(address)
-            with Netlink() as inner:
-                self._make_link(veth, link)
-                self.netlink.send(links.attach(link, bridge, alias=alias), links.set_hairpin(link))
-                inner.send(*inside_messages(address))
-        except BaseException:
-            self.remove(link)
-            raise
+        with Netlink() as inner:
+            self._make_link(links.add_veth(link, peer=INSIDE, peer_netns_fd=netns_fd, peer_mac=address.mac), link)
+            self.netlink.send(links.attach(link, bridge, alias=alias), links.set_hairpin(link))
+            inner.send(*inside_messages(address, links.index_of(INSIDE)))
 
     def _make_link(self, veth: Message, link: str) -> None:
         try:
@@ -112,9 +109,9 @@ class Wiring:
         def inner_end() -> None:
             with Netlink() as inner:
                 other = links.find(inner, INSIDE)
-                if other is None or (other.index, other.mac) != (INSIDE_INDEX, mac_behind(link)):
+                if other is None or other.mac != mac_behind(link):
                     raise HostError(f"the other end of link {link} is not where it was", hint="restart the instance")
-                inner.send(rate_message(INSIDE_INDEX, bandwidth, f"{INSIDE} behind {link}"))
+                inner.send(rate_message(other.index, bandwidth, f"{INSIDE} behind {link}"))
 
         namespaces.inside(netns_fd, inner_end)
         self.netlink.send(rate_message(index, bandwidth, link))
@@ -128,13 +125,13 @@ class Wiring:
             os.close(netns_fd)
 
 
-def inside_messages(address: Address) -> list[Message]:
-    """What is done within the namespace: lo and eth0 up, addresses, default routes."""
+def inside_messages(address: Address, index: int) -> list[Message]:
+    """What is done within the namespace: lo and eth0 (of that index) up, addresses, default routes."""
     return [
         links.set_index_up(links.LOOPBACK_INDEX, "lo"),
-        links.set_index_up(INSIDE_INDEX, INSIDE),
-        links.add_address(INSIDE_INDEX, ipaddress.ip_address(address.ipv4), address.prefix4),
-        links.add_address(INSIDE_INDEX, ipaddress.ip_address(address.ipv6), address.prefix6),
-        links.add_default_route(ipaddress.ip_address(address.gateway4), INSIDE_INDEX),
-        links.add_default_route(ipaddress.ip_address(address.gateway6), INSIDE_INDEX),
+        links.set_index_up(index, INSIDE),
+        links.add_address(index, ipaddress.ip_address(address.ipv4), address.prefix4),
+        links.add_address(index, ipaddress.ip_address(address.ipv6), address.prefix6),
+        links.add_default_route(ipaddress.ip_address(address.gateway4), index),
+        links.add_default_route(ipaddress.ip_address(address.gateway6), index),
     ]
