@@ -31,6 +31,7 @@ def chroot_lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _probe() -> Iterator[None]:
+    """Compiled before any test looks at what is there."""
+    directory = laboratory.probe_binary().parent
     yield
-    if laboratory.probe_binary.cache_info().currsize:
-        shutil.rmtree(laboratory.probe_binary().parent)
+    shutil.rmtree(directory)

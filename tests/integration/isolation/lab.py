@@ -25,7 +25,7 @@ from tests.harness.naming import PREFIX, make_config
 
 PROBE_SOURCE = Path(__file__).with_name("probe.c")
 APPLETS = "sh cat ls id echo sleep mount umount mkdir mknod touch chmod chown ln rm readlink stat sysctl head tail grep"
-ENTRY = re.compile(r"^\S+ (stdout|stderr) [FP] ?", re.MULTILINE)
+ENTRY = re.compile(r"^\S+ (?:stdout|stderr) ([FP]) ?(.*)$", re.MULTILINE)
 PATIENCE = 30.0
 Mutation = Callable[[Path], None]
 
@@ -206,6 +206,12 @@ class Running:
 
 
 def read_log(bundle: Bundle) -> str:
-    """The text in an instance's log."""
+    """The text in an instance's log; a part of a line (P) goes on in the next entry."""
     log = bundle.directory / "log"
-    return ENTRY.sub("", log.read_text()) if log.exists() else ""
+    entries = ENTRY.findall(log.read_text()) if log.exists() else []
+    return "".join(text + ("\n" if kind == "F" else "") for kind, text in entries)
+
+
+def namespace(kind: str, pid: int | str = "self") -> str:
+    """What names a process's namespace, as readlink(1) prints it."""
+    return str(Path(f"/proc/{pid}/ns/{kind}").readlink())

@@ -22,7 +22,7 @@ from bulkhead.errors import AgentError, BulkheadError
 from bulkhead.isolation.base import MountedVolume
 from bulkhead.isolation.hardening import MASKED, READ_ONLY
 from bulkhead.model import Mount
-from tests.integration.isolation.lab import Lab, Mutation, make_root
+from tests.integration.isolation.lab import Lab, Mutation, make_root, namespace
 
 CONTAINER_CAPS = "00000000800405fb"
 
@@ -452,10 +452,10 @@ def test_every_namespace_is_its_own(lab: Lab) -> None:
     kinds = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
     with lab.running() as instance:
         for kind in kinds:
-            own = Path(f"/proc/{instance.handle.pid}/ns/{kind}").readlink()
-            assert own != Path(f"/proc/self/ns/{kind}").readlink(), kind
+            own = namespace(kind, instance.handle.pid)
+            assert own != namespace(kind), kind
             beside = instance.execute("readlink", f"/proc/self/ns/{kind}").output.strip()
-            assert beside == str(own), kind
+            assert beside == own, kind
 
 
 def test_two_containers_share_no_uid(lab: Lab) -> None:
