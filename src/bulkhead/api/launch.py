@@ -13,7 +13,7 @@ from bulkhead.agent import frames
 from bulkhead.agent.explain import explain
 from bulkhead.agent.frames import AttachFlag, Decoder, Exit, Frame, Type, encode
 from bulkhead.agent.session import connect_socket
-from bulkhead.api.relay import STREAM, Agent, Ended
+from bulkhead.api.relay import STREAM, Ended
 from bulkhead.api.service import Service
 from bulkhead.errors import AgentError, NotFound, Unavailable
 from bulkhead.model import Instance
@@ -34,17 +34,6 @@ def open_stream(path: Path, kind: Type, payload: bytes) -> socket.socket:
         connection.close()
         raise Unavailable(f"the agent at {path} does not take requests: {error}") from error
     return connection
-
-
-async def relayed(connection: socket.socket) -> Agent:
-    """A connection on which a stream was opened, from now on the event loop's."""
-    connection.setblocking(False)
-    try:
-        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=1 << 17)
-    except BaseException:
-        connection.close()
-        raise
-    return Agent(reader, writer)
 
 
 def attach_payload(*, stdin: bool, output: bool) -> bytes:

@@ -7,8 +7,10 @@ is frames too: RESPONSE, output, EXIT or PROBLEM. Credit passes through, so no m
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -34,7 +36,7 @@ STREAM = 1
 MAX_REQUEST = 1 << 20
 MAX_SIGNAL = 64
 OPEN_SECONDS = 30.0
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 17
 FROM_CLIENT = frozenset({Type.DATA, Type.EOF, Type.CREDIT, Type.RESIZE, Type.SIGNAL, Type.CLOSE})
 TO_CLIENT = frozenset({Type.DATA, Type.CREDIT, Type.EXIT})
 Ended = Callable[[Exit | None], Awaitable[Exit]]
@@ -151,10 +153,16 @@ class Answer:
 
 
 class Agent:
-    """The connection to an agent on which one stream was opened."""
+    """The connection to an agent on which one stream was opened; from now on the event loop's.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    Not an asyncio transport: that gives up what it has not read yet when a write fails, and an agent that ends does
+    not wait for our last credit before it closes. EXIT would be lost.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._loop = asyncio.get_running_loop()
         self._decoder = Decoder()
         self._waiting: list[Frame] = []
 
@@ -179,22 +187,22 @@ class Agent:
         if self._waiting:
             frames, self._waiting = self._waiting, []
             return frames
-        while data := await self._reader.read(READ_SIZE):
-            if frames := self._decoder.feed(data):
-                return frames
+        try:
+            while data := await self._loop.sock_recv(self._socket, READ_SIZE):
+                if frames := self._decoder.feed(data):
+                    return frames
+        except ConnectionError:
+            pass  # it closed without having read all: as good an end as any
         return None
 
     async def write(self, data: bytes) -> None:
         """Frames, made ready. Waits while the agent does not read; an agent that has gone shows in `frames`."""
-        self._writer.write(data)
-        try:
-            await self._writer.drain()
-        except ConnectionError:
-            await asyncio.sleep(0)
+        with suppress(ConnectionError):
+            await self._loop.sock_sendall(self._socket, data)
 
     def close(self) -> None:
         """Give the connection up: what is attached detaches."""
-        self._writer.close()
+        self._socket.close()
 
 
 async def pump(
@@ -220,6 +228,8 @@ async def pump(
     finally:
         for task in tasks:
             task.cancel()
+        # They hold the agent's socket, which may be closed only now.
+        await asyncio.wait(tasks)
 
 
 async def _inward(client: Client, agent: Agent, *, workload: bool) -> None:

@@ -16,7 +16,7 @@ from bulkhead.agent import frames
 from bulkhead.agent.explain import explain
 from bulkhead.agent.frames import ExecRequest, Exit, Frame, Type, encode, exec_payload
 from bulkhead.api import problems
-from bulkhead.api.launch import Launch, attach_payload, ending, open_stream, relayed
+from bulkhead.api.launch import Launch, attach_payload, ending, open_stream
 from bulkhead.api.relay import MEDIA_TYPE, STREAM, Agent, Answer, Client, Ended, pump, tell
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import Service, create_and_start, service_of
@@ -134,7 +134,7 @@ async def _exec(session: Session, ref: str) -> None:
     body: ExecBody = problems.validate(ExecBody, await session.client.request())
     stdin = body.stdin and session.client.framed
     connection, request = await service.call(_open_exec, service, ref, body, stdin=stdin)
-    agent = await relayed(connection)
+    agent = Agent(connection)
     try:
         answer = await agent.opened()
         if answer.type is Type.ERROR:
@@ -178,7 +178,7 @@ async def _attach(session: Session, ref: str) -> None:
     instance = await service.call(service.engine.get, ref)
     path = await service.call(service.engine.prepare_attach, instance.spec.id)
     payload = attach_payload(stdin=body.stdin and session.client.framed, output=body.output)
-    agent = await relayed(await service.call(open_stream, path, Type.ATTACH, payload))
+    agent = Agent(await service.call(open_stream, path, Type.ATTACH, payload))
     try:
         answer = await agent.opened()
         if answer.type is Type.ERROR:
@@ -204,7 +204,7 @@ async def _run(session: Session) -> None:
         instance = await service.call(
             create_and_start, service.engine, body, on_create=launch.created, on_launch=launch.launched
         )
-        agent = await relayed(launch.take())
+        agent = Agent(launch.take())
     finally:
         launch.close()
     try:
