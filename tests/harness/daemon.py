@@ -190,12 +190,11 @@ class Daemon:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(self.config.socket_path))
-            except OSError:
-                return False
-        return True
+        """Whether it serves: before that, connections are accepted and wait for the recovery pass."""
+        try:
+            return self.api("GET", "/v1/ping").status == 200
+        except OSError:
+            return False
 
 
 def _toml(config: Config) -> str:

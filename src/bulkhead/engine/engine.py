@@ -89,6 +89,10 @@ class Engine:
         self._health.close()
         self._exits.close()
         running = [instance for instance in self._context.state.instances() if instance.pid]
+        for network in self._context.state.networks():
+            # A network that nothing runs on needs no bridge, rules and name server until somebody starts again.
+            if network.name not in {instance.spec.network for instance in running}:
+                self._context.networks.down(network)
         self._context.networks.close()
         self._context.disks.close()
         self._context.layers.close(self._reports.layers_in_use(running))
