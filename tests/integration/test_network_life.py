@@ -19,6 +19,7 @@ from bulkhead.network import Networks, Running
 from bulkhead.network.names import Names
 from tests.integration.network_lab import (
     WEB,
+    Box,
     Lab,
     ask_outside,
     eventually,
@@ -248,7 +249,7 @@ def test_recovery_of_single_things(tmp_path: Path) -> None:
         ip(f"link delete {lost.link}")
         said = host.networks.recover(host.made, running(host, 0, 1))
         assert said == [
-            "packet filter: 1 elements of nothing that is there removed",
+            "packet filter: 4 leftover elements removed",
             "packet filter: ip any_claimed tcp . 8080 put back",
             f"instance {lost.id[:12]} has lost its link: it must be started again",
         ]
@@ -329,8 +330,13 @@ def test_a_full_subnet(tmp_path: Path) -> None:
         # An address that is given back can be used at once, whatever the kernel still has of its link.
         host.networks.disconnect(boxes[2].link)
         again = host.networks.connect(network, instance_id="e" * 32, taken=(), bandwidth=None)
-        assert again.link == boxes[2].link
+        assert again.address == boxes[2].address
+        # And giving the old one back once more does nothing to the new one.
+        host.networks.disconnect(boxes[2].link)
         host.networks.settle(timeout=0.01)
+        again_box = Box("e" * 32, again)
+        boxes[0].serve()
+        assert again_box.ask(boxes[0].address.ipv4) == again.address.ipv4
         assert links.index_of(again.link)
         os.close(again.netns_fd)
 

@@ -33,7 +33,8 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _NEWROUTE, _GETROUTE = 20, 24, 26
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
-_ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _IFALIAS, _STATS64, _AF_SPEC, _NET_NS_FD = 1, 3, 4, 10, 18, 20, 23, 26, 28
+_ADDRESS, _IFNAME, _MTU, _LINK_INDEX, _MASTER, _LINKINFO = 1, 3, 4, 5, 10, 18
+_IFALIAS, _STATS64, _AF_SPEC, _NET_NS_FD = 20, 23, 26, 28
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _BR_MCAST_SNOOPING = 23
@@ -61,6 +62,8 @@ class Link:
     kind: str
     master: int
     """Index of the bridge it belongs to; 0: none."""
+    peer: int
+    """Of a veth: index of the other end, in that end's namespace; else 0 or its own index."""
     mac: str
     received: int
     sent: int
@@ -242,6 +245,7 @@ def _parse_link(data: bytes) -> Link:
         alias=_string(found, _IFALIAS),
         kind=_string(attributes(found.get(_LINKINFO, b"")), _KIND),
         master=int.from_bytes(found.get(_MASTER, b""), "little"),
+        peer=int.from_bytes(found.get(_LINK_INDEX, b""), "little"),
         mac=found.get(_ADDRESS, b"").hex(":"),
         received=stats[2],
         sent=stats[3],

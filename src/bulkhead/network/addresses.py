@@ -1,12 +1,13 @@
 """Which addresses: subnets of networks, addresses of instances, and what follows from them. Pure.
 
-Everything about an instance's link follows from its IPv4 address: the name of the link, the MAC address, and, with
-the network's subnets, the IPv6 address. So nothing of this has to be remembered to find or to remove it.
+An instance has the same number in both of its network's subnets, and its MAC address follows from its IPv4 address.
+The name of its link is never used again, so that giving back one of long ago cannot touch the present one.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from collections.abc import Collection, Iterable, Iterator
 
 from bulkhead.config import Config
@@ -27,9 +28,9 @@ def bridge_name(config: Config, network: Network) -> str:
     return f"{config.link_prefix}-{network.id}"
 
 
-def link_name(config: Config, ipv4: str) -> str:
-    """The host's end of the link of the instance with this address: "bhv0a900005"."""
-    return f"{config.link_prefix}v{int(ipaddress.IPv4Address(ipv4)):08x}"
+def new_link_name(config: Config) -> str:
+    """The host's end of a new link: "bhv" and eight random digits."""
+    return f"{config.link_prefix}v{secrets.token_hex(4)}"
 
 
 def mac_of(ipv4: str | ipaddress.IPv4Address) -> str:
@@ -40,16 +41,6 @@ def mac_of(ipv4: str | ipaddress.IPv4Address) -> str:
 def mac_bytes_of(ipv4: str | ipaddress.IPv4Address) -> bytes:
     """The same as six bytes."""
     return b"\x02\x68" + ipaddress.IPv4Address(ipv4).packed
-
-
-def ipv4_behind(link: str) -> ipaddress.IPv4Address:
-    """The address of the instance at the other end of a link."""
-    return ipaddress.IPv4Address(int(link[-8:], 16))
-
-
-def mac_behind(link: str) -> str:
-    """The MAC address at the other end of a link."""
-    return mac_of(ipv4_behind(link))
 
 
 def address_of(network: Network, offset: int) -> Address:

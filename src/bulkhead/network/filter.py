@@ -20,7 +20,6 @@ from bulkhead.host.netlink import NetlinkError
 from bulkhead.host.nftables import Element
 from bulkhead.model import Address, Network
 from bulkhead.network import rules
-from bulkhead.network.addresses import link_name
 
 Closed = Mapping[Literal["ip", "ip6"], Iterable[str]]
 
@@ -84,7 +83,7 @@ class Filter:
                 nftables.load("".join(script))
             self._there = True
             return [
-                *([f"packet filter: {len(surplus)} elements of nothing that is there removed"] if surplus else []),
+                *([f"packet filter: {len(surplus)} leftover elements removed"] if surplus else []),
                 *(f"packet filter: {' '.join(each)} put back" for each in sorted(missing)),
             ]
 
@@ -116,19 +115,19 @@ class Filter:
             return False
         return True
 
-    def allow(self, address: Address) -> None:
-        """Let the instance with this address send."""
-        link = link_name(self._config, address.ipv4)
+    def allow(self, link: str, address: Address) -> None:
+        """Let the instance behind a link send from its address."""
         with self._lock:
             self._wanted.senders[link] = address
-            self._change(self._elements.add, rules.sender_elements(self._config, address))
+            self._change(self._elements.add, rules.sender_elements(link, address))
 
-    def forbid(self, link: str) -> None:
-        """Nothing that comes by this link passes any more. Idempotent."""
+    def forbid(self, link: str) -> Address | None:
+        """Nothing that comes by this link passes any more; the address it had, None when it had none. Idempotent."""
         with self._lock:
             address = self._wanted.senders.pop(link, None)
             if address is not None and self._there:
-                self._change(self._elements.remove, rules.sender_elements(self._config, address))
+                self._change(self._elements.remove, rules.sender_elements(link, address))
+            return address
 
     def publish(self, published: rules.Published) -> None:
         """Lead the ports to the instance: all or none."""
@@ -166,7 +165,7 @@ class Filter:
         wanted = self._wanted
         return [
             *(each for network in wanted.networks.values() for each in rules.network_elements(self._config, network)),
-            *(each for address in wanted.senders.values() for each in rules.sender_elements(self._config, address)),
+            *(each for link, address in wanted.senders.items() for each in rules.sender_elements(link, address)),
             *(each for published in wanted.published.values() for each in rules.port_elements(published)),
             *rules.closed_elements(wanted.closed),
         ]

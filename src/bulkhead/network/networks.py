@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from bulkhead.config import Config
 from bulkhead.errors import Problem
@@ -128,13 +128,14 @@ class Networks:
         The kernel removes the link itself when the last process of the instance has gone, some 50 ms later and many
         at a time; one that stays, because a process has escaped its end, is removed by a later call.
         """
-        self._filter.forbid(link)
+        address = self._filter.forbid(link)
         with self._lock:
-            for given in self._addresses.values():
-                given.discard(str(addresses.ipv4_behind(link)))
+            if address is not None:
+                for given in self._addresses.values():
+                    given.discard(address.ipv4)
             now = time.monotonic()
-            self._lingering[link] = now
             overdue = [each for each, since in self._lingering.items() if now - since > _LINGER]
+            self._lingering[link] = now
         self._remove_links(overdue)
 
     def settle(self, timeout: float = 2.0) -> None:
@@ -199,9 +200,7 @@ class Networks:
 
     def prefill(self, network: Network) -> None:
         """Keep namespaces ready on this network from now on, made in the background."""
-        if self._config.network_pool:
-            self.up(network)
-            self._pool.serve(network)
+        self._pool.serve(network)
 
     def wait_ready(self, timeout: float = 10.0) -> bool:
         """Wait until the pool is full; False when it is not by then."""
@@ -234,6 +233,7 @@ class Networks:
             return address
 
     def _make_spare(self, network: Network) -> Connection:
+        self.up(network)
         return self._make(network, (), owner=POOLED)
 
     def _drop_spare(self, connection: Connection) -> None:
@@ -241,13 +241,10 @@ class Networks:
         self.disconnect(connection.link)
 
     def _remove_links(self, overdue: Iterable[str]) -> None:
-        with self._lock:
-            for link in overdue:
-                # An address that has been given out again has a link of the same name, which is not to go.
-                ipv4 = str(addresses.ipv4_behind(link))
-                again = any(ipv4 in given for given in self._addresses.values())
-                if not again and links.index_of(link):
-                    self._netlink.send(links.delete_link(link))
+        for link in overdue:
+            if links.index_of(link):
+                self._netlink.send(links.delete_link(link))
+            with self._lock:
                 self._lingering.pop(link, None)
 
     def _remove_ports_of(self, bridge: str) -> None:
@@ -264,3 +261,5 @@ class Networks:
             self._filter.remove_tables()
             self._bridges.remove_loop()
             self._forwarding.disable(everything)
+            with suppress(OSError):  # it may not be there, or not be empty
+                (self._config.run_dir / "network").rmdir()

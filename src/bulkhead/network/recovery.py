@@ -10,7 +10,7 @@ from bulkhead.config import Config
 from bulkhead.host import links
 from bulkhead.host.netlink import Netlink
 from bulkhead.model import Address, Network, PortMapping
-from bulkhead.network.addresses import bridge_name, link_name
+from bulkhead.network.addresses import bridge_name
 from bulkhead.network.bridges import Bridges
 from bulkhead.network.filter import Filter, Wanted
 from bulkhead.network.forwarding import Forwarding
@@ -34,6 +34,8 @@ class Recovery:
     bridges: Bridges
     names: Names
     up: list[Network] = field(default_factory=list)
+    _links: dict[str, links.Link] = field(default_factory=dict)
+    """By instance."""
     _repairs: list[str] = field(default_factory=list)
 
     def run(self, networks: Sequence[Network], running: Mapping[str, Running]) -> list[str]:
@@ -56,14 +58,16 @@ class Recovery:
         return self._repairs
 
     def _remove_strays(self, everything: Sequence[links.Link], running: Mapping[str, Running]) -> None:
+        """Remove the links of nobody who runs; note the others."""
         start = f"{self.config.link_prefix}v"
-        wanted = {link_name(self.config, address.ipv4): owner for owner, (address, _, _) in running.items()}
         for link in everything:
             owner = owner_in(self.config, link)
             # A link that was made and got no alias yet is ours by its name.
             unnamed = not link.alias and link.kind == "veth" and len(link.name) == len(start) + 8
-            used = link.name in wanted and wanted[link.name] == owner
-            if used or not link.name.startswith(start) or (owner is None and not unnamed):
+            if not link.name.startswith(start) or (owner is None and not unnamed):
+                continue
+            if owner is not None and owner in running:
+                self._links[owner] = link
                 continue
             self.netlink.send(links.delete_link(link.name))
             self._repairs.append(f"link {link.name} of {owner or 'no instance'} removed")
@@ -77,7 +81,7 @@ class Recovery:
             self.bridges.add_loop()
         wanted = Wanted(
             networks={network.id: network for network in self.up},
-            senders={link_name(self.config, address.ipv4): address for address, _, _ in running.values()},
+            senders={link.name: running[owner][0] for owner, link in self._links.items()},
             published={
                 owner: Published(owner, address, tuple(mappings))
                 for owner, (address, mappings, _) in running.items()
@@ -91,13 +95,11 @@ class Recovery:
                 self._repairs.append(f"bridge of network {network.name} made again")
             if self.names.start(network):
                 self._repairs.append(f"name server of network {network.name} started again")
-        there = {link.name: link for link in links.find_all(self.netlink)}
         for owner, (address, _, bandwidth) in running.items():
-            link = there.get(link_name(self.config, address.ipv4))
-            if link is None:
-                self._repairs.append(f"instance {owner[:12]} has lost its link: it must be started again")
+            if owner in self._links:
+                self._reconnect(owner, address, self._links[owner], bandwidth)
             else:
-                self._reconnect(owner, address, link, bandwidth)
+                self._repairs.append(f"instance {owner[:12]} has lost its link: it must be started again")
 
     def _reconnect(self, owner: str, address: Address, link: links.Link, bandwidth: int | None) -> None:
         network = next((each for each in self.up if _is_on(address, each)), None)

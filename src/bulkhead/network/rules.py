@@ -21,7 +21,7 @@ from typing import Literal
 from bulkhead.config import Config
 from bulkhead.host.nftables import Element, field, interface, port, protocol
 from bulkhead.model import Address, Network, PortMapping
-from bulkhead.network.addresses import bridge_name, link_name, mac_bytes_of
+from bulkhead.network.addresses import bridge_name, mac_bytes_of
 
 DUMMY = {"ip": "192.0.0.8", "ip6": "100::8"}
 """Next hops on the way out: addresses that nobody has (RFC 7600, RFC 6666)."""
@@ -209,9 +209,9 @@ def closed_elements(closed: Mapping[Literal["ip", "ip6"], Iterable[str]]) -> lis
     return [Element(family, "closed", f'"{link}"') for family, links in closed.items() for link in links]
 
 
-def sender_elements(config: Config, address: Address) -> list[Element]:
-    """What an instance may send as."""
-    link, mac = link_name(config, address.ipv4), mac_bytes_of(address.ipv4)
+def sender_elements(link: str, address: Address) -> list[Element]:
+    """What the instance behind a link may send as."""
+    mac = mac_bytes_of(address.ipv4)
     start, start_text = interface(link) + field(mac), f'"{link}" . {mac.hex(":")}'
     ipv4, ipv6 = ipaddress.IPv4Address(address.ipv4), ipaddress.IPv6Address(address.ipv6)
     return [

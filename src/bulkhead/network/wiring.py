@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import os
 from contextlib import ExitStack
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from bulkhead.config import Config
 from bulkhead.errors import HostError
 from bulkhead.host import links, namespaces
-from bulkhead.host.netlink import Message, Netlink, NetlinkError
+from bulkhead.host.netlink import Message, Netlink
 from bulkhead.model import Address, Network
-from bulkhead.network.addresses import bridge_name, link_name, mac_behind
+from bulkhead.network.addresses import bridge_name, new_link_name
 from bulkhead.network.filter import Filter
 from bulkhead.network.shaping import rate_message
 
@@ -65,13 +64,13 @@ class Wiring:
 
     def make(self, network: Network, address: Address, *, owner: str) -> Connection:
         """A new namespace with its link, addresses and routes, ready to be entered. Leaves nothing on failure."""
-        link = link_name(self.config, address.ipv4)
+        link = new_link_name(self.config)
         bridge = links.index_of(bridge_name(self.config, network))
         if not bridge:
             raise HostError(f"the bridge of network {network.name} has gone", hint="restart bulkhead serve")
         with ExitStack() as undo:
             undo.callback(self.remove, link)
-            self.filter.allow(address)
+            self.filter.allow(link, address)
             netns_fd, _ = namespaces.make(lambda fd: self._wire(fd, bridge, link, address, owner))
             undo.pop_all()
         return Connection(address, netns_fd, link)
@@ -81,19 +80,12 @@ class Wiring:
         namespaces.set_sysctls(SETTINGS)
         alias = alias_of(self.config, owner)
         with Netlink() as inner:
-            self._make_link(links.add_veth(link, peer=INSIDE, peer_netns_fd=netns_fd, peer_mac=address.mac), link)
-            self.netlink.send(links.attach(link, bridge, alias=alias), links.set_hairpin(link))
+            self.netlink.send(
+                links.add_veth(link, peer=INSIDE, peer_netns_fd=netns_fd, peer_mac=address.mac),
+                links.attach(link, bridge, alias=alias),
+                links.set_hairpin(link),
+            )
             inner.send(*inside_messages(address, links.index_of(INSIDE)))
-
-    def _make_link(self, veth: Message, link: str) -> None:
-        try:
-            self.netlink.send(veth)
-        except NetlinkError as error:
-            if error.errno != errno.EEXIST:
-                raise
-            # The one that had this address before: the kernel has not got round to removing it.
-            self.netlink.send(links.delete_link(link))
-            self.netlink.send(veth)
 
     def remove(self, link: str) -> None:
         """Remove a link now, and what it may send. Idempotent. Takes some 16 ms, in which the kernel waits."""
@@ -109,7 +101,7 @@ class Wiring:
         def inner_end() -> None:
             with Netlink() as inner:
                 other = links.find(inner, INSIDE)
-                if other is None or other.mac != mac_behind(link):
+                if other is None or other.peer != index:
                     raise HostError(f"the other end of link {link} is not where it was", hint="restart the instance")
                 inner.send(rate_message(other.index, bandwidth, f"{INSIDE} behind {link}"))
 
