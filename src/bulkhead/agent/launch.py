@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bulkhead.agent.session import SOCKET, short_path
 from bulkhead.errors import AgentError, HostError, Unavailable
-from bulkhead.host import processes
+from bulkhead.host import processes, syscalls
 
 BUNDLE_FD, LISTEN_FD, NETNS_FD = 3, 4, 5
 NETNS_PATH = f"/proc/self/fd/{NETNS_FD}"
@@ -73,4 +73,4 @@ def listen(path: Path) -> socket.socket:
 @lru_cache(maxsize=4)
 def _sealed(binary: Path, _changed: int) -> int:
     """A copy that nobody can write to: a workload that gets at /proc/PID/exe of its supervisor finds only this."""
-    return processes.sealed_copy(binary)
+    return syscalls.sealed_memfd("agent", binary.read_bytes())

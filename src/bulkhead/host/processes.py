@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import select
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from bulkhead.errors import HostError, Unavailable
+from bulkhead.host import syscalls
 
 _HIGH_FD = 512
-_MFD_EXEC = 0x10
-"""linux/memfd.h, since Linux 6.3; older kernels answer EINVAL."""
 SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -29,6 +27,14 @@ def find(program: str) -> Path | None:
     """Where a program is, looked up in the system's directories alone."""
     found = shutil.which(program, path=SAFE_PATH)
     return Path(found) if found else None
+
+
+def require(program: str, package: str = "") -> Path:
+    """Where a program is. Raises Unavailable when it is not installed (`package` names what brings it)."""
+    found = find(program)
+    if found is None:
+        raise Unavailable(f"{program} is not installed", hint=f"apt install {package or program}")
+    return found
 
 
 def run(
@@ -45,9 +51,7 @@ def run(
     Raises Unavailable when it is not installed (`package` names what brings it), HostError with the last lines of
     its stderr when it fails or takes longer than `timeout` seconds.
     """
-    program = find(str(argv[0]))
-    if program is None:
-        raise Unavailable(f"{argv[0]} is not installed", hint=f"apt install {package or argv[0]}")
+    program = require(str(argv[0]), package)
     try:
         done = subprocess.run(
             [str(program), *map(str, argv[1:])],
@@ -81,9 +85,7 @@ def stream(
     The chunks end in HostError instead of an end of file when the program fails. When the caller leaves early, the
     program and its children get TERM and, after 10 s, KILL. `env` is all of its environment but PATH and LC_ALL.
     """
-    program = find(str(argv[0]))
-    if program is None:
-        raise Unavailable(f"{argv[0]} is not installed", hint=f"apt install {package or argv[0]}")
+    program = require(str(argv[0]), package)
     process = subprocess.Popen(
         [str(program), *map(str, argv[1:])],
         stdin=subprocess.DEVNULL,
@@ -192,32 +194,6 @@ def _first_line(fd: int, timeout: float) -> str | None:
     return data.decode(errors="replace")
 
 
-def sealed_copy(path: Path) -> int:
-    """A file descriptor of a copy of `path` in memory that can be executed and that nobody can ever change."""
-    fd = _executable_memfd(path.name)
-    try:
-        with path.open("rb") as source:
-            while os.sendfile(fd, source.fileno(), None, 1 << 30):
-                pass
-        fcntl.fcntl(
-            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        )
-    except OSError as error:
-        os.close(fd)
-        raise HostError(f"cannot make a sealed copy of {path}: {error.strerror}") from error
-    return fd
-
-
-def _executable_memfd(name: str) -> int:
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create(name, flags | _MFD_EXEC)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return os.memfd_create(name, flags)
-
-
 def start_time(pid: int) -> int | None:
     """Start of a process in clock ticks after boot (field 22 of proc(5) stat); None when there is none."""
     try:
@@ -228,14 +204,12 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] == b"Z" else int(fields[19])
 
 
-def kill(pid: int, started: int | None) -> None:
-    """Send KILL to the process that has this pid and start time, if it is still there."""
+def kill(pid: int, started: int | None, number: int = signal.SIGKILL) -> None:
+    """Send a signal to the process that has this pid and start time, if it is still there."""
     if (pidfd := _open(pid, started)) is None:
         return
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+        syscalls.pidfd_signal(pidfd, number)
     finally:
         os.close(pidfd)
 
@@ -254,9 +228,7 @@ def wait_gone(pid: int, started: int, *, timeout: float) -> bool:
 
 def _open(pid: int, started: int | None) -> int | None:
     """A pidfd of the process with this identity, or None when it has gone (and another may have its pid)."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    if (pidfd := syscalls.pidfd_open(pid)) is None:
         return None
     # What the pid means is checked after the pidfd holds it, so that it cannot change in between.
     if started is None or start_time(pid) != started:

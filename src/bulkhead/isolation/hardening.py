@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from bulkhead.agent.operations import MISSING_OK, RECURSIVE, Attr, Code, Operation, mount, simple
+from bulkhead.host import syscalls
 from bulkhead.isolation.capabilities import Cap
 
 KERNEL_FS = Attr.NOSUID | Attr.NODEV | Attr.NOEXEC
@@ -45,7 +45,7 @@ MASKED = (
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 """Docker's list."""
 
-LXCFS_PROC = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
+LXCFS_PROC = ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime")
 """Files of lxcfs that take the place of those in /proc."""
 LXCFS_CPU = "/sys/devices/system/cpu"
 """Its list of processors."""
@@ -99,9 +99,7 @@ def hidden() -> list[Operation]:
 
 def host_rlimits() -> dict[int, int]:
     """This process's hard limits where it may not raise them; none where it may."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
-    if effective >> Cap.SYS_RESOURCE & 1:
+    if syscalls.has_capability(Cap.SYS_RESOURCE):
         return {}
     return {which: resource.getrlimit(which)[1] for which in RLIMITS}
 

@@ -24,7 +24,10 @@ from tests.harness.abilities import require
 from tests.harness.naming import PREFIX, make_config
 
 PROBE_SOURCE = Path(__file__).with_name("probe.c")
-APPLETS = "sh cat ls id echo sleep mount umount mkdir mknod touch chmod chown ln rm readlink stat sysctl head tail grep"
+APPLETS = (
+    "cat chmod chown echo grep head id ln ls mkdir mknod mount readlink rm sh sleep stat sysctl tail test touch true "
+    "umount wc"
+)
 ENTRY = re.compile(r"^\S+ (?:stdout|stderr) ([FP]) ?(.*)$", re.MULTILINE)
 PATIENCE = 30.0
 Mutation = Callable[[Path], None]
