@@ -29,6 +29,7 @@ from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.errors import Conflict, NotFound, Refused
 from bulkhead.events import Event
+from bulkhead.host import cgroups
 from bulkhead.images import Image
 from bulkhead.isolation.base import Ability, Command
 from bulkhead.model import (
@@ -96,6 +97,8 @@ class Engine:
         self._context.networks.close()
         self._context.disks.close()
         self._context.layers.close(self._reports.layers_in_use(running))
+        if not running:
+            cgroups.remove(self._context.layout, self._context.config.cgroup)
         self._context.state.close()
 
     def _watch(self, instance: Instance) -> None:
