@@ -185,7 +185,7 @@ int inroot_ensure(int root, const char *path, bool directory, mode_t mode, bool 
 	return -1;
 }
 
-int inroot_parent(int root, const char *path, const char **name)
+int inroot_parent(int root, const char *path, const char **name, bool make)
 {
 	char parent[PATH_MAX];
 	const char *slash = strrchr(path, '/');
@@ -197,7 +197,7 @@ int inroot_parent(int root, const char *path, const char **name)
 	}
 	memcpy(parent, path, length);
 	parent[length] = 0;
-	if (*skip_slashes(parent) == 0)
-		return inroot_open(root, "/", O_PATH | O_DIRECTORY, 0);
+	if (*skip_slashes(parent) == 0 || !make)
+		return inroot_open(root, length > 0 ? parent : "/", O_PATH | O_DIRECTORY, 0);
 	return inroot_ensure(root, parent, true, 0755, NULL);
 }

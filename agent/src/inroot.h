@@ -16,7 +16,7 @@ uint64_t inroot_guard(const char *path);
    or an empty file. `made` tells whether the last one is new (may be NULL). -1: errno. */
 int inroot_ensure(int root, const char *path, bool directory, mode_t mode, bool *made);
 
-/* Opens (O_PATH) the directory that `path` is in, made where it is missing; `name` is the last component. */
-int inroot_parent(int root, const char *path, const char **name);
+/* Opens (O_PATH) the directory that `path` is in, made where it is missing if `make`; `name` is the last component. */
+int inroot_parent(int root, const char *path, const char **name, bool make);
 
 #endif

@@ -94,7 +94,7 @@ int op_file(struct context *context, const struct operation *operation)
 		return -ENOTDIR;
 	if (!ids_fit(uid, gid))
 		return failed(context, EINVAL, "no such owner for", path);
-	int parent = inroot_parent(context->root, path, &name), fd = -1, error = 0;
+	int parent = inroot_parent(context->root, path, &name, true), fd = -1, error = 0;
 	if (parent < 0)
 		return failed(context, errno, "cannot make the directory of", path);
 	if (unlinkat(parent, name, 0) < 0 && errno != ENOENT)
@@ -115,7 +115,7 @@ int op_symlink(struct context *context, const struct operation *operation)
 	const char *target = operation->arguments[0].data, *path = operation->arguments[1].data, *name;
 	if (need_root(context) < 0)
 		return -ENOTDIR;
-	int parent = inroot_parent(context->root, path, &name);
+	int parent = inroot_parent(context->root, path, &name, true);
 	if (parent < 0)
 		return failed(context, errno, "cannot make the directory of", path);
 	int error = symlinkat(target, parent, name) < 0 && errno != EEXIST ? errno : 0;

@@ -24,7 +24,8 @@ static struct {
 static void open_file(void)
 {
 	struct stat is;
-	file.fd = openat(file.bundle, "log", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	/* Not blocking: whatever else may be there under that name, the supervisor does not wait for it. */
+	file.fd = openat(file.bundle, "log", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
 	if (file.fd >= 0 && (fstat(file.fd, &is) < 0 || !S_ISREG(is.st_mode)))
 		log_close();
 	if (file.fd >= 0)

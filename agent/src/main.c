@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "background.h"
+#include "spawner.h"
 #include "supervisor.h"
 #include "text.h"
 
@@ -45,26 +47,10 @@ static void note_inherited(int bundle, int listener, uint32_t inherited[static 8
 			inherited[fd / 32] |= 1u << (fd % 32);
 }
 
-static void detach(void)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0 || setsid() < 0 || chdir("/") < 0)
-		_exit(1);
-	for (int fd = 0; fd <= 2; fd++)
-		if (dup2(null, fd) < 0)
-			_exit(1);
-	if (null > 2)
-		close(null);
-	/* Orphans of the instance are reaped here, whatever the host's init does. */
-	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || prctl(PR_SET_NAME, "bulkhead-agent", 0, 0, 0) < 0)
-		_exit(1);
-}
-
 static _Noreturn void command_supervise(const char *bundle_text, const char *listener_text)
 {
 	uint32_t inherited[8] = {0};
 	char number[24], line[32];
-	sigset_t all;
 	int bundle = take_descriptor(bundle_text), listener = take_descriptor(listener_text);
 	if (bundle < 0 || listener < 0 || bundle >= INHERITED_MAX || listener >= INHERITED_MAX)
 		stop(2, "agent: BUNDLE_FD and LISTEN_FD must be open\n");
@@ -73,17 +59,14 @@ static _Noreturn void command_supervise(const char *bundle_text, const char *lis
 	close_range(INHERITED_MAX, ~0u, 0);
 	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 	note_inherited(bundle, listener, inherited);
-	/* Nothing in here is to be read by a workload, and no signal but KILL ends it. */
-	for (int i = 1; i <= SIGRTMAX; i++)
-		signal(i, SIG_DFL);
-	sigfillset(&all);
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+	if (background_shield() < 0)
 		stop(1, "agent: cannot set up the process\n");
 	pid_t pid = fork();
 	if (pid < 0)
 		stop(1, "agent: cannot fork\n");
 	if (pid == 0) {
-		detach();
+		if (background_null_stdio() < 0 || background_detach() < 0)
+			_exit(1);
 		supervise(bundle, listener, inherited);
 	}
 	size_t length = TEXT(line, text_number(number, (uint64_t)pid), "\n");
@@ -96,5 +79,7 @@ int main(int argc, char **argv)
 		_exit(write(1, "1\n", 2) == 2 ? 0 : 1);
 	if (argc == 4 && strcmp(argv[1], "supervise") == 0)
 		command_supervise(argv[2], argv[3]);
-	stop(2, "usage: agent supervise BUNDLE_FD LISTEN_FD | agent version\n");
+	if (argc == 3 && strcmp(argv[1], "spawn") == 0)
+		spawner(take_descriptor(argv[2]));
+	stop(2, "usage: agent spawn CONTROL_FD | agent supervise BUNDLE_FD LISTEN_FD | agent version\n");
 }

@@ -1,0 +1,38 @@
+#define _GNU_SOURCE
+#include "background.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+int background_shield(void)
+{
+	sigset_t all;
+	for (int i = 1; i <= SIGRTMAX; i++)
+		signal(i, SIG_DFL);
+	sigfillset(&all);
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return -1;
+	return sigprocmask(SIG_SETMASK, &all, NULL);
+}
+
+int background_null_stdio(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0 || chdir("/") < 0)
+		return -1;
+	for (int fd = 0; fd <= 2; fd++)
+		if (dup2(null, fd) < 0)
+			return -1;
+	if (null > 2)
+		close(null);
+	return 0;
+}
+
+int background_detach(void)
+{
+	if (setsid() < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+		return -1;
+	return prctl(PR_SET_NAME, "bulkhead-agent", 0, 0, 0);
+}
