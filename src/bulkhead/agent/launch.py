@@ -1,22 +1,26 @@
-"""Starting an agent on this host: from a sealed copy of its binary, with the file descriptors it is meant to have."""
+"""Starting agents on this host: from a sealed copy of their binary, with the descriptors they are meant to have."""
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
 from bulkhead.agent.session import SOCKET, short_path
-from bulkhead.errors import AgentError, HostError, Unavailable
+from bulkhead.errors import AgentError, Unavailable
 from bulkhead.host import processes, syscalls
 
-BUNDLE_FD, LISTEN_FD, NETNS_FD = 3, 4, 5
+CONTROL_FD = 3
+NETNS_FD = 5
 NETNS_PATH = f"/proc/self/fd/{NETNS_FD}"
 """What `Start.netns` is when the agent was launched with a network namespace."""
 INSTALLED = Path("/usr/lib/bulkhead/agent")
 BACKLOG = 64
+SPAWN_SECONDS = 10.0
 
 
 def find_agent() -> Path:
@@ -40,19 +44,58 @@ def launch(binary: Path, bundle: Path, *, netns_fd: int | None = None) -> int:
         directory = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, directory)
         listener = stack.enter_context(listen(bundle / SOCKET))
-        fds = {BUNDLE_FD: directory, LISTEN_FD: listener.fileno()}
-        if netns_fd is not None:
-            fds[NETNS_FD] = netns_fd
+        fds = [directory, listener.fileno(), *([] if netns_fd is None else [netns_fd])]
         try:
-            said = processes.spawn(
-                f"/proc/self/fd/{_sealed(binary, binary.stat().st_mtime_ns)}",
-                ["agent", "supervise", str(BUNDLE_FD), str(LISTEN_FD)],
-                fds=fds,
-            )
-            return int(said)
-        except (HostError, ValueError) as error:
+            return _spawner(binary, binary.stat().st_mtime_ns).spawn(fds)
+        except AgentError:
             (bundle / SOCKET).unlink(missing_ok=True)
-            raise AgentError(f"the agent did not start: {error}", hint="bulkhead doctor checks it") from error
+            raise
+
+
+class Spawner:
+    """A child that forks supervisors on request: that costs a tenth of starting a program.
+
+    It ends when this process does; supervisors go on. One that has been killed is started again with the next request.
+    """
+
+    def __init__(self, binary: Path) -> None:
+        self._executable = syscalls.sealed_memfd("agent", binary.read_bytes())
+        """Nobody can write to it: a workload that gets at /proc/PID/exe of its supervisor finds only this."""
+        self._guard = threading.Lock()
+        self._control: socket.socket | None = None
+
+    def spawn(self, fds: Sequence[int]) -> int:
+        """Fork a supervisor that gets these descriptors; its pid. Raises AgentError."""
+        with self._guard:
+            try:
+                return self._ask(fds)
+            except OSError:
+                self._control = None
+            try:
+                return self._ask(fds)
+            except OSError as error:
+                hint = "bulkhead doctor checks the agent"
+                raise AgentError(f"no supervisor could be started: {error}", hint=hint) from error
+
+    def _ask(self, fds: Sequence[int]) -> int:
+        control = self._control or self._start()
+        socket.send_fds(control, [b"+"], list(fds))
+        answer = control.recv(4)
+        if len(answer) != 4:
+            raise ConnectionResetError("the spawner has ended")
+        pid = int.from_bytes(answer, "little", signed=True)
+        if pid <= 0:
+            raise BlockingIOError("this host has no room for another process")
+        return pid
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        with theirs:
+            ours.settimeout(SPAWN_SECONDS)
+            executable = f"/proc/self/fd/{self._executable}"
+            processes.spawn(executable, ["agent", "spawn", str(CONTROL_FD)], fds={CONTROL_FD: theirs.fileno()})
+        self._control = ours
+        return ours
 
 
 def listen(path: Path) -> socket.socket:
@@ -71,6 +114,6 @@ def listen(path: Path) -> socket.socket:
 
 
 @lru_cache(maxsize=4)
-def _sealed(binary: Path, _changed: int) -> int:
-    """A copy that nobody can write to: a workload that gets at /proc/PID/exe of its supervisor finds only this."""
-    return syscalls.sealed_memfd("agent", binary.read_bytes())
+def _spawner(binary: Path, _changed: int) -> Spawner:
+    """The spawner of one build of the agent."""
+    return Spawner(binary)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -137,61 +136,31 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def spawn(executable: str, argv: Sequence[str], *, fds: Mapping[int, int], timeout: float = 10.0) -> str:
-    """Start a program that puts itself into the background. It gets the file descriptors `fds` (there: here) alone.
+def spawn(executable: str, argv: Sequence[str], *, fds: Mapping[int, int]) -> int:
+    """Start a child that has the file descriptors `fds` (there: here) alone; its pid. It is never waited for here.
 
-    Returns the first line that it wrote, its first process having been reaped. Uses posix_spawn, whose cost does
-    not grow with this process. Raises HostError when it fails or takes longer than `timeout` seconds to answer.
+    Uses posix_spawn, whose cost does not grow with this process. Raises HostError when it cannot be executed.
     """
     with ExitStack() as stack:
-        output, theirs = os.pipe()
-        stack.callback(os.close, output)
-        with ExitStack() as ours:
-            ours.callback(os.close, theirs)
-            actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
-            ]
-            for target, source in {1: theirs, 2: theirs, **fds}.items():
-                # A number above every target, so that no dup2 in the child covers the source of a later one.
-                high = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
-                ours.callback(os.close, high)
-                actions.append((os.POSIX_SPAWN_DUP2, high, target))
-            try:
-                pid = os.posix_spawn(
-                    executable,
-                    list(argv),
-                    {"PATH": SAFE_PATH},
-                    file_actions=actions,
-                    setsigmask=[],
-                    setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-                )
-            except OSError as error:
-                raise HostError(f"{argv[0]} could not be executed: {error.strerror}") from error
-        said = _first_line(output, timeout)
-        if said is None:
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-    if said is None:
-        raise HostError(f"{argv[0]} did not answer within {timeout:g} s")
-    if status:
-        raise HostError(f"{argv[0]} failed with {os.waitstatus_to_exitcode(status)}: {said.strip() or 'no message'}")
-    return said.strip()
-
-
-def _first_line(fd: int, timeout: float) -> str | None:
-    """What comes up to a newline or the end, at most 4 KiB; None when neither comes in time."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    deadline = time.monotonic() + timeout
-    data = b""
-    while b"\n" not in data and len(data) < 4096:
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            return None
-        part = os.read(fd, 4096)
-        if not part:
-            break
-        data += part
-    return data.decode(errors="replace")
+        actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_OPEN, stdio, os.devnull, os.O_RDWR, 0) for stdio in range(3)
+        ]
+        for target, source in fds.items():
+            # A number above every target, so that no dup2 in the child covers the source of a later one.
+            high = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+            stack.callback(os.close, high)
+            actions.append((os.POSIX_SPAWN_DUP2, high, target))
+        try:
+            return os.posix_spawn(
+                executable,
+                list(argv),
+                {"PATH": SAFE_PATH},
+                file_actions=actions,
+                setsigmask=[],
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+            )
+        except OSError as error:
+            raise HostError(f"{argv[0]} could not be executed: {error.strerror}") from error
 
 
 def start_time(pid: int) -> int | None:
