@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,42 @@ def test_the_pool(tmp_path: Path) -> None:
         for box in boxes:
             host.networks.disconnect(box.link)
         assert host.networks.wait_ready()
+        host.finish()
+        assert state(host) == before
+
+
+@private
+def test_many_at_once(tmp_path: Path) -> None:
+    with lab(tmp_path, network_pool=3) as host:
+        before = state(host)
+        network = host.network()
+        host.networks.prefill(network)
+        seen: list[str] = []
+        errors: list[BaseException] = []
+
+        def starts(worker: int) -> None:
+            try:
+                for turn in range(6):
+                    owner = f"{worker:016x}{turn:016x}"
+                    connection = host.networks.connect(network, instance_id=owner, taken=(), bandwidth=None)
+                    seen.append(connection.address.ipv4)
+                    port = PortMapping(host_port=9000 + worker, port=80)
+                    host.networks.publish(owner, connection.address, [port])
+                    host.networks.set_names(network, {f"n{worker}": connection.address})
+                    os.close(connection.netns_fd)
+                    host.networks.unpublish(owner)
+                    host.networks.disconnect(connection.link)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=starts, args=(worker,)) for worker in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        assert len(set(seen)) == 48
+        host.networks.settle()
         host.finish()
         assert state(host) == before
 

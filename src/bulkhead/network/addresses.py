@@ -18,8 +18,8 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Used = Collection[tuple[IpNetwork, str]]
 """Subnets that are in use, with who uses them in words."""
 
-WIDEST4, NARROWEST4 = 8, 30
-NARROWEST6 = 124
+WIDEST = {4: 8, 6: 16}
+NARROWEST = {4: 30, 6: 124}
 POOL_PREFIX = {4: 24, 6: 64}
 
 
@@ -111,7 +111,7 @@ def _parse(subnet: str | None, version: int, problems: list[Problem]) -> IpNetwo
     if network.version != version:
         problems.append(Problem(f"subnet {subnet!r} is not IPv{version}", f"use a form such as {example}"))
         return None
-    widest, narrowest = (WIDEST4, NARROWEST4) if version == 4 else (16, NARROWEST6)
+    widest, narrowest = WIDEST[version], NARROWEST[version]
     if not widest <= network.prefixlen <= narrowest:
         problems.append(Problem(f"subnet {subnet!r} is not between /{widest} and /{narrowest}", f"such as {example}"))
     if network.is_multicast or network.is_loopback or network.is_link_local or network.is_unspecified:
@@ -130,10 +130,9 @@ def _clashes(subnet: IpNetwork, used: Used) -> list[str]:
 def _free(pool: str, version: int, used: Used) -> IpNetwork:
     try:
         whole = ipaddress.ip_network(pool)
-        prefix = max(POOL_PREFIX[version], whole.prefixlen)
-        candidates = whole.subnets(new_prefix=prefix)
-        if whole.version != version:
-            raise ValueError(f"it is not IPv{version}")
+        if whole.version != version or whole.prefixlen > NARROWEST[version]:
+            raise ValueError(f"it is not an IPv{version} subnet of /{NARROWEST[version]} or wider")
+        candidates = whole.subnets(new_prefix=max(POOL_PREFIX[version], whole.prefixlen))
     except ValueError as error:
         raise Refused(f"configuration: subnet_pool{version} = {pool!r}: {error}") from error
     busy = [other for other, _ in used if _overlaps(whole, other)]
