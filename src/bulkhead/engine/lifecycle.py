@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from bulkhead.agent.session import Session
@@ -28,6 +29,13 @@ from bulkhead.quantities import parse_signal
 
 def _ignore(instance: Instance) -> None:
     """What is called where nobody wants to be told of `instance`."""
+
+
+def _launched(on_launch: Callable[[Path], None] | None, agent: Path) -> None:
+    """The supervisor listens and has not been asked to start anything yet."""
+    checkpoint("start.launched")
+    if on_launch:
+        on_launch(agent)
 
 
 LOST = Exit(code=255, error="the supervisor is gone without a trace of how the workload ended")
@@ -139,9 +147,9 @@ class Lifecycle:
                 bundles.forget_run(directory)
                 undo.callback(bundles.forget_run, directory)
                 instance, bundle = self.resources.acquire(instance, undo=undo, always=always)
-                handle = context.driver(instance).start(bundle, on_launch=on_launch)
+                handle = context.driver(instance).start(bundle, on_launch=partial(_launched, on_launch))
                 undo.callback(context.driver(instance).delete, directory, instance.spec.id)
-                checkpoint("start.launched")
+                checkpoint("start.running")
                 bundles.write_handle(directory, handle)
                 checkpoint("start.handle")
                 instance = self._save(
