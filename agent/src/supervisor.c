@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "supervisor.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -27,15 +28,18 @@ static struct process *find(pid_t pid)
 
 static void reap(void)
 {
+	siginfo_t ended;
 	int wait_status;
-	pid_t pid;
-	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
-		/* Its reports first: they may be what tells its pid. */
-		for (struct process *at = processes; at != NULL; at = at->next) {
+	while (ended.si_pid = 0, waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid > 0) {
+		const pid_t pid = ended.si_pid;
+		/* Its reports first: they may be what tells its pid. What they lead to may wait for it, and reap it. */
+		for (struct process *at = processes; at != NULL; at = at->next)
 			process_reports(at);
+		if (waitpid(pid, &wait_status, WNOHANG) != pid)
+			continue;
+		for (struct process *at = processes; at != NULL; at = at->next)
 			if (at->first_pid == pid)
 				at->first_pid = 0;
-		}
 		struct process *process = find(pid);
 		if (process != NULL)
 			process_reaped(process, wait_status);
@@ -225,6 +229,10 @@ _Noreturn void supervise(int bundle, int listener, const uint32_t inherited[stat
 {
 	static struct source children = {.ready = child_ended};
 	sigset_t ended;
+	/* There is one of these per instance: what a burst of output took is given back. */
+	mallopt(M_MMAP_THRESHOLD, 64 << 10);
+	mallopt(M_TRIM_THRESHOLD, 64 << 10);
+	mallopt(M_TOP_PAD, 4 << 10);
 	sigemptyset(&ended);
 	sigaddset(&ended, SIGCHLD);
 	children.fd = signalfd(-1, &ended, SFD_CLOEXEC | SFD_NONBLOCK);
