@@ -284,6 +284,13 @@ def setting(name: str, value: str | None = None) -> str:
     return path.read_text().strip()
 
 
+def set_bridge_filter(value: str) -> None:
+    """Switch it, where the kernel has it."""
+    for name in ("iptables", "ip6tables", "arptables"):
+        if Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}").exists():
+            setting(f"bridge/bridge-nf-call-{name}", value)
+
+
 def ip(words: str) -> None:
     """Run ip(8), in the calling thread's namespace."""
     subprocess.run(["ip", *words.split()], check=True)

@@ -64,3 +64,18 @@ def test_the_hosts_firewall_judges_published_ports(tmp_path: Path) -> None:
             )
         )
         assert everything(PATIENCE) == {"fine"}
+
+
+@private
+def test_a_firewall_in_the_way_is_named(tmp_path: Path) -> None:
+    with lab(tmp_path) as host:
+        box = host.box(host.network())
+        published(host, box)
+        assert host.networks.hurdles() == []
+        nft("table inet firewall { chain it { type filter hook forward priority filter; policy drop; }; }")
+        assert ask_outside(host, host.outside.inside4, 8080, patience=LOST) == "timeout"
+        [problem] = host.networks.hurdles()
+        assert "inet firewall it" in problem.what
+        for command in problem.hint.split("; "):
+            nft(command.removeprefix("nft "))
+        assert ask_outside(host, host.outside.inside4, 8080) == host.outside.outside4

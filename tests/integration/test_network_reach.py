@@ -7,6 +7,8 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from bulkhead.host import namespaces
 from bulkhead.model import PortMapping
 from tests.integration.network_lab import (
@@ -20,6 +22,7 @@ from tests.integration.network_lab import (
     private,
     published,
     serve,
+    set_bridge_filter,
 )
 
 
@@ -58,9 +61,15 @@ def test_outgoing_connections_carry_the_hosts_address(tmp_path: Path) -> None:
             assert box.ask(host.outside.outside6, 7, protocol) == host.outside.inside6
 
 
+BRIDGE_FILTER = pytest.mark.parametrize("bridge_filter", ["0", "1"])
+"""Whether what stays on a bridge passes the host's ip chains as well; without br_netfilter it never does."""
+
+
+@BRIDGE_FILTER
 @private
-def test_published_ports_from_everywhere(tmp_path: Path) -> None:
+def test_published_ports_from_everywhere(tmp_path: Path, bridge_filter: str) -> None:
     with lab(tmp_path) as host:
+        set_bridge_filter(bridge_filter)
         network = host.network()
         box, other, elsewhere = host.box(network), host.box(network), host.box(host.network("second"))
         published(host, box)
@@ -122,9 +131,11 @@ def test_published_on_one_address(tmp_path: Path) -> None:
         assert ask_outside(host, out.inside6, 83) == "refused"
 
 
+@BRIDGE_FILTER
 @private
-def test_networks_are_apart(tmp_path: Path) -> None:
+def test_networks_are_apart(tmp_path: Path, bridge_filter: str) -> None:
     with lab(tmp_path) as host:
+        set_bridge_filter(bridge_filter)
         one, other = host.box(host.network("one")), host.box(host.network("two"))
         other.serve()
         threading.Thread(target=serve, args=(99,), daemon=True).start()  # the host's own, on every address

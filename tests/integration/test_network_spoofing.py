@@ -6,8 +6,10 @@ import socket
 import struct
 from pathlib import Path
 
+import pytest
+
 from bulkhead.model import Address
-from tests.integration.network_lab import Box, lab, private
+from tests.integration.network_lab import Box, lab, private, set_bridge_filter
 
 
 def frame(source_mac: str, kind: int, payload: bytes) -> bytes:
@@ -55,9 +57,11 @@ def advertisement(source: str, mac: str, target: str) -> bytes:
     return struct.pack(">IHBB", 6 << 28, len(body), 58, 255) + addresses + body
 
 
+@pytest.mark.parametrize("bridge_filter", ["0", "1"])
 @private
-def test_nobody_can_pretend_to_be_somebody_else(tmp_path: Path) -> None:
+def test_nobody_can_pretend_to_be_somebody_else(tmp_path: Path, bridge_filter: str) -> None:
     with lab(tmp_path) as host:
+        set_bridge_filter(bridge_filter)
         network = host.network()
         attacker, victim, watcher = (host.box(network) for _ in range(3))
         mine: Address = attacker.address

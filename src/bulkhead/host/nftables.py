@@ -124,6 +124,27 @@ def chains(objects: list[dict[str, Any]]) -> set[str]:
     return {each["chain"]["name"] for each in objects if "chain" in each}
 
 
+@dataclass(frozen=True, slots=True)
+class BaseChain:
+    """A chain that the kernel calls, of anybody's."""
+
+    family: str
+    table: str
+    name: str
+    hook: str
+    policy: str
+
+
+def base_chains() -> list[BaseChain]:
+    """Every base chain of the host, those of iptables (in its nftables form) among them."""
+    said = json.loads(processes.run(["nft", "-j", "list", "chains"], package="nftables"))
+    found = [each["chain"] for each in said["nftables"] if "hook" in each.get("chain", {})]
+    return [
+        BaseChain(each["family"], each["table"], each["name"], each["hook"], each.get("policy", "accept"))
+        for each in found
+    ]
+
+
 class Elements:
     """The sets and maps of one table name (in several families)."""
 

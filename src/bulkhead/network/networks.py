@@ -11,13 +11,14 @@ from contextlib import ExitStack, suppress
 
 from bulkhead.config import Config
 from bulkhead.errors import Problem
-from bulkhead.host import links
+from bulkhead.host import links, nftables
 from bulkhead.host.netlink import Netlink
 from bulkhead.model import Address, Network, PortMapping
 from bulkhead.network import addresses
 from bulkhead.network.bridges import Bridges
 from bulkhead.network.filter import Filter
 from bulkhead.network.forwarding import Forwarding
+from bulkhead.network.hurdles import hurdles
 from bulkhead.network.names import Names
 from bulkhead.network.pool import Pool
 from bulkhead.network.publishing import Publisher
@@ -161,6 +162,10 @@ class Networks:
     def check_ports(self, mappings: Sequence[PortMapping]) -> list[Problem]:
         """Why these ports could not be published now; empty when they could. Every problem."""
         return self._publisher.check(mappings)
+
+    def hurdles(self) -> list[Problem]:
+        """What of the host's own firewall may stand in the way of instances, with what to do about it."""
+        return hurdles(nftables.base_chains(), self._config)
 
     def set_names(self, network: Network, names: Mapping[str, Address]) -> None:
         """Answer these names, and no others, on a network that is up; nothing to do where it is not."""
