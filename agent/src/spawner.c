@@ -35,7 +35,9 @@ static ssize_t receive(int control, struct handed *handed)
 		struct cmsghdr alignment;
 	} space;
 	struct iovec part = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space.bytes, .msg_controllen = sizeof space};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space.bytes,
+				 /* Not the whole space, whose padding holds one descriptor more. */
+				 .msg_controllen = CMSG_LEN(HANDED_MAX * sizeof(int))};
 	ssize_t got;
 	do
 		got = recvmsg(control, &message, MSG_CMSG_CLOEXEC);

@@ -26,12 +26,10 @@ def agent_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "agent"
 
 
-@pytest.fixture(scope="session")
-def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root that a test uses as the lowest layer and never changes."""
-    root = tmp_path_factory.mktemp("root")
+def make_busybox_root(root: Path) -> Path:
+    """A small root, all of it busybox."""
     for name in ("bin", "etc", "tmp", "proc", "sys", "dev", "root", "home"):
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin/busybox")
     applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
     for applet in applets:
@@ -45,6 +43,12 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chown(root / "home/user", 1000, 1000)
     (root / "tmp").chmod(0o1777)
     return root
+
+
+@pytest.fixture(scope="session")
+def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that a test uses as the lowest layer and never changes."""
+    return make_busybox_root(tmp_path_factory.mktemp("root") / "root")
 
 
 @pytest.fixture
