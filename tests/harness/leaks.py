@@ -166,6 +166,8 @@ def _processes(scope: Scope) -> Iterator[str]:
         else:
             ours = _mount_namespace(str(pid)) == here or _descends(table, parent, os.getpid())
             ours = ours and not any(pid == holder or _descends(table, parent, holder) for holder in LIVE)
+            # The first driver of a process starts it, and it ends with the process.
+            ours = ours and not _command(pid).startswith("agent spawn ")
         if ours and pid != os.getpid():
             yield f"{pid} (started {started}): {_command(pid)}"
 
