@@ -235,3 +235,13 @@ def test_names_of_a_run_are_its_own(tmp_path: Path) -> None:
     assert RUN in first.cgroup
     for field in ("cgroup", "nft_table", "uid_base", "state_dir", "run_dir", "cache_dir"):
         assert getattr(first, field) != getattr(second, field)
+
+
+def test_a_sandbox_in_the_hosts_network() -> None:
+    require("root", "mount namespaces")
+    sandbox = Sandbox(network="host")
+    try:
+        assert Path(f"/proc/{sandbox.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+        assert Path(f"/proc/{sandbox.pid}/ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
+    finally:
+        sandbox.close()
