@@ -70,12 +70,20 @@ class Spawner:
             try:
                 return self._ask(fds)
             except OSError:
-                self._control = None
+                self._forget()
             try:
                 return self._ask(fds)
             except OSError as error:
+                self._forget()
                 hint = "bulkhead doctor checks the agent"
-                raise AgentError(f"no supervisor could be started: {error}", hint=hint) from error
+                raise AgentError(
+                    f"the agent did not start a supervisor: {error.strerror or error}", hint=hint
+                ) from error
+
+    def _forget(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
     def _ask(self, fds: Sequence[int]) -> int:
         control = self._control or self._start()

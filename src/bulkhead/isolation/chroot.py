@@ -33,7 +33,7 @@ class ChrootDriver(Supervised):
 
     def probe(self) -> Probe:
         """Find out whether chroots work here, by starting one."""
-        return Probe(works=True, not_isolated=NOT_ISOLATED)
+        return self.probed(NOT_ISOLATED)
 
     def check(self, spec: Spec) -> list[Problem]:
         """Everything that a chroot cannot do for `spec`: it has the host's network, and its name."""

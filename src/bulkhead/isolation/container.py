@@ -9,12 +9,11 @@ from bulkhead.agent.frames import ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import NETNS_PATH
 from bulkhead.agent.operations import Attr, Code, Operation, mount, simple, write
 from bulkhead.config import Config
-from bulkhead.errors import Problem
 from bulkhead.isolation import capabilities, hardening, root, seccomp
 from bulkhead.isolation.base import Bundle, Command, Probe
 from bulkhead.isolation.hardening import KERNEL_FS
 from bulkhead.isolation.root import Confinement, Namespace
-from bulkhead.isolation.supervised import Outside, Supervised, common_problems, exec_flags, start_flags
+from bulkhead.isolation.supervised import Outside, Supervised, exec_flags, start_flags
 from bulkhead.model import UID_RANGE, Isolation, Spec
 
 NOT_ISOLATED = (
@@ -43,11 +42,7 @@ class ContainerDriver(Supervised):
 
     def probe(self) -> Probe:
         """Find out whether containers work here, by starting one."""
-        return Probe(works=True, not_isolated=NOT_ISOLATED)
-
-    def check(self, spec: Spec) -> list[Problem]:
-        """Everything that a container cannot do for `spec`."""
-        return common_problems(spec)
+        return self.probed(NOT_ISOLATED)
 
     def start_request(self, bundle: Bundle) -> Start:
         """The whole of a container as data."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from bulkhead.agent.session import SOCKET, Session
 from bulkhead.config import Config
 from bulkhead.errors import AgentError, BulkheadError, Problem, Refused, Unavailable
 from bulkhead.host import processes
-from bulkhead.isolation import hardening, root
-from bulkhead.isolation.base import Bundle, Command, Handle, Inspection
-from bulkhead.model import Exit, Spec
+from bulkhead.isolation import hardening, probing, root
+from bulkhead.isolation.base import Bundle, Command, Handle, Inspection, Probe
+from bulkhead.model import Exit, Isolation, Spec
 from bulkhead.quantities import parse_signal
 
 EXIT_FILE = "exit.json"
@@ -41,12 +42,24 @@ class Outside:
 class Supervised:
     """The life of an instance under an agent. Levels add what to ask the agent for."""
 
+    isolation: Isolation
+
     def __init__(self, config: Config, outside: Outside) -> None:
         self._config = config
         self._outside = outside
         self._stage = config.run_dir / "stage"
         """An empty directory: each start covers it in a mount namespace of its own."""
         self.hard_limits = hardening.host_rlimits()
+        self._probe: Probe | None = None
+        self._probing = threading.Lock()
+
+    def check(self, spec: Spec) -> list[Problem]:
+        """Everything that the level cannot do for `spec`."""
+        return common_problems(spec)
+
+    def probe(self) -> Probe:
+        """Find out whether the level works here, by starting an instance of it."""
+        raise NotImplementedError
 
     def start_request(self, bundle: Bundle) -> Start:
         """What the agent is asked to start; no side effects."""
@@ -72,6 +85,13 @@ class Supervised:
         return "\n\n".join(f"# {title}\n{describe(operations)}" for title, operations in phases)
 
     # --- the driver's verbs
+
+    def probed(self, not_isolated: tuple[str, ...]) -> Probe:
+        """What `probing` found out, once in this object's life."""
+        with self._probing:
+            if self._probe is None:
+                self._probe = probing.probe(self, self._config, not_isolated)
+            return self._probe
 
     def create(self, bundle: Bundle) -> None:
         """Nothing: all that these levels need is made at each start."""

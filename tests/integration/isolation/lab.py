@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import BulkheadError
+from bulkhead.host import mounts
 from bulkhead.isolation.base import Bundle, Command, Handle, MountedVolume
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
@@ -82,7 +83,8 @@ class Lab:
         self._stack = ExitStack()
         self.directory = directory
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "lab", str(directory)], check=True)
-        self._stack.callback(subprocess.run, ["umount", str(directory)], check=True)
+        # The last supervisor may still be on its way out.
+        self._stack.callback(mounts.unmount, directory, patience=10.0)
         self.config = make_config(directory)
         self.outside_dir = directory / "outside"
         """A directory of the host's that no instance may change or see."""

@@ -210,3 +210,30 @@ def test_a_chroot_has_fewer_capabilities_than_the_host(chroot_lab: Lab) -> None:
 
 def test_names_of_a_chroot_are_the_hosts(chroot_lab: Lab) -> None:
     assert chroot_lab.run("cat", "/proc/sys/kernel/hostname").lines == [os.uname().nodename]
+
+
+@pytest.mark.parametrize("isolation", ["container", "chroot"])
+def test_a_probe_starts_an_instance(
+    isolation: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Lab = request.getfixturevalue("lab" if isolation == "container" else "chroot_lab")
+    probe = made.driver.probe()
+    assert probe.works, probe.reason
+    assert probe.not_isolated
+    assert {row.name: row.works for row in probe.abilities} == {"agent": True, "libseccomp": True, "lxcfs": True}
+    assert made.driver.probe() is probe
+    assert sorted(path.name for path in made.config.run_dir.iterdir()) == [f"probe-{isolation}", "stage"]
+    fresh = type(made.driver)(made.config, made.driver._outside)
+    monkeypatch.setattr(fresh, "start", None)
+    assert fresh.probe() == probe, "known since the first one"
+
+
+def test_a_probe_that_fails_says_why(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BULKHEAD_AGENT", "/no/such/agent")
+    probe = lab.driver.probe()
+    assert (probe.works, "/no/such/agent" in probe.reason, bool(probe.hint)) == (False, True, True)
+    monkeypatch.setenv("BULKHEAD_AGENT", "/bin/false")
+    fresh = type(lab.driver)(lab.config, lab.driver._outside)
+    assert not fresh.probe().works
+    assert "agent" in fresh.probe().reason
+    assert not [path for path in lab.config.run_dir.iterdir() if path.name.startswith("probe")]
