@@ -343,16 +343,25 @@ def test_many_at_once(tmp_path: Path) -> None:
 
 
 @private
-def test_the_pool_is_given_back_at_the_end(tmp_path: Path) -> None:
+def test_what_is_given_back_at_the_end(tmp_path: Path) -> None:
     with lab(tmp_path, network_pool=3) as host:
-        network = host.network()
+        before = state(host)
+        network, second = host.network(), host.network("second")
         host.networks.prefill(network)
         assert host.networks.wait_ready()
+        box = host.box(second)
         host.networks.close()
         left = [name for name in state(host)["links"] if name.startswith("bh")]
-        assert left == [f"bh-{network.id}", "bhin", "bhout"]
-        crash(host)
-        host.networks.down(network)
+        assert left == sorted([f"bh-{second.id}", "bhin", "bhout", box.link])
+        host.networks = Networks(host.config)
+        assert host.networks.recover(host.made, running(host, 0)) != []  # it was not published
+        assert host.networks.recover(host.made, running(host, 0)) == []
+        host.networks.unpublish(box.id)
+        host.networks.disconnect(box.link)
+        box.close()
+        host.networks.close()
+        assert state(host) == before
+        host.networks = Networks(host.config)
 
 
 @private

@@ -212,9 +212,16 @@ class Networks:
         return self._pool.wait_full(timeout)
 
     def close(self) -> None:
-        """Give back what only this process has: the pool and the sockets. Networks and instances stay."""
+        """Give back what only this process has, the pool and the sockets, and networks that no instance is on.
+
+        Networks with instances stay as they are.
+        """
         self._pool.close()
         self.settle()
+        with self._lock:
+            for network in list(self._up.values()):
+                if not self._addresses.get(network.id):
+                    self.down(network)
         self._publisher.close()
         self._filter.close()
         self._netlink.close()
