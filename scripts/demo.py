@@ -16,7 +16,10 @@ from rich.table import Table
 
 BULKHEAD = str(Path(sys.executable).with_name("bulkhead"))
 PLAN = ("--memory", "512M", "--cpus", "2", "--disk", "5G")
-NGINX_ON = "sed -i 's/80 default_server/{port} default_server/' /etc/nginx/sites-enabled/default && exec nginx -g 'daemon off;'"
+NGINX_ON = (
+    "sed -i 's/80 default_server/{port} default_server/' /etc/nginx/sites-enabled/default"
+    " && exec nginx -g 'daemon off;'"
+)
 DEADLINE = 30.0
 console = Console()
 
@@ -44,11 +47,11 @@ class Service:
 
 PICTURES = (
     Picture("debian:bookworm", (), ()),
-    Picture("nginx", ("nginx-light",), ("--cmd", json.dumps(["nginx", "-g", "daemon off;"]), "--expose", "80/tcp")),
+    Picture("nginx", ("nginx-light",), ("--cmd", json.dumps(["nginx", "-g", "daemon off;"]), "--expose", "80")),
     Picture(
         "redis",
         ("redis-server",),
-        ("--cmd", json.dumps(["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"]), "--expose", "6379/tcp"),
+        ("--cmd", json.dumps(["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"]), "--expose", "6379"),
     ),
 )
 SERVICES = (
@@ -76,13 +79,13 @@ def make_images() -> None:
             console.print(f"[dim]image {name} is there[/]")
             continue
         console.print(f"[bold]making image {name}[/] from Debian packages {' '.join(picture.packages)}")
-        packages = [word for package in picture.packages for word in ("--packages", package)]
-        bulkhead("image", "bootstrap", "debian:bookworm", *packages, "-t", name, *picture.config, show=True)
+        packages = ("--packages", ",".join(picture.packages)) if picture.packages else ()
+        bulkhead("image", "bootstrap", "debian:bookworm", *packages, "--name", name, *picture.config, show=True)
 
 
 def run_service(service: Service) -> None:
     """Run it afresh, so that what is shown is this run's."""
-    known = {row["name"] for row in json.loads(bulkhead("ps", "-a", "--format", "json"))}
+    known = {row["spec"]["name"] for row in json.loads(bulkhead("ps", "-a", "--format", "json"))}
     if service.name in known:
         bulkhead("rm", "-f", service.name)
     options = ("--name", service.name, "--isolation", service.isolation, *PLAN, *service.options)
@@ -108,25 +111,32 @@ def ask(service: Service) -> str:
 
 
 def show(answers: dict[str, str]) -> None:
-    """The table that the demo is for."""
+    """The tables that the demo is for: what runs, and what holds it to its plan."""
     usage = {row["name"]: row for row in json.loads(bulkhead("stats", "--no-stream", "--format", "json"))}
-    table = Table(title="one plan: 512M, 2 cpus, 5G", title_style="bold", show_lines=True)
+    services = Table(title="nginx and redis behind two walls", title_style="bold")
     for column in ("name", "level", "start", "memory", "limits that hold", "address", "answer"):
-        table.add_column(column, justify="right" if column in ("start", "memory") else "left")
+        services.add_column(column, justify="right" if column in ("start", "memory") else "left")
+    mechanisms: dict[str, str] = {}
     for service in SERVICES:
         described = json.loads(bulkhead("inspect", service.name))[0]
-        limits = "\n".join(f"{row['field']} {row['value']}: {row['mechanism']}" for row in described["limits"])
-        inside = f"{described['address']['ipv4']}\n" if described["address"] else ""
-        table.add_row(
+        rows = {row["field"]: row for row in described["limits"]}
+        mechanisms |= {f"{name} {row['value']}": row["mechanism"] for name, row in rows.items() if name != "devices"}
+        services.add_row(
             service.name,
             service.isolation,
             f"{described['start_seconds'] * 1000:.1f} ms",
             f"{usage[service.name]['memory'] / 2**20:.1f} MiB",
-            limits,
-            f"{inside}127.0.0.1:{service.port}",
+            " ".join(rows),
+            f"127.0.0.1:{service.port}",
             answers[service.name],
         )
-    console.print(table)
+    console.print(services)
+    limits = Table(title="one plan, and what enforces it", title_style="bold")
+    limits.add_column("limit")
+    limits.add_column("enforced by")
+    for limit, mechanism in mechanisms.items():
+        limits.add_row(limit, mechanism)
+    console.print(limits)
 
 
 def main() -> None:
