@@ -33,6 +33,8 @@ PATIENCE = 5.0
 PROTOCOLS = ("tcp", "udp")
 LOST = 0.4
 """Seconds to wait for one that is not."""
+ORDINARY = ("ipv4/ip_forward", "ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter", "ipv6/conf/all/forwarding")
+"""Settings that are off: a new namespace has some of the real host's, which may be on."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -81,6 +83,8 @@ def _become_host(writer: int, work: Callable[[], None]) -> None:
         syscalls.mount("tmpfs", "/run", "tmpfs", data="mode=755")
         with Netlink() as netlink:
             netlink.send(links.set_index_up(links.LOOPBACK_INDEX, "lo"))
+        for name in ORDINARY:
+            setting(name, "0")
         work()
         said = b"fine"
     except BaseException:
