@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from bulkhead.agent.files import PORTION, Entry, Files
-from bulkhead.errors import AgentError, Refused
+from bulkhead.errors import AgentError, NotFound, Refused
 
 MAX_PATH = 4096
 MAX_HEADER = 1 << 20
@@ -115,7 +115,7 @@ def copy_in(files: Files, stream: BinaryIO, path: str) -> None:
             for info in archive:
                 target = _inside(path, info.name)
                 if target is not None:
-                    _unpack(files, archive, info, target, path)
+                    _unpack_with_parents(files, archive, info, target, path)
                     times += [(target, int(info.mtime * NANO))] * info.isdir()
                 archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read
     except tarfile.TarError as error:
@@ -131,6 +131,17 @@ def _inside(base: str, name: str) -> str | None:
     if ".." in parts or "\0" in name or len(name) > MAX_PATH:
         raise Refused(f"the tar stream holds the path {name[:200]!r}", hint="paths must stay below the directory")
     return "/".join((base.rstrip("/"), *parts)) if parts else None
+
+
+def _unpack_with_parents(files: Files, archive: tarfile.TarFile, info: tarfile.TarInfo, target: str, base: str) -> None:
+    """Unpack a member; directories on its way that the stream has not named are made as root's."""
+    try:
+        _unpack(files, archive, info, target, base)
+    except NotFound:
+        parents = [str(parent) for parent in PurePosixPath(target).parents if parent.is_relative_to(base)]
+        for parent in reversed(parents[:-1]):
+            files.mkdir(parent, mode=0o755, uid=0, gid=0)
+        _unpack(files, archive, info, target, base)
 
 
 def _unpack(files: Files, archive: tarfile.TarFile, info: tarfile.TarInfo, target: str, base: str) -> None:
