@@ -1,0 +1,62 @@
+"""What the tests of whole lives share: a small plan, waiting for a condition, an image that is imported once."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TypeVar
+
+from tests.harness.daemon import BULKHEAD, Daemon
+
+PLAN = ("--memory", "64M", "--cpus", "1", "--disk", "64M")
+SECONDS = 30.0
+Result = TypeVar("Result")
+
+
+def until(what: str, look: Callable[[], Result], *, seconds: float = SECONDS) -> Result:
+    """The first answer of `look` that is true; fails the test when none comes."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.02)
+    return found
+
+
+def with_image(daemon: Daemon, tar: Path, name: str, *changes: str) -> Daemon:
+    """The daemon, once it has an image made of `tar`. `changes` are instructions such as "CMD nginx"."""
+    if name not in daemon.cli("image", "ls").stdout:
+        lines = [word for change in changes for word in ("--change", change)]
+        daemon.cli("image", "import", *lines, tar, name)
+    return daemon
+
+
+def state(daemon: Daemon, name: str) -> str:
+    """The instance's state, "" when there is no such instance."""
+    answer = daemon.api("GET", f"/v1/instances/{name}")
+    return str(answer.body["state"]) if answer.status == 200 else ""
+
+
+@contextmanager
+def client(
+    daemon: Daemon, *arguments: str, stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`bulkhead ARGUMENTS` beside the test; ended in the end. A terminal is given as stdin and stdout."""
+    process = subprocess.Popen(
+        [str(BULKHEAD), *arguments],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        env=daemon.environment(),
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=SECONDS)
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
