@@ -10,6 +10,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.engine import Engine
 from bulkhead.engine.journal import Journal
 from bulkhead.host import cgroups, facts
+from bulkhead.host.lxcfs import Lxcfs
 from bulkhead.images import ImageStore
 from bulkhead.isolation.base import Driver
 from bulkhead.isolation.chroot import ChrootDriver
@@ -34,9 +35,10 @@ def build_engine(config: Config) -> Engine:
         remove_cgroups=partial(cgroups.kill_and_remove, layout, config.cgroup),
         was_oom=lambda reports: limits.interpret_reports(reports).oom,
     )
+    lxcfs = Lxcfs(config.run_dir)
     drivers: dict[Isolation, Driver] = {
         Isolation.CHROOT: ChrootDriver(config, outside),
-        Isolation.CONTAINER: ContainerDriver(config, outside),
+        Isolation.CONTAINER: ContainerDriver(config, outside, lxcfs=lxcfs.mounted),
     }
     state = open_state(config)
     context = Context(
@@ -49,6 +51,7 @@ def build_engine(config: Config) -> Engine:
         layers=Layers(config),
         volumes=Volumes(config),
         networks=Networks(config),
+        lxcfs=lxcfs,
         drivers=drivers,
         journal=Journal(state),
     )

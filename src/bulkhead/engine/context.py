@@ -12,6 +12,7 @@ from bulkhead.config import Config
 from bulkhead.engine.journal import Journal
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
+from bulkhead.host.lxcfs import Lxcfs
 from bulkhead.images import ImageStore
 from bulkhead.isolation.base import Driver
 from bulkhead.model import Instance, Isolation
@@ -60,6 +61,7 @@ class Context:
     layers: Layers
     volumes: Volumes
     networks: Networks
+    lxcfs: Lxcfs
     drivers: Mapping[Isolation, Driver]
     journal: Journal
     locks: Locks = field(default_factory=Locks)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from bulkhead.engine import bundles, logs
 from bulkhead.engine.admission import request_problems, resolve_spec, signal_problems
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
+from bulkhead.engine.doctor import examine
 from bulkhead.engine.exits import ExitWatcher
 from bulkhead.engine.health import HealthMonitor
 from bulkhead.engine.images import ImageCatalog
@@ -27,7 +29,7 @@ from bulkhead.engine.recovery import Recovery
 from bulkhead.engine.reports import Reporter, Usage
 from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.volumes import VolumeCatalog
-from bulkhead.errors import Conflict, NotFound, Refused
+from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
 from bulkhead.events import Event
 from bulkhead.host import cgroups
 from bulkhead.images import Image
@@ -45,6 +47,7 @@ from bulkhead.model import (
 )
 from bulkhead.quantities import parse_signal
 
+log = logging.getLogger(__name__)
 HEALTH_OUTPUT = 4096
 """Bytes of a health check's output that are read before the rest is dropped."""
 
@@ -72,6 +75,7 @@ class Engine:
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
         self._context.disks.prepare()
+        self._serve_proc()
         self.plans.prepare()
         self.networks.prepare()
         repairs = Recovery(self._context, self._lifecycle).run()
@@ -83,6 +87,12 @@ class Engine:
         self._context.disks.prefill(self.plans.resolve(PlanRequest()).disk)
         self._context.networks.prefill(self._context.state.network(DEFAULT))
         return repairs
+
+    def _serve_proc(self) -> None:
+        try:
+            self._context.lxcfs.ensure()
+        except BulkheadError as error:
+            log.warning("containers see the host's memory and processors in /proc: %s (%s)", error, error.hint)
 
     def close(self) -> None:
         """Stop what this daemon does; the instances run on."""
@@ -98,6 +108,7 @@ class Engine:
         self._context.disks.close()
         self._context.layers.close(self._reports.layers_in_use(running))
         if not running:
+            self._context.lxcfs.stop()
             cgroups.remove(self._context.layout, self._context.config.cgroup)
         self._context.state.close()
 
@@ -225,7 +236,7 @@ class Engine:
 
     def doctor(self) -> Sequence[Ability]:
         """Every ability of this host, by trying it."""
-        return self._reports.doctor()
+        return examine(self._context)
 
     def info(self) -> Mapping[str, object]:
         """Version, host facts, paths."""

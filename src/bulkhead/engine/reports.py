@@ -11,7 +11,7 @@ from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image
-from bulkhead.isolation.base import Ability, Bundle, Explains
+from bulkhead.isolation.base import Bundle, Explains
 from bulkhead.limits import Enforced
 from bulkhead.model import Instance, Isolation, Spec
 
@@ -116,15 +116,6 @@ class Reporter:
     def layers_in_use(self, running: Collection[Instance]) -> set[str]:
         """Digests of the layers that running instances are made of."""
         return {digest for i in running for digest in bundles.read_layers(self._context.bundle_dir(i))}
-
-    def doctor(self) -> list[Ability]:
-        """Everything that this host can and cannot do, by trying it."""
-        rows: list[Ability] = []
-        for isolation, driver in self._context.drivers.items():
-            probe = driver.probe()
-            rows.append(Ability(f"isolation {isolation}", probe.works, probe.reason, probe.hint))
-            rows += probe.abilities
-        return list(dict.fromkeys(rows))
 
     def host(self) -> dict[str, object]:
         """What is known of this host, and where things are."""

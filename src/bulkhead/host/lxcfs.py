@@ -49,6 +49,10 @@ class Lxcfs:
         except OSError:
             return False
 
+    def mounted(self) -> Path | None:
+        """Where it is mounted; None where it could not be started."""
+        return self.directory if (self.directory / "proc").is_dir() else None
+
     def stop(self) -> None:
         """End it and remove its mount. Does nothing when there is none."""
         identity = self._identity()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bulkhead.agent.frames import ExecRequest, Start, StartFlag
@@ -36,7 +36,7 @@ class ContainerDriver(Supervised):
 
     isolation = Isolation.CONTAINER
 
-    def __init__(self, config: Config, outside: Outside, *, lxcfs: Path | None = None) -> None:
+    def __init__(self, config: Config, outside: Outside, *, lxcfs: Callable[[], Path | None] = lambda: None) -> None:
         super().__init__(config, outside)
         self._lxcfs = lxcfs
 
@@ -47,7 +47,7 @@ class ContainerDriver(Supervised):
     def start_request(self, bundle: Bundle) -> Start:
         """The whole of a container as data."""
         own_network = bundle.netns_fd is None and bundle.spec.network != "host"
-        lists = Lists(bundle, self._stage, lxcfs=self._lxcfs, own_network=own_network)
+        lists = Lists(bundle, self._stage, lxcfs=self._lxcfs(), own_network=own_network)
         spec, limits = bundle.spec, bundle.limits
         return Start(
             flags=start_flags(spec),

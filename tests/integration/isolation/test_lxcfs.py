@@ -94,7 +94,7 @@ def test_a_container_sees_its_own_memory_and_cgroup(lab: Lab, server: Lxcfs) -> 
     tree = layout.v1.get("memory")
     limit = MemoryLimit((tree or layout.unified or Path("/")) / lab.config.cgroup, v2=tree is None)
     lab.driver = ContainerDriver(
-        Config(run_dir=lab.directory), Outside(lambda _: None, lambda _: False), lxcfs=server.ensure()
+        Config(run_dir=lab.directory), Outside(lambda _: None, lambda _: False), lxcfs=server.ensure
     )
     script = """
     head -n1 /proc/meminfo

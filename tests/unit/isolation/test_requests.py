@@ -84,7 +84,7 @@ def make_bundle(isolation: Isolation, **changes: object) -> Bundle:
 def make_driver(isolation: Isolation, lxcfs: Path | None = None) -> Supervised:
     """A driver as it would be on a host without limits of its own."""
     made: Supervised = (
-        ContainerDriver(CONFIG, OUTSIDE, lxcfs=lxcfs)
+        ContainerDriver(CONFIG, OUTSIDE, lxcfs=lambda: lxcfs)
         if isolation is Isolation.CONTAINER
         else ChrootDriver(CONFIG, OUTSIDE)
     )

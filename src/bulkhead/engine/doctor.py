@@ -1,0 +1,78 @@
+"""What this host can and cannot do: levels, limits, kernel features, programs; each found by trying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bulkhead import limits
+from bulkhead.engine.context import Context
+from bulkhead.engine.plans import default_plan
+from bulkhead.host import processes
+from bulkhead.isolation.base import Ability
+from bulkhead.model import Isolation, Plan
+
+PROGRAMS = {
+    "dnsmasq": ("dnsmasq-base", "names between instances of a network"),
+    "lxcfs": ("lxcfs", "the plan's memory and processors in /proc"),
+    "mkfs.ext4": ("e2fsprogs", "disks and volumes"),
+    "mmdebstrap": ("mmdebstrap", "image bootstrap"),
+    "nft": ("nftables", "published ports, walls between networks"),
+    "resize2fs": ("e2fsprogs", "growing disks"),
+}
+"""What each is for, with the package that brings it."""
+LIMITS: dict[str, dict[str, int | float]] = {
+    "memory": {},
+    "swap": {"swap": 0},
+    "cpus": {"cpus": 0.5},
+    "ghz": {"ghz": 0.1},
+    "pids": {"pids": 64},
+    "disk": {},
+    "iops": {"iops": 1000},
+    "disk_bps": {"disk_bps": 1 << 20},
+    "bandwidth": {"bandwidth": 10**8},
+}
+"""Fields of a plan that try each limit."""
+
+
+def examine(context: Context) -> list[Ability]:
+    """Every ability, the levels first."""
+    return [*_levels(context), *_limits(context), *_storage(context), *_programs()]
+
+
+def _levels(context: Context) -> Iterator[Ability]:
+    shared: list[Ability] = []
+    for isolation, driver in context.drivers.items():
+        probe = driver.probe()
+        yield Ability(f"isolation {isolation}", probe.works, probe.reason, probe.hint)
+        shared += probe.abilities
+    yield from dict.fromkeys(shared)
+
+
+def _limits(context: Context) -> Iterator[Ability]:
+    base = default_plan(context.facts)
+    for name, fields in LIMITS.items():
+        plan = Plan.model_validate({**base.model_dump(), **fields})
+        facts, layout, level = context.facts, context.layout, Isolation.CONTAINER
+        problems = limits.check(plan, facts=facts, layout=layout, isolation=level)
+        enforced = limits.enforced(plan, facts=facts, layout=layout, isolation=level)
+        rows = {row.field: row.mechanism for row in enforced}
+        if problems:
+            yield Ability(f"limit {name}", works=False, reason=problems[0].what, hint=problems[0].hint)
+        else:
+            yield Ability(f"limit {name}", works=True, reason=rows.get("cpus" if name == "ghz" else name, ""))
+
+
+def _storage(context: Context) -> Iterator[Ability]:
+    works, reason = context.disks.probe_direct_io()
+    hint = "" if works else "limits hold all the same; the host caches disks twice"
+    yield Ability("direct I/O of disks", works, reason, hint)
+    damage = context.state.check()
+    hint = f"restore {context.config.store_file} from a copy" if damage else ""
+    yield Ability("state database", not damage, "; ".join(damage), hint)
+
+
+def _programs() -> Iterator[Ability]:
+    for name, (package, purpose) in PROGRAMS.items():
+        found = processes.find(name)
+        hint = "" if found else f"apt install {package}"
+        yield Ability(f"program {name}", found is not None, f"{found or 'missing'}, for {purpose}", hint)
