@@ -32,13 +32,13 @@ def parse_records(data: bytes) -> list[tuple[bytes, bytes]]:
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 20)
-        digits = data[at:space]
-        length = int(digits) if space > 0 and digits.isdigit() else 0
-        key, equals, value = data[space + 1 : at + length - 1].partition(b"=")
-        if not key or not equals or at + length > len(data) or data[at + length - 1 : at + length] != b"\n":
+        end = at + int(data[at:space]) if space > at and data[at:space].isdigit() else 0
+        # An end that is not behind the space would make no headway.
+        key, equals, value = data[space + 1 : end - 1].partition(b"=") if end > space + 1 else (b"", b"", b"")
+        if not key or not equals or end > len(data) or data[end - 1] != ord("\n"):
             raise ImageError(f"the layer has a damaged pax header: {show(data[at : at + 40])}")
         records.append((key, value))
-        at += length
+        at = end
     return records
 
 
