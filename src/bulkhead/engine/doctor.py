@@ -36,7 +36,7 @@ LIMITS: dict[str, dict[str, int | float]] = {
 
 def examine(context: Context) -> list[Ability]:
     """Every ability, the levels first."""
-    return [*_levels(context), *_limits(context), *_storage(context), *_programs()]
+    return [*_levels(context), *_limits(context), *_storage(context), *_network(context), *_programs()]
 
 
 def _levels(context: Context) -> Iterator[Ability]:
@@ -69,6 +69,14 @@ def _storage(context: Context) -> Iterator[Ability]:
     damage = context.state.check()
     hint = f"restore {context.config.store_file} from a copy" if damage else ""
     yield Ability("state database", not damage, "; ".join(damage), hint)
+
+
+def _network(context: Context) -> Iterator[Ability]:
+    hurdles = context.networks.hurdles()
+    for hurdle in hurdles:
+        yield Ability("network", works=False, reason=hurdle.what, hint=hurdle.hint)
+    if not hurdles:
+        yield Ability("network", works=True, reason="the host's firewall lets instances and published ports through")
 
 
 def _programs() -> Iterator[Ability]:

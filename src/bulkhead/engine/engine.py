@@ -85,8 +85,13 @@ class Engine:
             elif instance.state is State.EXITED:
                 self._restarts.consider(instance)
         self._context.disks.prefill(self.plans.resolve(PlanRequest()).disk)
+        self._tell_hurdles()
         self._context.networks.prefill(self._context.state.network(DEFAULT))
         return repairs
+
+    def _tell_hurdles(self) -> None:
+        for hurdle in self._context.networks.hurdles():
+            log.warning("%s (%s)", hurdle.what, hurdle.hint)
 
     def _serve_proc(self) -> None:
         try:
