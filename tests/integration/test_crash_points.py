@@ -1,0 +1,99 @@
+"""The daemon is killed at each of its crash points: the next one mends everything in one pass."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from bulkhead.engine.faults import POINTS
+from tests.harness.daemon import Daemon
+from tests.integration.lives import state, until, with_image
+
+CALM = {"BULKHEAD_CRASH_AT": ""}
+SERVE = (
+    "trap 'exit 3' TERM; rm -f /tmp/end; echo hello > /data/index.html; httpd -p 80 -h /data; "
+    "while [ ! -e /tmp/end ]; do sleep 0.05; done; exit 7"
+)
+WEB = {
+    "image": "busybox",
+    "name": "web",
+    "plan": {"memory": 64 << 20, "cpus": 1, "disk": 64 << 20},
+    "command": ["sh", "-c", SERVE],
+    "ports": [{"host_port": 8080, "port": 80}],
+    "mounts": [{"kind": "volume", "source": "data", "target": "/data"}],
+    "health": {"command": ["test", "-e", "/data/index.html"], "interval": 0.1},
+}
+REMOVED = ["exit.begin", *(point for point in POINTS if point.startswith("delete."))]
+"""What an instance passes that is removed when it ends."""
+
+ENDS = {
+    "create": {"", "created"},
+    "start": {"created", "running"},
+    "stop": {"running", "exited"},
+    "exit": {"exited"},
+    "delete": {"", "created"},
+    "removed": {""},
+}
+"""The states that an instance may be in after the recovery: that before the operation, or that after it."""
+
+
+def ask(daemon: Daemon, method: str, path: str, body: object = None) -> None:
+    """A request that succeeds."""
+    answer = daemon.api(method, f"/v1/{path}", body)
+    assert answer.status < 300, answer
+
+
+def operate(daemon: Daemon, operation: str) -> None:
+    """Do what passes the points whose names begin with `operation`. The daemon dies of the last request, or after."""
+    if operation == "create":
+        ask(daemon, "POST", "instances", WEB)
+        return
+    ask(daemon, "POST", "instances", {**WEB, "auto_remove": operation == "removed"})
+    if operation == "start":
+        ask(daemon, "POST", "instances/web/start")
+        return
+    if operation == "delete":
+        ask(daemon, "DELETE", "instances/web")
+        return
+    ask(daemon, "POST", "instances/web/start")
+    if operation == "stop":
+        ask(daemon, "POST", "instances/web/stop")
+        return
+    ask(daemon, "POST", "instances/web/exec", {"command": ["touch", "/tmp/end"], "detach": True})
+
+
+def check_that_it_works(daemon: Daemon) -> None:
+    """Start it, made anew if it is gone: its name, its port and its volume are free. Then remove it."""
+    assert daemon.outside
+    if not state(daemon, "web"):
+        ask(daemon, "POST", "instances", WEB)
+    if state(daemon, "web") != "running":
+        ask(daemon, "POST", "instances/web/start")
+    assert daemon.outside.fetch(8080) == (200, b"hello\n")
+    assert daemon.cli("exec", "web", "cat", "/data/index.html").stdout == "hello\n"
+    until("healthy", lambda: daemon.api("GET", "/v1/instances/web").body["health"] == "healthy")
+    ask(daemon, "DELETE", "instances/web?force=true")
+    ask(daemon, "DELETE", "volumes/data")
+
+
+@pytest.mark.parametrize(
+    ("point", "operation"),
+    [*((point, point.partition(".")[0]) for point in POINTS), *((point, "removed") for point in REMOVED)],
+)
+def test_a_daemon_killed_there_is_mended(
+    make_daemon: Callable[..., Daemon], busybox_tar: Path, point: str, operation: str
+) -> None:
+    daemon = make_daemon(env={"BULKHEAD_CRASH_AT": point}, disk_pool=2, network_pool=2)
+    with_image(daemon, busybox_tar, "busybox")
+    with suppress(ConnectionError):
+        operate(daemon, operation)
+    assert daemon.wait() == -signal.SIGKILL
+    daemon.start(env=CALM)
+    assert state(daemon, "web") in ENDS[operation]
+    assert "could not repair" not in daemon.log()
+    check_that_it_works(daemon)
+    assert "Traceback" not in daemon.log()
