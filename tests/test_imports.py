@@ -37,7 +37,6 @@ THIRD_PARTY = {
     "httptools": {"api"},
     "pydantic": {"model", "config", "store", "isolation", "images", "network", "storage", "limits", "engine", "api"},
     "pydantic_core": {"api"},
-    "pyroute2": {"host"},
     "pyseccomp": {"isolation"},
     "rich": {"cli"},
     "zstandard": {"images"},
@@ -50,7 +49,7 @@ HOT_PATH = {"client", "quantities", "errors", "cli"}
 """What a CLI module may load when it is imported; anything else it imports inside the function that needs it."""
 LAZY = {"bulkhead.cli.serve", "bulkhead.cli.daemon", "bulkhead.cli.progress"}
 """CLI modules that others import inside functions alone: the daemon, its start, what is drawn with rich."""
-HEAVY = {"pydantic", "fastapi", "starlette", "uvicorn", "rich", "asyncio", "http.server", "pyroute2", "sqlite3", "ssl"}
+HEAVY = {"pydantic", "fastapi", "starlette", "uvicorn", "rich", "asyncio", "http.server", "sqlite3", "ssl"}
 
 
 @dataclass(frozen=True, slots=True)
