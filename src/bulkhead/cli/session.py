@@ -8,7 +8,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from struct import Struct
 
 from bulkhead import client as wire
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 DETACH_KEYS = "ctrl-p,ctrl-q"
 PROXIED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Passed on to the workload where it has no terminal of its own."""
-ENDING = (signal.SIGHUP, signal.SIGTERM)
-"""End this process in order while the terminal is raw: the keys go to the workload."""
+"""Passed on to the workload. While the terminal is raw, its keys are: then a signal ends this process, in order."""
 IMPATIENCE = 3
 """So many INT or TERM in a row end this process even if the workload does not care."""
 READ_SIZE = 1 << 16
@@ -45,24 +43,23 @@ class Session:
     def __init__(self, stream: Duplex, detach_keys: bytes, *, stdin: bool) -> None:
         self._stream = stream
         self._wants_stdin = stdin
+        self._until_end = ExitStack()
         self._keys = terminal.DetachKeys(detach_keys)
         self._poll = select.poll()
         self._credit = wire.WINDOW
         self._owed = {1: 0, 2: 0}
-        self._begun = self._tty = self._raw = self._stdin = self._listening = False
+        self._tty = self._raw = self._stdin = self._listening = False
         self._interrupts = 0
         self._code: int | None = None
 
     def run(self) -> int:
         """Move bytes until the end; the exit code."""
-        self._poll.register(self._stream.fileno(), select.POLLIN)
-        self._take(self._stream.waiting())
-        while not self._begun and self._code is None:
-            self._take(self._stream.receive())
-        with self._signals() as woken, terminal.raw(0) if self._raw else _nothing():
+        with self._until_end:
+            # Signals first: whoever sees output may send one.
+            woken = self._until_end.enter_context(self._signals())
+            self._poll.register(self._stream.fileno(), select.POLLIN)
             self._poll.register(woken, select.POLLIN)
-            if self._tty:
-                self._resize()
+            self._take(self._stream.waiting())
             while self._code is None:
                 self._listen()
                 self._serve(woken)
@@ -95,19 +92,26 @@ class Session:
                 raise wire.problem(payload)
 
     def _begin(self, response: dict[str, object]) -> None:
-        self._begun = True
         self._tty = bool(response.get("tty"))
         self._stdin = self._wants_stdin and bool(response.get("stdin"))
         if self._stdin and sys.stdin is None:
             # Started with stdin closed: descriptor 0 is something else by now.
             self._end_stdin()
         self._raw = self._tty and self._stdin and os.isatty(0)
+        if self._raw:
+            self._until_end.enter_context(terminal.raw(0))
+        if self._tty:
+            self._resize()
 
     def _write(self, channel: int, payload: bytes) -> None:
         target = 2 if channel == 2 else 1
         view = memoryview(payload)
         while view:
-            view = view[os.write(target, view) :]
+            try:
+                view = view[os.write(target, view) :]
+            except BlockingIOError:
+                # Somebody else has made the terminal or pipe non-blocking.
+                select.select([], [target], [])
         self._owed[target] += len(payload)
         if self._owed[target] >= GIVE_BACK:
             self._stream.send(wire.CREDIT, _U32.pack(self._owed[target]), target)
@@ -127,6 +131,8 @@ class Session:
     def _read_stdin(self) -> None:
         try:
             data = os.read(0, min(READ_SIZE, self._credit))
+        except BlockingIOError:
+            return
         except OSError:
             data = b""  # a terminal that was hung up
         if not data:
@@ -148,7 +154,8 @@ class Session:
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGWINCH:
-            self._resize()
+            if self._tty:
+                self._resize()
         elif self._raw:
             self._code = 128 + number
         else:
@@ -167,8 +174,7 @@ class Session:
     def _signals(self) -> Iterator[int]:
         """A descriptor from which the numbers of signals can be read."""
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        wanted = (*(ENDING if self._raw else PROXIED), *((signal.SIGWINCH,) if self._tty else ()))
-        before = [(number, signal.signal(number, _ignore)) for number in wanted]
+        before = [(number, signal.signal(number, _ignore)) for number in (*PROXIED, signal.SIGWINCH)]
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         try:
             yield reader
@@ -182,8 +188,3 @@ class Session:
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     """The wakeup descriptor has the number."""
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -20,6 +20,20 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class StrictInfo(tarfile.TarInfo):
+    """A header that is none is an error. tarfile takes one in the middle for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> StrictInfo:
+        """The header in a block."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise Refused(f"the archive is damaged: {error}") from error
+            raise  # zeros, or nothing: the end
+
+
 class Portions(io.RawIOBase):
     """Portions of bytes as a file."""
 
@@ -58,7 +72,7 @@ def unpack(portions: Iterator[bytes], local: str, *, contents: bool, keep_owners
         stream = cast(BinaryIO, io.BufferedReader(Portions(portions), CHUNK))
         unpacker = Unpacker(directory, top, keep_owners=keep_owners)
         try:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=StrictInfo) as archive:
                 for info in archive:
                     unpacker.add(archive, info)
             return unpacker.finish()

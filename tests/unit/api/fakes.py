@@ -215,6 +215,7 @@ class FakeEngine:
             plan=PLAN,
             argv=request.command or ("sh",),
             env=request.env,
+            labels=request.labels,
             hostname="host",
             network=request.network or "default",
             ports=request.ports,
@@ -375,15 +376,15 @@ class FakeEngine:
         if path == "/broken":
             yield b"x" * 1000
             raise Conflict("it broke in the middle")
-        if path not in ("/etc/file", "/etc"):
+        if path not in ("/etc/file", "/etc", "/etc/."):
             raise NotFound(f"{path} does not exist in the instance")
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
-            if path == "/etc":
+            if path.startswith("/etc") and path != "/etc/file":
                 directory = tarfile.TarInfo("etc")
                 directory.type, directory.mode = tarfile.DIRTYPE, 0o755
                 archive.addfile(directory)
-            member = tarfile.TarInfo("etc/file" if path == "/etc" else "file")
+            member = tarfile.TarInfo("etc/file" if path != "/etc/file" else "file")
             member.size, member.mode = 5, 0o640
             archive.addfile(member, io.BytesIO(b"hello"))
         yield buffer.getvalue()
