@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from tests.harness.daemon import BULKHEAD, Daemon
 
@@ -41,7 +41,7 @@ def state(daemon: Daemon, name: str) -> str:
 
 @contextmanager
 def client(
-    daemon: Daemon, *arguments: str, stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+    daemon: Daemon, *arguments: str, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`bulkhead ARGUMENTS` beside the test; ended in the end. A terminal is given as stdin and stdout."""
     process = subprocess.Popen(
