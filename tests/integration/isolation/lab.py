@@ -143,7 +143,7 @@ class Lab:
         return Bundle(
             directory=directory,
             spec=Spec.model_validate({**usual, **spec}),
-            layers=(self.layer(image),),
+            layers=(image if isinstance(image, Path) else self.layer(image),),
             disk=directory / "disk",
             volumes=tuple(volumes),
             uid_start=self.config.uid_base + 65536 * self._count if container else None,
