@@ -20,6 +20,7 @@ from bulkhead.errors import BulkheadError
 
 NDJSON = "application/x-ndjson"
 TAR = "application/x-tar"
+HEAD_SECONDS = 0.05
 HIGH_WATER = 1 << 20
 """Bytes that may wait for a slow client before the thread that writes them is held up."""
 
@@ -96,7 +97,7 @@ class Pipe:
 class ThreadResponse(Response):
     """A streamed answer that `produce(pipe)` writes in a thread of its own.
 
-    Errors before the first byte become an ordinary problem answer. Later ones become what `late(error)` makes of
+    Errors that come at once become an ordinary problem answer. Later ones become what `late(error)` makes of
     them, a last line of NDJSON for example; without `late` the connection is cut, so that the client notices.
     """
 
@@ -131,16 +132,25 @@ class ThreadResponse(Response):
                 watcher.cancel()
 
     async def _send_all(self, pipe: Pipe, send: Send) -> None:
-        data = await pipe.read()
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        # Errors mostly come at once; a client that follows something quiet does not wait for the answer's head.
+        first = asyncio.ensure_future(pipe.read())
+        begun = False
         try:
+            await asyncio.wait({first}, timeout=HEAD_SECONDS)
+            if first.done():
+                first.result()
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            begun = True
+            data = await first
             while data:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
                 data = await pipe.read()
         except BulkheadError as error:
-            if self._late is None:
+            if not begun or self._late is None:
                 raise
             await send({"type": "http.response.body", "body": self._late(error), "more_body": True})
+        finally:
+            first.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -19,6 +19,8 @@ from bulkhead.host.processes import start_detached
 START_SECONDS = 10.0
 POLL_SECONDS = 0.02
 LOG = "daemon.log"
+SYSTEMD = Path("/run/systemd/system")
+"""Exists where systemd runs."""
 UNITS = tuple(
     Path(directory, f"bulkhead.{kind}")
     for directory in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
@@ -31,7 +33,7 @@ def start_daemon(client: Client, places: Places, error: Unavailable) -> None:
     """Start the daemon and wait until it answers. Raises Unavailable where it is not ours to start, or does not."""
     if os.geteuid() != 0 or os.environ.get("BULKHEAD_AUTOSTART") == "no":
         raise error
-    if not places.file and Path("/run/systemd/system").is_dir() and any(unit.exists() for unit in UNITS):
+    if not places.file and SYSTEMD.is_dir() and any(unit.exists() for unit in UNITS):
         raise Unavailable(error.what, hint="systemctl start bulkhead")
     run_dir = Path(places.run_dir)
     run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)

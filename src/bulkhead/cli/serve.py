@@ -28,6 +28,5 @@ def main(args: Namespace, app: App) -> int:
         level=args.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    logging.getLogger("uvicorn").setLevel("WARNING" if args.log_level != "debug" else "DEBUG")
     serve(load(Path(app.config) if app.config else None), build_engine)
     return 0
