@@ -9,6 +9,7 @@ from bulkhead.agent.frames import ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import NETNS_PATH
 from bulkhead.agent.operations import Attr, Code, Operation, mount, simple, write
 from bulkhead.config import Config
+from bulkhead.errors import Problem
 from bulkhead.isolation import capabilities, hardening, root, seccomp
 from bulkhead.isolation.base import Bundle, Command, Probe
 from bulkhead.isolation.hardening import KERNEL_FS
@@ -28,6 +29,9 @@ PORT_SYSCTL, PING_SYSCTL = "net/ipv4/ip_unprivileged_port_start", "net/ipv4/ping
 HANDED_SYSCTLS = {PORT_SYSCTL: "0", PING_SYSCTL: "0 2147483647"}
 OWN_SYSCTLS = {PORT_SYSCTL: "0", PING_SYSCTL: f"0 {UID_RANGE - 1}"}
 
+AVAILABLE_ULP = Path("/proc/sys/net/ipv4/tcp_available_ulp")
+USERLESS_ULP = "mptcp"
+"""The kernel's own use of the mechanism: it refuses sockets of programs."""
 SYSFS = mount("sysfs", "/sys", attrs=KERNEL_FS | Attr.RDONLY)
 
 
@@ -43,6 +47,20 @@ class ContainerDriver(Supervised):
     def probe(self) -> Probe:
         """Find out whether containers work here, by starting one."""
         return self.probed(NOT_ISOLATED)
+
+    def check(self, spec: Spec) -> list[Problem]:
+        """Everything that a container cannot do for `spec` on this host."""
+        problems = super().check(spec)
+        protocols = upper_protocols() if spec.architecture in seccomp.I386 else []
+        if protocols:
+            what = f"a container of an i386 image could load {', '.join(protocols)} into a TCP connection"
+            problems.append(
+                Problem(
+                    f"{what}: its libc makes socket calls by socketcall, whose arguments no filter sees",
+                    f"unload the module (rmmod {protocols[0]}) where nothing needs it",
+                )
+            )
+        return problems
 
     def start_request(self, bundle: Bundle) -> Start:
         """The whole of a container as data."""
@@ -101,6 +119,14 @@ class ContainerDriver(Supervised):
             seccomp=seccomp.program(spec.architecture),
             hard_limits=self.hard_limits,
         )
+
+
+def upper_protocols() -> list[str]:
+    """What TCP_ULP can bring into a connection on this host: what is loaded, since an instance's call loads nothing."""
+    try:
+        return [name for name in AVAILABLE_ULP.read_text().split() if name != USERLESS_ULP]
+    except FileNotFoundError:
+        return []
 
 
 class Lists:

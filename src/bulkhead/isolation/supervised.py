@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.agent.frames import ExecFlag, ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import find_agent, launch
@@ -24,6 +25,7 @@ from bulkhead.quantities import parse_signal
 
 EXIT_FILE = "exit.json"
 MAX_EXIT_FILE = 1 << 20
+LOST_CODE = 255
 KILL_SECONDS = 15.0
 """After which KILL has ended everything, or never will (a process in uninterruptible sleep)."""
 ARCHITECTURES = ("amd64", "386", "i386")
@@ -37,6 +39,18 @@ class Outside:
     """Kill every process in an instance's cgroups and remove them; by instance id, idempotent."""
     was_oom: Callable[[Sequence[str]], bool]
     """Whether the reports of a limit program's finish list tell of an out-of-memory kill."""
+
+
+class _ExitFile(BaseModel):
+    """exit.json, as the agent writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: int = Field(ge=0, le=255)
+    signal: int = Field(ge=0, le=127)
+    started: float
+    ended: float
+    reports: tuple[str, ...]
 
 
 class Supervised:
@@ -170,18 +184,17 @@ class Supervised:
     def _read_exit(self, bundle: Path) -> Exit | None:
         try:
             with (bundle / EXIT_FILE).open("rb") as file:
-                found = json.loads(file.read(MAX_EXIT_FILE))
+                found = _ExitFile.model_validate_json(file.read(MAX_EXIT_FILE))
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise AgentError(f"{bundle / EXIT_FILE} is not JSON: {error}") from error
-        code, number = int(found["code"]), int(found["signal"])
+        except ValidationError as error:
+            return Exit(code=LOST_CODE, error=f"{bundle / EXIT_FILE} is damaged: {error.errors()[0]['msg']}")
         return Exit(
-            code=128 + number if number else code,
-            signal=number,
-            oom=self._outside.was_oom([str(report) for report in found["reports"]]),
-            started=float(found["started"]),
-            ended=float(found["ended"]),
+            code=128 + found.signal if found.signal else found.code,
+            signal=found.signal,
+            oom=self._outside.was_oom(found.reports),
+            started=found.started,
+            ended=found.ended,
         )
 
 
