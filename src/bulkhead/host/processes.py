@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -98,31 +98,47 @@ def stream(
         assert process.stdout is not None
         assert process.stderr is not None
         stack.enter_context(process.stderr)
-        last: deque[str] = deque(maxlen=5)
-        listener = threading.Thread(target=_listen, args=(process.stderr, on_line, last), daemon=True)
-        listener.start()
-        stack.callback(listener.join)
+        listener = _Listener(process, process.stderr, on_line)
+        stack.callback(listener.thread.join, 5)
         stack.enter_context(process.stdout)
         stack.callback(_end_group, process)
-        yield _output(process, process.stdout, str(argv[0]), listener, last)
+        yield _output(process, process.stdout, str(argv[0]), listener)
 
 
-def _listen(stderr: IO[bytes], on_line: Callable[[str], None], last: deque[str]) -> None:
-    for raw in stderr:
-        line = raw[:4096].decode(errors="replace").rstrip()
-        last.append(line)
-        on_line(line)
+class _Listener:
+    """Hands on the lines of a program's stderr, in a thread. When that fails, the program is ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stderr: IO[bytes], on_line: Callable[[str], None]) -> None:
+        self.last: deque[str] = deque(maxlen=5)
+        self.failure: Exception | None = None
+        self._process = process
+        self._stderr = stderr
+        self._on_line = on_line
+        self.thread = threading.Thread(target=self._listen, name="stderr", daemon=True)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        for raw in self._stderr:
+            line = raw[:4096].decode(errors="replace").rstrip()
+            if line:
+                self.last.append(line)
+            if self.failure is None:
+                try:
+                    self._on_line(line)
+                except Exception as error:  # the caller's, raised again in its own thread
+                    self.failure = error
+                    _end_group(self._process)
 
 
-def _output(
-    process: subprocess.Popen[bytes], stdout: IO[bytes], name: str, listener: threading.Thread, last: Iterable[str]
-) -> Iterator[bytes]:
+def _output(process: subprocess.Popen[bytes], stdout: IO[bytes], name: str, listener: _Listener) -> Iterator[bytes]:
     while chunk := os.read(stdout.fileno(), 1 << 20):
         yield chunk
     code = process.wait()
+    listener.thread.join(timeout=5)
+    if listener.failure:
+        raise listener.failure
     if code:
-        listener.join(timeout=5)
-        raise HostError(f"{name} failed with {code}: {' / '.join(line for line in last if line) or 'no message'}")
+        raise HostError(f"{name} failed with {code}: {' / '.join(listener.last) or 'no message'}")
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
