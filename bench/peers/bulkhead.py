@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -33,7 +34,8 @@ class Bulkhead(CommandLine):
         config = home / "config.toml"
         self._socket = Path("/run/bulkhead-bench/bulkhead.sock")
         config.write_text(_configuration(scene, home))
-        self.env = timing.environment(BULKHEAD_CONFIG=str(config))
+        given = {key: value for key, value in os.environ.items() if key.startswith("BULKHEAD_AGENT")}
+        self.env = timing.environment(BULKHEAD_CONFIG=str(config), **given)
         self.prefix = (str(scene.bulkhead),)
         self._log = home / "daemon.log"
         with self._log.open("wb") as file:
@@ -67,22 +69,22 @@ class Bulkhead(CommandLine):
 
     def import_tar(self, archive: Path, image: str) -> float:
         """`bulkhead image import`."""
-        return self.command("image", "import", str(archive), "--name", image)
+        return self.command("image", "import", str(archive), image)
 
     def remove_image(self, image: str) -> None:
         """Remove an image and what it stored."""
         self.command("image", "rm", image)
 
     def keepers(self) -> list[int]:
-        """The agents that supervise an instance each; their processes inside have other programs."""
-        return [pid for pid in processes.every() if processes.command(pid)[1:2] == ["supervise"]]
+        """The agents that supervise an instance each."""
+        return processes.named("bulkhead-agent")
 
     def daemons(self) -> list[int]:
-        """The daemon and the programs that it keeps running (names, /proc for instances)."""
-        own = [self._server.pid]
+        """The daemon, its children and the services that it has put into the background."""
+        own = [self._server.pid, *processes.named("dnsmasq"), *processes.named("lxcfs")]
         keepers = set(self.keepers())
         for pid in processes.every():
-            if processes.parent(pid) in own and pid not in keepers:
+            if processes.parent(pid) in own and pid not in keepers and pid not in own:
                 own.append(pid)
         return own
 
