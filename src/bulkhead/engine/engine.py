@@ -70,7 +70,6 @@ class Engine:
             find=context.state.get, check=self._check_health, report=self._lifecycle.set_health
         )
         self._lifecycle.on_started = self._watch
-        self._lifecycle.on_exited = self._restarts.consider
 
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
@@ -79,6 +78,8 @@ class Engine:
         self.plans.prepare()
         self.networks.prepare()
         repairs = Recovery(self._context, self._lifecycle).run()
+        # Not earlier: nothing is started while the pass looks for what is left over.
+        self._lifecycle.on_exited = self._restarts.consider
         for instance in self._context.state.instances():
             if instance.state is State.RUNNING:
                 self._watch(instance)
