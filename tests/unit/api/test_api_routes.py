@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import tarfile
 import threading
@@ -339,3 +340,10 @@ def test_openapi(client: Client) -> None:
     assert "/v1/instances/{ref}/exec" in document["paths"]
     assert "CreateRequest" in document["components"]["schemas"]
     assert "ProblemDetails" in document["components"]["schemas"]
+
+
+def test_every_route_is_documented(client: Client) -> None:
+    text = (Path(__file__).parents[3] / "docs/reference/http-api.md").read_text()
+    documented = set(re.findall(r"^\| `([A-Z]+ /v1/[^?`]*)", text, re.MULTILINE))
+    paths = client.call("GET", "/v1/openapi.json")["paths"]
+    assert documented == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
