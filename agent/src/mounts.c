@@ -169,9 +169,10 @@ static int clone_device(const struct context *context, const char *path, uint64_
 	return tree;
 }
 
+/* The host's node, made anew: where it goes is a file system that the stage has made, with no nodev. */
 int op_device(struct context *context, const struct operation *operation)
 {
-	const char *name = operation->arguments[0].data, *target = operation->arguments[1].data;
+	const char *name = operation->arguments[0].data, *target = operation->arguments[1].data, *last;
 	char path[PATH_MAX];
 	struct stat is;
 	if (need_root(context) < 0)
@@ -179,14 +180,16 @@ int op_device(struct context *context, const struct operation *operation)
 	if (strstr(name, "..") != NULL)
 		return failed(context, EINVAL, "not the name of a device:", name);
 	TEXT(path, "/dev/", name);
-	int tree = clone_device(context, path, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, &is);
-	if (tree < 0)
+	if (stat(path, &is) < 0)
 		return failed(context, errno, "cannot take the device", path);
-	if (!S_ISCHR(is.st_mode) && !S_ISBLK(is.st_mode)) {
-		close(tree);
+	if (!S_ISCHR(is.st_mode) && !S_ISBLK(is.st_mode))
 		return failed(context, ENODEV, "not a device:", path);
-	}
-	return attach(context, tree, target);
+	int parent = inroot_parent(context->root, target, &last, true);
+	if (parent < 0)
+		return failed(context, errno, "cannot make the directory of", target);
+	int error = mknodat(parent, last, is.st_mode & (S_IFMT | 0777), is.st_rdev) < 0 ? errno : 0;
+	close(parent);
+	return error ? failed(context, error, "cannot make the device", target) : 0;
 }
 
 /* The host's /dev/null: char device 1:3. After PIVOT it is out of reach, and the instance's is not to be trusted. */

@@ -37,7 +37,7 @@ static const struct {
 	{OP_SYSCTL, T | C, "pb"},
 	{OP_HOSTNAME, C, "t"},
 	{OP_CONSOLE, C | E, ""},
-	{OP_LOOPBACK, C, ""},
+	{OP_LOOPBACK, T | C, ""},
 	{OP_CHDIR, C | E, "pi"},
 	{OP_RLIMIT, C | E, "iii"},
 	{OP_USER, C | E, "ti*"},

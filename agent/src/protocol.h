@@ -15,6 +15,7 @@ enum {
 };
 
 #define STREAM_WORKLOAD 0xffffffffu
+#define NETNS_NEW "new"
 
 enum frame_type {
 	FRAME_START = 1,

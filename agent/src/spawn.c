@@ -115,7 +115,7 @@ int spawn_start(const struct start_request *request, struct launch *launch, stru
 	if (request->flags & START_STDIN && !(request->flags & (START_TERMINAL | START_HOLD)))
 		wanted |= WANT_STDIN;
 	int netns = -1;
-	if (*request->netns != 0 && (netns = open(request->netns, O_RDONLY | O_CLOEXEC)) < 0)
+	if (*request->netns == '/' && (netns = open(request->netns, O_RDONLY | O_CLOEXEC)) < 0)
 		return not_spawned(failure, "cannot open the network namespace", request->netns);
 	int result = plumb(&plumbing, wanted, request->id_base);
 	if (result == 0) {

@@ -52,10 +52,12 @@ static void use_instance_ids(uint32_t base, int status)
 		child_fail(status, PHASE_STAGE, EPERM, "cannot use the ids of the instance", "");
 }
 
-static void enter_namespaces(int status, int netns)
+static void enter_namespaces(const struct start_request *request, int status, int netns)
 {
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		child_fail(status, PHASE_STAGE, errno, "cannot make a mount namespace", "");
+	if (strcmp(request->netns, NETNS_NEW) == 0 && unshare(CLONE_NEWNET) < 0)
+		child_fail(status, PHASE_STAGE, errno, "cannot make a network namespace", "");
 	if (netns < 0)
 		return;
 	if (setns(netns, CLONE_NEWNET) < 0)
@@ -88,7 +90,7 @@ _Noreturn void stage_main(const struct start_request *request, int status, int n
 	struct context context;
 	char path[64], number[24], byte = 0;
 	int sync[2];
-	enter_namespaces(status, netns);
+	enter_namespaces(request, status, netns);
 	pid_t pid = clone_inside(request, status, sync);
 	context_init(&context, PLACE_STAGE, PHASE_STAGE);
 	context.status = status;

@@ -46,7 +46,7 @@ def test_nothing_of_the_host_is_left_in_the_process(box: Box) -> None:
     null, *pipes = out.decode().splitlines()[:3]
     assert null == "/dev/null"
     assert all(pipe.startswith("pipe:[") for pipe in pipes)
-    assert out.decode().splitlines()[3:] == ["8", "PATH=/bin", "/", "0022"]
+    assert out.decode().splitlines()[3:] == ["4", "PATH=/bin", "/", "0022"]
 
 
 def test_signals_groups_and_session_are_its_own(box: Box) -> None:

@@ -18,6 +18,8 @@ CONTROL_FD = 3
 NETNS_FD = 5
 NETNS_PATH = f"/proc/self/fd/{NETNS_FD}"
 """What `Start.netns` is when the agent was launched with a network namespace."""
+NETNS_NEW = "new"
+"""What it is for a namespace of its own that has nothing but lo."""
 INSTALLED = Path("/usr/lib/bulkhead/agent")
 BACKLOG = 64
 SPAWN_SECONDS = 10.0

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from bulkhead.agent.frames import ExecRequest, Start, StartFlag
-from bulkhead.agent.operations import Attr, Code, mount, simple
+from bulkhead.agent.operations import Code, mount, simple
 from bulkhead.errors import Problem
 from bulkhead.isolation import capabilities, hardening, root
 from bulkhead.isolation.base import Bundle, Command, Probe
@@ -66,8 +66,7 @@ class ChrootDriver(Supervised):
             stage=(
                 *root.stage(bundle, self._stage, id_mapped=False),
                 *hardening.devices(HOST_OWNER),
-                mount("sysfs", "/sys", attrs=KERNEL_FS | Attr.RDONLY),
-                *root.bring(limits.join, None, HOST_OWNER),
+                *root.kernel(limits.join),
                 *root.volumes(bundle.volumes, id_mapped=False),
             ),
             inside=(
@@ -75,7 +74,6 @@ class ChrootDriver(Supervised):
                 mount("proc", "/proc", attrs=KERNEL_FS),
                 *hardening.device_mounts(root.shm_size(spec)),
                 *root.names(bundle, hostname=False),
-                *root.show(limits.join, None),
                 *hardening.hidden(),
                 simple(Code.KEYRING),
                 *([simple(Code.CONSOLE)] if spec.tty else []),

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bulkhead.agent.frames import ExecRequest, Start, StartFlag
-from bulkhead.agent.launch import NETNS_PATH
-from bulkhead.agent.operations import Attr, Code, Operation, mount, simple, write
+from bulkhead.agent.launch import NETNS_NEW, NETNS_PATH
+from bulkhead.agent.operations import Code, Operation, mount, simple, write
 from bulkhead.config import Config
 from bulkhead.errors import Problem
 from bulkhead.isolation import capabilities, hardening, root, seccomp
@@ -23,16 +23,9 @@ NOT_ISOLATED = (
 )
 CLONED = Namespace.PID | Namespace.USER
 UNSHARED = Namespace.MOUNT | Namespace.IPC | Namespace.UTS | Namespace.CGROUP
-PORT_SYSCTL, PING_SYSCTL = "net/ipv4/ip_unprivileged_port_start", "net/ipv4/ping_group_range"
-# Ports below 1024 and ping are for everybody inside, as with docker, except in the host's own network. Groups are
-# counted in the user namespace of the process that writes.
-HANDED_SYSCTLS = {PORT_SYSCTL: "0", PING_SYSCTL: "0 2147483647"}
-OWN_SYSCTLS = {PORT_SYSCTL: "0", PING_SYSCTL: f"0 {UID_RANGE - 1}"}
-
 AVAILABLE_ULP = Path("/proc/sys/net/ipv4/tcp_available_ulp")
 USERLESS_ULP = "mptcp"
 """The kernel's own use of the mechanism: it refuses sockets of programs."""
-SYSFS = mount("sysfs", "/sys", attrs=KERNEL_FS | Attr.RDONLY)
 
 
 class ContainerDriver(Supervised):
@@ -70,12 +63,12 @@ class ContainerDriver(Supervised):
         return Start(
             flags=start_flags(spec),
             clone_flags=CLONED,
-            unshare_flags=UNSHARED | (Namespace.NETWORK if own_network else Namespace.NONE),
+            unshare_flags=UNSHARED,
             id_base=lists.id_base,
             id_count=UID_RANGE,
             log_size=self._config.log_size,
             log_files=self._config.log_files,
-            netns=NETNS_PATH if bundle.netns_fd is not None else "",
+            netns=NETNS_PATH if bundle.netns_fd is not None else NETNS_NEW if own_network else "",
             join=tuple(limits.join),
             kill=limits.kill,
             prepare=tuple(limits.prepare),
@@ -144,31 +137,30 @@ class Lists:
     def stage(self) -> list[Operation]:
         """What the host's root does: file systems, devices, the network namespace's sysfs and sysctls."""
         bundle = self._bundle
-        operations = [*root.stage(bundle, self._stage, id_mapped=True), *hardening.devices(self.id_base)]
-        if not self._own_network:
-            operations.append(SYSFS)
-        if bundle.netns_fd is not None:
-            operations += [write(f"/proc/sys/{name}", value) for name, value in HANDED_SYSCTLS.items()]
+        network = [simple(Code.LOOPBACK)] if self._own_network else []
+        if bundle.spec.network != "host":
+            # Ports below 1024 and ping are for everybody inside, as with docker.
+            groups = f"{self.id_base} {self.id_base + UID_RANGE - 1}"
+            network.append(write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"))
+            network.append(write("/proc/sys/net/ipv4/ping_group_range", groups))
         return [
-            *operations,
-            *root.bring(bundle.limits.join, self._lxcfs, self.id_base),
+            *network,
+            *root.stage(bundle, self._stage, id_mapped=True),
+            *hardening.devices(self.id_base),
+            *root.kernel(bundle.limits.join, lxcfs=self._lxcfs),
             *root.volumes(bundle.volumes, id_mapped=True),
         ]
 
     def inside(self) -> list[Operation]:
         """What the container's first process does up to its program."""
         bundle = self._bundle
-        operations = [simple(Code.ROOT, root.ROOT), mount("proc", "/proc", attrs=KERNEL_FS)]
-        if self._own_network:
-            # Only from inside can the sysfs of a network namespace of the container's own be mounted.
-            operations += [SYSFS, simple(Code.LOOPBACK)]
-            operations += [simple(Code.SYSCTL, name, value) for name, value in OWN_SYSCTLS.items()]
         return [
-            *operations,
+            simple(Code.ROOT, root.ROOT),
+            mount("proc", "/proc", attrs=KERNEL_FS),
             *hardening.device_mounts(root.shm_size(bundle.spec)),
             mount("mqueue", "/dev/mqueue", attrs=KERNEL_FS),
             *root.names(bundle, hostname=True),
-            *root.show(bundle.limits.join, self._lxcfs),
+            *(root.show_lxcfs() if self._lxcfs else []),
             *hardening.hidden(),
             simple(Code.HOSTNAME, bundle.spec.hostname),
             simple(Code.KEYRING),

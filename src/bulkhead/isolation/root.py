@@ -28,10 +28,11 @@ CREATE = 1
 """Flag of CHDIR."""
 MOST = 255
 """Arguments of one operation."""
-HOST_AT = "/dev/.host"
-HOST_CGROUP, HOST_LXCFS = f"{HOST_AT}/cgroup", f"{HOST_AT}/lxcfs"
+HOST_LXCFS = "/dev/.host"
+"""Where the stage puts lxcfs until /proc is mounted inside."""
 CGROUP_ROOT = "/sys/fs/cgroup"
-V1_CONTROLLERS = {"memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer", "devices", "hugetlb"}
+V1_SHOWN = ("memory", "cpu", "cpuacct", "cpuset", "pids")
+"""Controllers whose limits runtimes such as Java's look for."""
 
 
 class Namespace(IntFlag):
@@ -106,38 +107,34 @@ def volume_problems(spec: Spec) -> list[Problem]:
     return problems
 
 
-def bring(join: Sequence[str], lxcfs: Path | None, owner: int) -> list[Operation]:
-    """Stage: what of the host's is shown in the kernel's file systems, brought to HOST_AT until those are mounted.
+def kernel(join: Sequence[str], *, lxcfs: Path | None = None) -> list[Operation]:
+    """Stage: /sys, read-only, of the network namespace that the stage is in; in it the instance's own cgroups, where
+    runtimes look for their limits, and lxcfs's list of processors.
 
-    `join` are the paths of the instance's cgroup.procs files. The directories of v1 are known by their controllers'
-    names, the first part of the path below /sys/fs/cgroup; anything else there is the v2 tree.
+    `join` are the paths of the files by which it joins its cgroups. The directories of v1 are known by their
+    controllers' names, the first part of the path below /sys/fs/cgroup; anything else there is the v2 tree.
     """
     attrs = KERNEL_FS | Attr.RDONLY
+    operations = [mount("sysfs", "/sys", attrs=attrs)]
     named = _own_cgroups(join)
-    v1 = {name: path for name, path in named.items() if set(name.split(",")) & V1_CONTROLLERS}
-    operations = []
+    v1 = {name: path for name, path in named.items() if set(name.split(",")) & set(V1_SHOWN)}
     if v1:
-        data = f"mode=0755,uid={owner},gid={owner},size=4k"
-        operations.append(mount("tmpfs", HOST_CGROUP, attrs=KERNEL_FS, data=data))
-        operations += [bind(str(path), f"{HOST_CGROUP}/{name}", attrs=attrs) for name, path in v1.items()]
+        # The host's root's: nothing can be made in it from inside.
+        operations.append(mount("tmpfs", CGROUP_ROOT, attrs=KERNEL_FS, data="mode=0755,uid=0,gid=0,size=4k"))
+        operations += [bind(str(path), f"{CGROUP_ROOT}/{name}", attrs=attrs) for name, path in v1.items()]
     else:
-        operations += [bind(str(path), HOST_CGROUP, attrs=attrs) for path in named.values()]
+        operations += [bind(str(path), CGROUP_ROOT, attrs=attrs) for path in named.values()]
     if lxcfs:
-        operations.append(bind(lxcfs, HOST_LXCFS, attrs=attrs))
+        operations.append(bind(f"{lxcfs}{hardening.LXCFS_CPU}", hardening.LXCFS_CPU, attrs=attrs))
+        operations.append(bind(f"{lxcfs}/proc", HOST_LXCFS, attrs=attrs))
     return operations
 
 
-def show(join: Sequence[str], lxcfs: Path | None) -> list[Operation]:
-    """Inside: the instance's own cgroups at /sys/fs/cgroup, read-only, where runtimes such as Java's look for their
-    limits, and lxcfs's files in the place of the kernel's. What `bring` brought is covered."""
+def show_lxcfs() -> list[Operation]:
+    """Inside, after /proc: lxcfs's files in the place of the kernel's. Where they came from is covered."""
     attrs = int(KERNEL_FS | Attr.RDONLY)
-    operations = []
-    if _own_cgroups(join):
-        operations.append(simple(Code.REBIND, HOST_CGROUP, CGROUP_ROOT, attrs, RECURSIVE))
-    if lxcfs:
-        files = [*(f"/proc/{name}" for name in hardening.LXCFS_PROC), hardening.LXCFS_CPU]
-        operations += [simple(Code.REBIND, HOST_LXCFS + path, path, attrs, 0) for path in files]
-    return [*operations, simple(Code.MASK, HOST_AT)] if operations else []
+    files = [simple(Code.REBIND, f"{HOST_LXCFS}/{name}", f"/proc/{name}", attrs, 0) for name in hardening.LXCFS_PROC]
+    return [*files, simple(Code.MASK, HOST_LXCFS)]
 
 
 def _own_cgroups(join: Sequence[str]) -> dict[str, PurePosixPath]:
