@@ -3,6 +3,7 @@
  * probe calls [FILTER]   every call below, once by syscall and once by int $0x80, each in a process of its own;
  *                        "NAME ABI RESULT" a line, RESULT "ok" or an errno's number. FILTER: a seccomp program to load.
  * probe hunt SECONDS     overwrite the program of any process whose program is not this one
+ * probe pry SECONDS      get at the descriptors, the root and the memory of any process whose program is not this one
  * probe fds              open file descriptors and where they lead
  * probe tiocsti          put a character into one's own terminal
  */
@@ -226,6 +227,67 @@ static int hunt(int seconds)
 	return 0;
 }
 
+/* Whether a process's program is one of the image's, or it has none any more (a zombie): nobody's secret. A program
+ * that may not be looked at is somebody's. */
+static int ours(const char *pid)
+{
+	char path[64], target[256];
+	snprintf(path, sizeof path, "/proc/%.20s/exe", pid);
+	ssize_t length = readlink(path, target, sizeof target - 1);
+	if (length <= 0)
+		return errno == ENOENT || errno == ESRCH;
+	target[length] = 0;
+	return !strncmp(target, "/bin/", 5);
+}
+
+static void pry_into(const char *pid)
+{
+	static const char *const doors[] = {"root", "cwd", "mem", "environ", "maps", "exe", NULL};
+	char path[320];
+	for (int at = 0; doors[at]; at++) {
+		snprintf(path, sizeof path, "/proc/%.20s/%s", pid, doors[at]);
+		int fd = open(path, strcmp(doors[at], "mem") ? O_RDONLY : O_RDWR);
+		if (fd >= 0 && !ours(pid))
+			printf("opened %s of %s\n", doors[at], pid);
+		close(fd);
+	}
+	snprintf(path, sizeof path, "/proc/%.20s/fd", pid);
+	DIR *held = opendir(path);
+	for (struct dirent *entry; held && (entry = readdir(held));) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof path, "/proc/%.20s/fd/%.20s", pid, entry->d_name);
+		int fd = open(path, O_RDONLY | O_NONBLOCK);
+		if (fd >= 0 && !ours(pid))
+			printf("opened descriptor %s of %s\n", entry->d_name, pid);
+		close(fd);
+	}
+	if (held)
+		closedir(held);
+}
+
+static int pry(int seconds)
+{
+	time_t end = time(NULL) + seconds;
+	int seen = 0, last = 0;
+	printf("prying\n");
+	fflush(stdout);
+	while (time(NULL) < end) {
+		DIR *processes = opendir("/proc");
+		for (struct dirent *entry; (entry = readdir(processes));) {
+			int pid = atoi(entry->d_name);
+			if (pid <= 1 || pid == getpid() || ours(entry->d_name))
+				continue;
+			if (pid != last)
+				seen++, last = pid;
+			pry_into(entry->d_name);
+		}
+		closedir(processes);
+	}
+	printf("seen %d\n", seen);
+	return 0;
+}
+
 static int fds(void)
 {
 	char path[64], target[256];
@@ -246,6 +308,8 @@ int main(int argc, char **argv)
 		return 2;
 	if (!strcmp(argv[1], "hunt"))
 		return hunt(argc > 2 ? atoi(argv[2]) : 1);
+	if (!strcmp(argv[1], "pry"))
+		return pry(argc > 2 ? atoi(argv[2]) : 1);
 	if (!strcmp(argv[1], "fds"))
 		return fds();
 	if (!strcmp(argv[1], "tiocsti")) {

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead.agent.files import Files
 from bulkhead.agent.launch import find_agent
+from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import AgentError, BulkheadError
 from bulkhead.isolation.base import MountedVolume
 from bulkhead.isolation.hardening import MASKED, READ_ONLY
@@ -239,6 +241,22 @@ def test_cve_2024_21626_no_descriptor_is_left(lab: Lab) -> None:
         rows = [line.split(maxsplit=1) for line in output.splitlines()]
         assert [number for number, _ in rows] == ["0", "1", "2"], output
         assert all(target.startswith(("pipe:", "/dev/null")) for _, target in rows), output
+
+
+def test_cve_2024_21626_a_command_on_its_way_in_can_not_be_got_at(lab: Lab) -> None:
+    """Commands are started while root inside looks for processes that are not the image's: the agent's child, which
+    has joined the container and not yet executed anything (CVE-2016-9962's class)."""
+    with lab.running("probe", "pry", "2") as instance:
+        instance.log(until="prying")
+        for _ in range(60):
+            instance.execute("true")
+        with Session.connect(instance.bundle.directory / SOCKET) as session:
+            for _ in range(20):
+                files = Files(session)
+                files.stat("/")
+                files.close()
+        text = instance.log(until="seen")
+    assert "opened" not in text, text
 
 
 def test_cve_2024_21626_the_working_directory_is_below_the_root(lab: Lab) -> None:
