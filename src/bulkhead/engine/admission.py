@@ -105,13 +105,8 @@ def request_problems(
     network = request.network
     if network and network not in SHARED_NETWORKS and network not in networks:
         problems.append(Problem(f"network {network!r} does not exist", f"bulkhead network create {network}"))
-    if network in SHARED_NETWORKS and request.isolation is not Isolation.CHROOT:
-        if request.ports:
-            problems.append(Problem(f"ports cannot be published with network {network!r}", "leave out -p or --network"))
-        if request.plan.bandwidth:
-            problems.append(
-                Problem(f"bandwidth cannot be limited with network {network!r}", "leave out --bandwidth or --network")
-            )
+    if network in SHARED_NETWORKS and request.isolation is not Isolation.CHROOT and request.ports:
+        problems.append(Problem(f"ports cannot be published with network {network!r}", "leave out -p or --network"))
     problems += [
         Problem(f"{mount.source} does not exist", "make it first, or name a volume (no slash) instead")
         for mount in request.mounts

@@ -67,8 +67,9 @@ def _rest(plan: Plan, layout: Layout, isolation: Isolation, network: str) -> lis
         if value is not None and not layout.abilities & {"blkio.throttle", "io.max"}:
             what = f"plan: {name} {value} cannot be enforced: no blkio or io cgroup that throttles"
             problems.append(Problem(what, _ENABLE.format("BLK_DEV_THROTTLING")))
-    if plan.bandwidth is not None and network == "host":
+    # What a level has no network of its own for, its driver says.
+    if plan.bandwidth is not None and network in ("host", "none") and isolation is not Isolation.CHROOT:
         rate = format_rate(plan.bandwidth)
-        what = f"plan: bandwidth {rate} cannot be enforced for a {isolation} on the host's own network"
+        what = f"plan: bandwidth {rate} cannot be enforced for a {isolation} with network {network!r}"
         problems.append(Problem(what, "leave --bandwidth out, or use a container on a network of its own"))
     return problems

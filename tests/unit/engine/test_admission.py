@@ -15,7 +15,7 @@ from bulkhead.engine.admission import (
 )
 from bulkhead.errors import Refused
 from bulkhead.images import Image, ImageConfig
-from bulkhead.model import CreateRequest, Isolation, Mount, Plan, PlanRequest, PortMapping, RestartPolicy
+from bulkhead.model import CreateRequest, Isolation, Mount, Plan, PortMapping, RestartPolicy
 
 PLAN = Plan(memory=512 << 20, cpus=1, disk=1 << 30)
 
@@ -81,7 +81,6 @@ def test_all_problems_of_the_request_are_told(tmp_path: Path) -> None:
         image="app",
         isolation=Isolation.VM,
         network="none",
-        plan=PlanRequest(bandwidth=10**6),
         ports=(PortMapping(host_port=80, port=80),),
         mounts=(
             Mount(kind="bind", source=str(tmp_path / "gone"), target="/a"),
@@ -92,7 +91,7 @@ def test_all_problems_of_the_request_are_told(tmp_path: Path) -> None:
     )
     problems = request_problems(request, networks={}, drivers=[Isolation.CONTAINER])
     told = " | ".join(problem.what for problem in problems)
-    for word in ("vm", "ports", "bandwidth", "gone", "/a is mounted twice", "--rm"):
+    for word in ("vm", "ports", "gone", "/a is mounted twice", "--rm"):
         assert word in told
     assert all(problem.hint for problem in problems)
 

@@ -39,13 +39,13 @@ def test_a_plan_that_holds(kind: str) -> None:
 def test_all_problems_at_once() -> None:
     """With the values asked for and those of the host."""
     greedy = Plan(memory=1 << 40, swap=1 << 40, cpus=64, ghz=3.5, disk=5 << 30, bandwidth=10**6)
-    said = problems(greedy, network="host", isolation=Isolation.CHROOT)
+    said = problems(greedy, network="host", isolation=Isolation.CONTAINER)
     assert said == [
         "plan: cpus 64 is more than the 4 cores of this host",
         "plan: ghz 3.5 is faster than this host's cores (2.5 GHz, from cpufreq base_frequency)",
         "plan: memory 1T is more than this host has (16G)",
         "plan: swap 1T is more than this host has (4G)",
-        "plan: bandwidth 1M cannot be enforced for a chroot on the host's own network",
+        "plan: bandwidth 1M cannot be enforced for a container with network 'host'",
     ]
 
 
