@@ -130,15 +130,15 @@ async def import_image(
         source = Path(path) if path is not None else cast(BinaryIO, BufferedReader(cast(Upload, upload), 1 << 18))
         return images.import_file(source, name=name, changes=change or (), progress=progress)
 
-    return _with_progress(request, work, reads_body=upload is not None)
+    return _with_progress(request, work, upload=upload)
 
 
-def _with_progress(request: Request, work: Callable[[Progress], object], *, reads_body: bool = False) -> Response:
+def _with_progress(request: Request, work: Callable[[Progress], object], *, upload: Upload | None = None) -> Response:
     def produce(pipe: Pipe) -> None:
         result = work(_teller(pipe))
         pipe.write(b'{"result":' + to_json(result) + b"}\n")
 
-    return ThreadResponse(service_of(request), produce, media_type=NDJSON, late=problem_line, reads_body=reads_body)
+    return ThreadResponse(service_of(request), produce, media_type=NDJSON, late=problem_line, upload=upload)
 
 
 def _teller(pipe: Pipe) -> Progress:

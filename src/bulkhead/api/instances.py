@@ -107,7 +107,8 @@ async def start_instance(request: Request, ref: str) -> Response:
 async def stop_instance(request: Request, ref: str, body: StopRequest | None = None) -> Response:
     """End the workload: its stop signal, KILL after the timeout. Answers when it has ended."""
     service, how = service_of(request), body or StopRequest()
-    stopped = await service.call(service.engine.stop, ref, timeout=how.timeout, signal=how.signal)
+    # Workloads may take their time to end: they do not keep other calls waiting.
+    stopped = await service.begin_long(service.engine.stop, ref, timeout=how.timeout, signal=how.signal)
     return json_response(stopped)
 
 
@@ -115,7 +116,7 @@ async def stop_instance(request: Request, ref: str, body: StopRequest | None = N
 async def restart_instance(request: Request, ref: str, body: RestartRequest | None = None) -> Response:
     """Stop (where it runs) and start again."""
     service, how = service_of(request), body or RestartRequest()
-    await service.call(service.engine.stop, ref, timeout=how.timeout)
+    await service.begin_long(service.engine.stop, ref, timeout=how.timeout)
     return json_response(await service.call(service.engine.start, ref))
 
 

@@ -108,28 +108,33 @@ class ThreadResponse(Response):
         *,
         media_type: str,
         late: Callable[[BulkheadError], bytes] | None = None,
-        reads_body: bool = False,
+        upload: Upload | None = None,
     ) -> None:
         super().__init__(media_type=media_type)
         del self.headers["content-length"]
         self._service, self._produce, self._late = service, produce, late
-        self._reads_body = reads_body
-        """The thread reads the request's body, and so is told of a disconnect itself."""
+        self._upload = upload
+        """The request's body, where the thread reads it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         pipe = Pipe(self._service)
         self._service.begin_long(pipe.run, self._produce)
         sender = asyncio.ensure_future(self._send_all(pipe, send))
-        watcher = None if self._reads_body else asyncio.ensure_future(disconnected(receive))
+        watcher = asyncio.ensure_future(self._disconnected(receive))
         try:
-            await asyncio.wait({sender, watcher} if watcher else {sender}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sender, watcher}, return_when=asyncio.FIRST_COMPLETED)
             if sender.done():
                 sender.result()
         finally:
             pipe.close()
             sender.cancel()
-            if watcher:
-                watcher.cancel()
+            watcher.cancel()
+
+    async def _disconnected(self, receive: Receive) -> None:
+        """Until its body has been read, the thread is told itself when the client goes."""
+        if self._upload:
+            await self._upload.ended.wait()
+        await disconnected(receive)
 
     async def _send_all(self, pipe: Pipe, send: Send) -> None:
         # Errors mostly come at once; a client that follows something quiet does not wait for the answer's head.
@@ -172,6 +177,8 @@ class Upload(RawIOBase):
         self._loop = asyncio.get_running_loop()
         self._chunks = request.stream()
         self._rest = b""
+        self.ended = asyncio.Event()
+        """Nothing more will be read from the request."""
 
     def _portion(self) -> bytes:
         """What has arrived, at least a byte; b"" at the end. Raises BrokenPipeError when the client has gone."""
@@ -196,4 +203,5 @@ class Upload(RawIOBase):
                     return chunk
         except ClientDisconnect:
             raise BrokenPipeError("the client has gone") from None
+        self.ended.set()
         return b""

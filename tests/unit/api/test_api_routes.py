@@ -8,13 +8,14 @@ import re
 import socket
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from bulkhead.client import Client
 from bulkhead.errors import BulkheadError, CommandNotFound, Conflict, ImageError, NotFound, Refused
-from bulkhead.events import Event
+from bulkhead.events import Event, Progress, Step
 from bulkhead.model import Exit
 from tests.unit.api.fakes import FakeEngine, Line, command_not_found
 
@@ -347,3 +348,23 @@ def test_every_route_is_documented(client: Client) -> None:
     documented = set(re.findall(r"^\| `([A-Z]+ /v1/[^?`]*)", text, re.MULTILINE))
     paths = client.call("GET", "/v1/openapi.json")["paths"]
     assert documented == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def test_import_ends_with_the_client_also_after_the_upload(client: Client, engine: FakeEngine) -> None:
+    ended = threading.Event()
+
+    def endless(source: object, *, name: str | None, changes: object = (), progress: Progress) -> object:
+        source.read()  # type: ignore[attr-defined]
+        try:
+            while True:
+                progress(Step("converting"))
+                time.sleep(0.02)
+        except BrokenPipeError:
+            ended.set()
+            raise
+
+    engine.images.import_file = endless  # type: ignore[assignment]
+    response = client.upload("POST", "/v1/images/import", [b"x" * 1000])
+    assert next(response.json_lines())["step"]["label"] == "converting"
+    response.close()
+    assert ended.wait(10)
