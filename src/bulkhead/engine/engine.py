@@ -119,7 +119,7 @@ class Engine:
         self._context.state.close()
 
     def _watch(self, instance: Instance) -> None:
-        self._exits.add(instance.spec.id, self._context.bundle_dir(instance))
+        self._exits.add(instance.spec.id, instance.started, self._context.bundle_dir(instance))
         self._health.add(instance)
 
     # --- create, start, stop, delete

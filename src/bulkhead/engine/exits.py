@@ -19,9 +19,12 @@ WORKERS = 8
 
 
 class ExitWatcher:
-    """Calls `ended(instance_id)` in a worker thread, once, when an instance's agent says so or is gone."""
+    """Calls `ended(instance_id, started)` in a worker thread, once, when an instance's agent says so or is gone.
 
-    def __init__(self, ended: Callable[[str], object]) -> None:
+    `started` tells which run it was: another one may have begun before the worker gets to it.
+    """
+
+    def __init__(self, ended: Callable[[str, float], object]) -> None:
         self._ended = ended
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -31,16 +34,16 @@ class ExitWatcher:
         self._thread = threading.Thread(target=self._loop, name="exits", daemon=True)
         self._thread.start()
 
-    def add(self, instance_id: str, bundle: Path) -> None:
+    def add(self, instance_id: str, started: float, bundle: Path) -> None:
         """Watch an instance that runs. One whose agent cannot be reached counts as ended."""
         try:
             session = Session.connect(bundle / "agent.sock")
             stream = session.watch()
         except BulkheadError:
-            self._submit(instance_id)
+            self._submit(instance_id, started)
             return
         # Adding to an epoll set takes effect in a wait that is under way.
-        self._selector.register(session, selectors.EVENT_READ, (instance_id, stream))
+        self._selector.register(session, selectors.EVENT_READ, (instance_id, started, stream))
 
     def close(self) -> None:
         """Stop watching; the instances run on."""
@@ -58,11 +61,11 @@ class ExitWatcher:
         while not self._closing:
             for key, _ in self._selector.select():
                 if isinstance(key.fileobj, Session):
-                    instance_id, stream = key.data
+                    instance_id, started, stream = key.data
                     if self._has_ended(key.fileobj, stream):
                         self._selector.unregister(key.fileobj)
                         key.fileobj.close()
-                        self._submit(instance_id)
+                        self._submit(instance_id, started)
 
     def _has_ended(self, session: Session, stream: int) -> bool:
         try:
@@ -70,13 +73,13 @@ class ExitWatcher:
         except BulkheadError:
             return True
 
-    def _submit(self, instance_id: str) -> None:
+    def _submit(self, instance_id: str, started: float) -> None:
         with suppress(RuntimeError):  # the pool is closed: the next daemon finds out
-            self._workers.submit(self._report, instance_id)
+            self._workers.submit(self._report, instance_id, started)
 
-    def _report(self, instance_id: str) -> None:
+    def _report(self, instance_id: str, started: float) -> None:
         try:
-            self._ended(instance_id)
+            self._ended(instance_id, started)
         except NotFound:
             return  # removed by somebody else meanwhile
         except BulkheadError as error:

@@ -68,6 +68,12 @@ class HealthMonitor:
 
     def _run(self, instance_id: str, started: float) -> None:
         try:
+            self._check_one(instance_id, started)
+        except Exception:
+            log.exception("health check of %s", instance_id)
+
+    def _check_one(self, instance_id: str, started: float) -> None:
+        try:
             instance = self._find(instance_id)
         except NotFound:
             self._failures.pop(instance_id, None)

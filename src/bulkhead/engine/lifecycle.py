@@ -258,12 +258,15 @@ class Lifecycle:
 
     # --- the end of a workload
 
-    def finish(self, instance_id: str) -> Instance | None:
-        """Record how a workload ended and release what it held. None when the instance was removed with it."""
+    def finish(self, instance_id: str, started: float | None = None) -> Instance | None:
+        """Record how a workload ended and release what it held. None when the instance was removed with it.
+
+        With `started` it concerns that run alone: nothing is done where another one has begun since.
+        """
         context = self._context
         with context.locks.hold(instance_id):
             instance = context.state.get(instance_id)
-            if instance.state not in (State.RUNNING, State.STOPPING):
+            if instance.state not in (State.RUNNING, State.STOPPING) or started not in (None, instance.started):
                 return instance
             checkpoint("exit.begin")
             instance = instance.model_copy(update={"exit": self._read_exit(instance), "pid": 0, "health": ""})
