@@ -150,6 +150,7 @@ class Files:
             raise ProtocolError(f"the agent's answer about {path} is {length} bytes long")
         answer = self._take(length)
         (number,) = struct.unpack_from("<I", answer)
+        frames.check_errno(number)
         if number == errno.ENOENT:
             raise NotFound(f"{path} does not exist in the instance")
         if number:

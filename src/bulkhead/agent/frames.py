@@ -18,6 +18,7 @@ from bulkhead.errors import AgentError
 VERSION = 1
 MAX_PAYLOAD = 1 << 20
 MAX_DATA = 1 << 16
+MAX_ERRNO = 4095
 CREDIT = 1 << 18
 """Bytes that either side may send on a channel of a new stream."""
 WORKLOAD = 0xFFFFFFFF
@@ -284,8 +285,15 @@ def parse_failure(payload: bytes) -> Failure:
     phase, _, code, index, errno = _ERROR.unpack_from(payload)
     if phase > Phase.REQUEST:
         raise ProtocolError(f"the agent sent an ERROR of the unknown phase {phase}")
+    check_errno(errno)
     text = payload[_ERROR.size : _ERROR.size + 4096].decode(errors="replace")
     return Failure(Phase(phase), code, index, errno, "".join(char if char.isprintable() else "?" for char in text))
+
+
+def check_errno(number: int) -> None:
+    """Refuse what cannot be an errno: the kernel's end at 4,095."""
+    if number > MAX_ERRNO:
+        raise ProtocolError(f"the agent sent the errno {number}")
 
 
 def parse_exit(payload: bytes) -> Exit:

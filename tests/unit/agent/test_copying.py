@@ -223,6 +223,11 @@ def test_errors_have_names(make_files: Make) -> None:
         make_files(lambda code, arguments: (errno.ENOSPC, b"")).create("/f", mode=0o644, uid=0, gid=0)
 
 
+def test_numbers_that_are_no_errors_are_refused(make_files: Make) -> None:
+    with pytest.raises(ProtocolError, match="errno"):
+        make_files(lambda code, arguments: (1 << 31, b"")).set_time("/f", 0)
+
+
 def archive(*members: tuple[tarfile.TarInfo, bytes]) -> io.BytesIO:
     """A tar file in memory."""
     made = io.BytesIO()

@@ -166,7 +166,7 @@ def test_answers() -> None:
         frames.parse_pid(b"123")
     failure = frames.parse_failure(struct.pack("<BBHII", 2, 0, 20, 3, 1) + b"text\x1b[31m")
     assert failure == frames.Failure(Phase.INSIDE, 20, 3, 1, "text?[31m")
-    for broken in (b"", b"x" * 11, struct.pack("<BBHII", 9, 0, 0, 0, 0)):
+    for broken in (b"", b"x" * 11, struct.pack("<BBHII", 9, 0, 0, 0, 0), struct.pack("<BBHII", 2, 0, 20, 0, 1 << 31)):
         with pytest.raises(ProtocolError):
             frames.parse_failure(broken)
     assert frames.parse_exit(struct.pack("<II", 3, 0)) == frames.Exit(3, 0)
