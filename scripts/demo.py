@@ -149,7 +149,7 @@ def main() -> None:
     for line in (
         "bulkhead ps",
         "curl http://127.0.0.1:8080/",
-        "bulkhead exec demo-nginx sh -c 'nproc; free -m; df -h /'",
+        "bulkhead exec demo-nginx sh -c 'nproc; head -1 /proc/meminfo; df -h /'",
         "bulkhead logs demo-redis",
         "bulkhead stats",
         "bulkhead inspect demo-nginx-chroot   # what a chroot does not isolate",
