@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkhead.errors import HostError, Problem, Refused
+from bulkhead.errors import HostError, Problem, Refused, Unavailable
 from bulkhead.events import Progress, Step
 from bulkhead.host import processes
 from bulkhead.images.config import ImageConfig
@@ -91,7 +91,7 @@ def plan(
 
 
 def command(recipe: Recipe, *, debs: Path, lists: Path, work: Path, options: Sequence[str] = ()) -> list[str]:
-    """mmdebstrap's argv. `debs`, `lists`: what was downloaded before, and is kept. `work` holds two tars."""
+    """The argv that runs mmdebstrap. `debs`, `lists`: what was downloaded before and is kept. `work` holds two tars."""
     hooks = {
         "setup": (
             f'mkdir -p "$1{_ARCHIVES}" "$1{_LISTS}"',
@@ -109,6 +109,10 @@ def command(recipe: Recipe, *, debs: Path, lists: Path, work: Path, options: Seq
         ),
     }
     return [
+        # It ends with the thread that waits for it, so that one recovery pass after a crash finds nothing at work.
+        *("setpriv", "--pdeathsig", "KILL", "--"),
+        # Namespaces of its own: what it mounts is never the host's, and nothing of it outlives its first process.
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
@@ -161,6 +165,8 @@ def _mmdebstrap(
     recipe: Recipe, cache: Path, epoch: int, complaints: deque[str], progress: Progress
 ) -> Iterator[Iterator[bytes]]:
     """Run mmdebstrap; yields its tar. What it makes on the way is gone at the end, the downloads are kept."""
+    if processes.find("mmdebstrap") is None:
+        raise Unavailable("mmdebstrap is not installed", hint="apt install mmdebstrap")
     downloads = cache / "apt" / f"{recipe.suite}-{recipe.architecture}"
     debs, lists = downloads / "archives", downloads / "lists"
     for directory in (debs, lists):
@@ -186,7 +192,7 @@ def _mmdebstrap(
                 [*argv, *(recipe.mirrors or _sources(recipe.suite))],
                 on_line=listen,
                 env={**proxies, "TMPDIR": str(work), "SOURCE_DATE_EPOCH": str(epoch)},
-                package="mmdebstrap",
+                package="util-linux",
                 # Held for as long as any part of it runs, also when this process is killed.
                 pass_fds=(held, lock),
             )

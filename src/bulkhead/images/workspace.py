@@ -6,9 +6,12 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from bulkhead.host import mounts
 
 _LOCK = "lock"
 
@@ -44,7 +47,25 @@ def _remove(directory: Path) -> None:
     # Under the parent's lock, or `abandoned` could begin to remove the same directory.
     with locked(directory.parent / _LOCK):
         if directory.exists():
-            shutil.rmtree(directory)
+            _wait_until_left(directory)
+            _delete(directory)
+
+
+def _wait_until_left(directory: Path) -> None:
+    """Wait, some seconds at most, until no program holds the directory's lock: a killed one may still be dying."""
+    for _ in range(100):
+        try:
+            with locked(directory / _LOCK, wait=False):
+                return
+        except BlockingIOError:
+            time.sleep(0.05)
+
+
+def _delete(directory: Path) -> None:
+    # What is mounted there must not be deleted with it: it could be the host's /dev.
+    for mount in mounts.below(directory):
+        mounts.unmount(mount.target, lazy=True)
+    shutil.rmtree(directory)
 
 
 def abandoned(parent: Path) -> list[Path]:
@@ -56,7 +77,7 @@ def abandoned(parent: Path) -> list[Path]:
         for directory in sorted(entry for entry in parent.iterdir() if entry.is_dir()):
             try:
                 with locked(directory / _LOCK, wait=False):
-                    shutil.rmtree(directory)
+                    _delete(directory)
             except BlockingIOError:
                 continue  # at work
             removed.append(directory)
