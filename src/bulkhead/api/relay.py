@@ -132,14 +132,16 @@ def _broken() -> Refused:
 class Answer:
     """The response, begun with the first frame: until then an error can still become an ordinary problem."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, last: bool) -> None:
         self._send = send
+        self._last = last
+        """No other request can follow on the connection: the body of this one has no end of its own."""
         self.begun = False
 
     async def begin(self, response: bytes) -> None:
         """Status 200 and RESPONSE."""
         self.begun = True
-        headers = [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
+        headers = [(b"content-type", MEDIA_TYPE.encode()), *([(b"connection", b"close")] if self._last else [])]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.write(api_frame(RESPONSE, response))
 

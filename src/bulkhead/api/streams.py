@@ -118,7 +118,7 @@ class FramesResponse(Response):
         self._framed = kind == MEDIA_TYPE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = Answer(send)
+        answer = Answer(send, last=self._framed)
         session = Session(self._service, Client(receive, framed=self._framed), answer, (scope, receive, send))
         try:
             await self._serve(session)

@@ -122,6 +122,16 @@ def test_run_as_plain_json(client: Client, workload: Make) -> None:
     assert body.endswith(encode(Frame(Type.EXIT, 1, struct.pack("<II", 0, 0))))
 
 
+def test_plain_requests_follow_one_another_on_a_connection(client: Client, workload: Make) -> None:
+    workload(hello)
+    body = json.dumps(REQUEST).encode()
+    head = b"POST /v1/run HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    with sent(client, b"") as connection:
+        for _ in range(3):
+            connection.sendall(head % len(body) + body)
+            assert wire.Response(connection).read().endswith(struct.pack("<II", 3, 0))
+
+
 def test_run_detached(client: Client, engine: FakeEngine) -> None:
     assert client.call("POST", "/v1/run", body={**REQUEST, "detach": True})["state"] == "running"
 
