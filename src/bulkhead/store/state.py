@@ -6,16 +6,15 @@ Nothing is kept in memory that is not in the store. Each method is one transacti
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from bulkhead.errors import Conflict, NotFound, Problem, Refused
+from bulkhead.errors import Conflict, NotFound
 from bulkhead.events import Event
-from bulkhead.model import Instance, NamedPlan, Network, PortMapping, Volume, looks_like_id
+from bulkhead.model import Instance, NamedPlan, Network, Volume, looks_like_id
 from bulkhead.store import leases
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.records import Records, near
@@ -127,33 +126,6 @@ class State:
         with self.atomic() as transaction:
             return leases.take_uid_range(transaction, instance_id, base=self._uid_base)
 
-    def lease_address(self, instance_id: str, network: str, candidates: Iterable[str]) -> str:
-        """Lease the first free one of `candidates`, addresses in text form. Raises Conflict where none is free."""
-        with self.atomic() as transaction:
-            return leases.take_address(transaction, instance_id, network=network, candidates=candidates)
-
-    def addresses_in_use(self, network: str) -> set[str]:
-        """Every leased address of a network."""
-        with self._reader() as reader:
-            return leases.addresses_in_use(reader, network)
-
-    def lease_ports(self, instance_id: str, ports: Sequence[PortMapping]) -> None:
-        """Lease ports of the host, all or none. Raises Conflict that names each port's holder."""
-        _check_host_addresses(ports)
-        with self.atomic() as transaction:
-            clashes = leases.port_clashes(transaction, instance_id, ports)
-            if clashes:
-                raise Conflict(
-                    "; ".join(self._clash(transaction, port, owner, instance_id) for port, owner in clashes),
-                    hint="publish on another host port, or stop the other instance",
-                )
-            leases.take_ports(transaction, instance_id, ports)
-
-    def release(self, instance_id: str, *kinds: str) -> None:
-        """Give back an instance's leases of these kinds (leases.ADDRESS, leases.PORT, leases.UID_RANGE). Idempotent."""
-        with self.atomic() as transaction:
-            leases.drop(transaction, instance_id, kinds)
-
     # --- plans, networks, volumes
 
     def plans(self) -> list[NamedPlan]:
@@ -248,13 +220,6 @@ class State:
         text = reader.get(INSTANCE_NAME, name)
         return None if text is None else self._instances.get(reader, text.strip('"'))
 
-    def _clash(self, reader: Reader, port: PortMapping, owner: str, asking: str) -> str:
-        shown = f"port {port.host_ip + ':' if port.host_ip else ''}{port.host_port}/{port.protocol}"
-        if owner == asking:
-            return f"{shown} is asked for twice"
-        instance = self._instances.get(reader, owner)
-        return f"{shown} is taken by instance {instance.spec.name if instance else owner}"
-
     def _all(self, records: Records[Named]) -> list[Named]:
         with self._reader() as reader:
             return records.all(reader)
@@ -278,14 +243,3 @@ class State:
     def _delete(self, records: Records[Named], name: str) -> bool:
         with self.atomic() as transaction:
             return records.delete(transaction, name)
-
-
-def _check_host_addresses(ports: Sequence[PortMapping]) -> None:
-    problems = []
-    for port in ports:
-        try:
-            ip_address(port.host_ip or "127.0.0.1")
-        except ValueError:
-            problems.append(Problem(f"{port.host_ip!r} is not an address to publish port {port.port} on"))
-    if problems:
-        raise Refused(problems)

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bulkhead import model
 from bulkhead.config import Config
-from bulkhead.errors import Conflict, HostError, NotFound, Refused
+from bulkhead.errors import Conflict, HostError, NotFound
 from bulkhead.model import Instance, Isolation, NamedPlan, Network, Plan, PortMapping, Spec, Volume
 from bulkhead.store import State, leases, open_state
-from bulkhead.store.leases import ADDRESS, PORT
 
 BASE = 1_000_000_000
 RANGE = model.UID_RANGE
@@ -183,78 +181,8 @@ def test_uids_run_out(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
         state.lease_uid_range("c")
 
 
-def test_addresses_are_leased_per_network(state: State) -> None:
-    assert state.lease_address("a", "default", ["10.0.0.2", "10.0.0.3"]) == "10.0.0.2"
-    assert state.lease_address("b", "default", ["10.0.0.2", "10.0.0.3"]) == "10.0.0.3"
-    assert state.lease_address("b", "other", ["10.0.0.2"]) == "10.0.0.2"
-    assert state.addresses_in_use("default") == {"10.0.0.2", "10.0.0.3"}
-    with pytest.raises(Conflict, match=r"no address is free in network default \(2 tried\)"):
-        state.lease_address("c", "default", ["10.0.0.2", "10.0.0.3"])
-    state.release("a", ADDRESS)
-    state.release("a", ADDRESS)
-    assert state.addresses_in_use("default") == {"10.0.0.3"}
-    assert state.lease_address("c", "default", ["10.0.0.2"]) == "10.0.0.2"
-
-
-def test_one_address_has_one_form(state: State) -> None:
-    state.lease_address("a", "default", ["fd42::0002"])
-    with pytest.raises(Conflict):
-        state.lease_address("b", "default", ["fd42:0::2"])
-
-
-@pytest.mark.parametrize(
-    ("held", "asked", "clash"),
-    [
-        (port(80), port(80), True),
-        (port(80), port(81), False),
-        (port(80), port(80, protocol="udp"), False),
-        (port(80), port(80, "127.0.0.1"), True),
-        (port(80, "127.0.0.1"), port(80), True),
-        (port(80, "127.0.0.1"), port(80, "127.0.0.2"), False),
-        (port(80, "127.0.0.1"), port(80, "::1"), False),
-        (port(80, "0.0.0.0"), port(80, "127.0.0.1"), True),
-        (port(80, "0.0.0.0"), port(80, "::1"), False),
-        (port(80, "::1"), port(80, "0:0:0:0:0:0:0:1"), True),
-        (port(80, "::"), port(80, "::1"), True),
-        (port(8), port(80), False),
-    ],
-)
-def test_ports_overlap_as_sockets_do(state: State, held: PortMapping, asked: PortMapping, clash: bool) -> None:
-    state.reserve_instance(instance(1, "web"))
-    state.lease_ports(instance(1).spec.id, [held])
-    state.lease_ports(instance(1).spec.id, [held])
-    if clash:
-        with pytest.raises(Conflict, match=f"{asked.host_port}/{asked.protocol} is taken by instance web"):
-            state.lease_ports("other", [asked])
-    else:
-        state.lease_ports("other", [asked])
-
-
-def test_all_taken_ports_are_named_and_none_is_leased(state: State) -> None:
-    state.reserve_instance(instance(1, "web"))
-    state.lease_ports(instance(1).spec.id, [port(80), port(443)])
-    with pytest.raises(Conflict, match="80/tcp is taken by instance web; port 443/tcp is taken by instance web"):
-        state.lease_ports("other", [port(80), port(8080), port(443)])
-    state.lease_ports("third", [port(8080)])
-    state.release(instance(1).spec.id, PORT)
-    state.lease_ports("other", [port(80), port(443)])
-
-
-def test_the_same_port_twice_in_one_request(state: State) -> None:
-    with pytest.raises(Conflict, match=r"port 127.0.0.1:80/tcp is asked for twice"):
-        state.lease_ports("a", [port(80), port(80, "127.0.0.1")])
-
-
-def test_a_host_address_that_is_none(state: State) -> None:
-    with pytest.raises(Refused) as caught:
-        state.lease_ports("a", [port(80, "localhost"), port(81, "1.2.3")])
-    assert len(caught.value.problems) == 2
-
-
 def test_remove_drops_every_lease(state: State) -> None:
     one = state.reserve_instance(instance(1), uid_range=True)
-    state.lease_address(one.spec.id, "default", ["10.0.0.2"])
-    state.lease_ports(one.spec.id, [port(80)])
     state.remove(one.spec.id)
     with state.atomic() as transaction:
         for kind in ("instance", "instance-name", "uid-range", "address", "port", "leases"):
@@ -263,29 +191,25 @@ def test_remove_drops_every_lease(state: State) -> None:
 
 def test_a_failure_in_the_middle_leases_nothing(state: State) -> None:
     with pytest.raises(Conflict), state.atomic():
-        one = state.reserve_instance(instance(1, "web"), uid_range=True)
-        state.lease_address(one.spec.id, "default", ["10.0.0.2"])
+        state.reserve_instance(instance(1, "web"), uid_range=True)
         state.reserve_instance(instance(2, "web"))
     assert state.instances() == []
-    assert state.addresses_in_use("default") == set()
     assert state.lease_uid_range("x") == BASE
 
 
 def test_threads_never_share_a_lease(state: State) -> None:
-    found: list[tuple[int, str]] = []
-    addresses = [f"10.0.0.{number}" for number in range(2, 255)]
+    found: list[int] = []
 
     def lease(who: int) -> None:
         for number in range(10):
-            holder = f"{who}-{number}"
-            found.append((state.lease_uid_range(holder), state.lease_address(holder, "default", addresses)))
+            found.append(state.lease_uid_range(f"{who}-{number}"))
 
     threads = [threading.Thread(target=lease, args=(who,)) for who in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({uid for uid, _ in found}) == len({address for _, address in found}) == 60
+    assert len(set(found)) == 60
 
 
 _ports = st.lists(
@@ -298,26 +222,6 @@ _ports = st.lists(
     min_size=1,
     max_size=3,
 )
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(requests=st.lists(_ports, max_size=8))
-def test_no_two_holders_ever_take_the_same_packets(state: State, requests: list[list[PortMapping]]) -> None:
-    held: dict[str, list[PortMapping]] = {}
-    for number, ports in enumerate(requests):
-        try:
-            state.lease_ports(f"{number}", ports)
-            held[f"{number}"] = ports
-        except Conflict:
-            pass
-    listeners = [(port_, who) for who, ports in held.items() for port_ in ports]
-    for target in ("127.0.0.1", "10.0.0.1", "10.9.9.9", "::1", "fd00::1"):
-        for number in range(80, 84):
-            for protocol in ("tcp", "udp"):
-                takers = [who for port_, who in listeners if _takes(port_, target, number, protocol)]
-                assert len(takers) <= 1
-    for number in range(len(requests)):
-        state.release(f"{number}")
 
 
 def _takes(mapping: PortMapping, target: str, number: int, protocol: str) -> bool:
