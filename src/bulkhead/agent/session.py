@@ -13,7 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -120,13 +120,17 @@ class Session:
         self._check(self.answer(frames.WORKLOAD, timeout))
 
     def quit(self, *, timeout: float = 30.0) -> None:
-        """End the instance and its agent; returns when the agent has closed the connection."""
-        stream = self.open(Type.QUIT)
+        """End the instance and its agent; returns when the agent has closed the connection. Raises Unavailable."""
         deadline = time.monotonic() + timeout
-        with suppress(Unavailable):
-            self._check(self.answer(stream, timeout))
+        stream = self.open(Type.QUIT)
+        self._check(self.answer(stream, timeout))
+        try:
             while True:
-                self._pump(deadline)
+                self.next(stream, deadline - time.monotonic())
+        except TimeoutError as error:
+            raise Unavailable(f"{self._name} did not end within {timeout:g} s") from error
+        except Unavailable:
+            return  # it has closed the connection
 
     def watch(self) -> int:
         """Ask to be told of the workload's end; the stream to give to `ended`."""

@@ -20,6 +20,7 @@ from bulkhead.model import UID_RANGE, Isolation, Spec
 NOT_ISOLATED = (
     "the kernel: a flaw in a system call that the seccomp profile allows concerns the host",
     "the processor's caches and the memory bus: timing can be observed by neighbours",
+    "with --network host: the network, abstract unix sockets and loopback services of the host included",
 )
 CLONED = Namespace.PID | Namespace.USER
 UNSHARED = Namespace.MOUNT | Namespace.IPC | Namespace.UTS | Namespace.CGROUP

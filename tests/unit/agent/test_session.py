@@ -100,6 +100,20 @@ def test_an_agent_that_says_nothing_or_nonsense(make_peer: Make) -> None:
         make_peer(lambda peer, frame: peer.hang_up()).session.info()
 
 
+def test_quit(make_peer: Make) -> None:
+    def ending(peer: Peer, frame: Frame) -> None:
+        peer.send(Frame(Type.OK, frame.stream))
+        peer.hang_up()
+
+    make_peer(ending).session.quit()
+    with pytest.raises(Unavailable, match="did not end"):
+        make_peer(ok()).session.quit(timeout=0.05)
+    with pytest.raises(Unavailable):
+        make_peer(lambda peer, frame: peer.hang_up()).session.quit()
+    with pytest.raises(Unavailable, match="did not answer"):
+        make_peer(lambda peer, frame: None).session.quit(timeout=0.05)
+
+
 def test_a_flood_is_bounded(make_peer: Make) -> None:
     def flood(peer: Peer, frame: Frame) -> None:
         peer.send(*[Frame(Type.OK, frame.stream)] * (MAX_QUEUE + 2))
