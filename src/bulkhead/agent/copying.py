@@ -49,12 +49,12 @@ def copy_out(files: Files, path: str) -> Iterator[bytes]:
     pending = [(path, name, top)]
     while pending:
         inside, outside, entry = pending.pop()
-        if stat.S_ISSOCK(entry.mode):
-            continue
         if len(outside) > MAX_PATH:
             raise AgentError(f"a path below {path} is longer than {MAX_PATH} bytes")
         if stat.S_ISLNK(entry.mode) and not entry.target:
             entry = files.stat(inside)
+        if stat.S_ISSOCK(entry.mode):
+            continue
         yield from _member(files, inside, outside, entry, seen)
         if stat.S_ISDIR(entry.mode):
             children = sorted(files.list(inside), key=lambda child: child.name, reverse=True)

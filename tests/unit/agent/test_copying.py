@@ -228,6 +228,12 @@ def test_numbers_that_are_no_errors_are_refused(make_files: Make) -> None:
         make_files(lambda code, arguments: (1 << 31, b"")).set_time("/f", 0)
 
 
+def test_a_link_that_becomes_a_socket(make_files: Make) -> None:
+    answers = iter([describe(stat.S_IFDIR | 0o755), struct.pack("<Q", 0) + describe(stat.S_IFLNK | 0o777, text="l"),
+                    describe(stat.S_IFSOCK | 0o777)])  # fmt: skip
+    assert list(unpack(copy_out(make_files(lambda code, arguments: (0, next(answers))), "/d"))) == ["d"]
+
+
 def archive(*members: tuple[tarfile.TarInfo, bytes]) -> io.BytesIO:
     """A tar file in memory."""
     made = io.BytesIO()
