@@ -78,11 +78,12 @@ def stream(
     env: Mapping[str, str],
     package: str = "",
     pass_fds: Sequence[int] = (),
+    grace: float = 10.0,
 ) -> Iterator[Iterator[bytes]]:
     """Run a program; yields what it writes to stdout, in chunks as it comes. Lines of its stderr go to `on_line`.
 
     The chunks end in HostError instead of an end of file when the program fails. When the caller leaves early, the
-    program and its children get TERM and, after 10 s, KILL. `env` is all of its environment but PATH and LC_ALL.
+    program and its children get TERM and, after `grace` seconds, KILL; with 0 KILL at once. `env` is all of its environment but PATH and LC_ALL.
     """
     program = require(str(argv[0]), package)
     process = subprocess.Popen(
@@ -98,22 +99,25 @@ def stream(
         assert process.stdout is not None
         assert process.stderr is not None
         stack.enter_context(process.stderr)
-        listener = _Listener(process, process.stderr, on_line)
+        listener = _Listener(process, process.stderr, on_line, grace)
         stack.callback(listener.thread.join, 5)
         stack.enter_context(process.stdout)
-        stack.callback(_end_group, process)
+        stack.callback(_end_group, process, grace)
         yield _output(process, process.stdout, str(argv[0]), listener)
 
 
 class _Listener:
     """Hands on the lines of a program's stderr, in a thread. When that fails, the program is ended."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stderr: IO[bytes], on_line: Callable[[str], None]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], stderr: IO[bytes], on_line: Callable[[str], None], grace: float
+    ) -> None:
         self.last: deque[str] = deque(maxlen=5)
         self.failure: Exception | None = None
         self._process = process
         self._stderr = stderr
         self._on_line = on_line
+        self._grace = grace
         self.thread = threading.Thread(target=self._listen, name="stderr", daemon=True)
         self.thread.start()
 
@@ -127,7 +131,7 @@ class _Listener:
                     self._on_line(line)
                 except Exception as error:  # the caller's, raised again in its own thread
                     self.failure = error
-                    _end_group(self._process)
+                    _end_group(self._process, self._grace)
 
 
 def _output(process: subprocess.Popen[bytes], stdout: IO[bytes], name: str, listener: _Listener) -> Iterator[bytes]:
@@ -141,15 +145,17 @@ def _output(process: subprocess.Popen[bytes], stdout: IO[bytes], name: str, list
         raise HostError(f"{name} failed with {code}: {' / '.join(listener.last) or 'no message'}")
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _end_group(process: subprocess.Popen[bytes], grace: float) -> None:
     """End what is left of a program that leads its own session. Its group's number is its own until it is reaped."""
-    if process.poll() is None:
+    if process.poll() is None and grace:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(10)
+            process.wait(grace)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            pass
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def spawn(executable: str, argv: Sequence[str], *, fds: Mapping[int, int]) -> int:

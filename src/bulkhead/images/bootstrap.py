@@ -195,6 +195,7 @@ def _mmdebstrap(
                 package="util-linux",
                 # Held for as long as any part of it runs, also when this process is killed.
                 pass_fds=(held, lock),
+                grace=0,  # there is nothing that it would have to put back
             )
         )
 
