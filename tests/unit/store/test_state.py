@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
 
 from bulkhead import model
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, HostError, NotFound
-from bulkhead.model import Instance, Isolation, NamedPlan, Network, Plan, PortMapping, Spec, Volume
+from bulkhead.model import Instance, Isolation, NamedPlan, Network, Plan, Spec, Volume
 from bulkhead.store import State, leases, open_state
 
 BASE = 1_000_000_000
@@ -41,10 +40,6 @@ def instance(number: int, name: str = "", *, created: float = 0.0) -> Instance:
         created=created or float(number),
     )
     return Instance(spec=spec, state=model.State.CREATING)
-
-
-def port(number: int, host_ip: str = "", protocol: str = "tcp") -> PortMapping:
-    return PortMapping.model_validate({"host_ip": host_ip, "host_port": number, "port": 80, "protocol": protocol})
 
 
 # --- instances
@@ -210,25 +205,6 @@ def test_threads_never_share_a_lease(state: State) -> None:
     for thread in threads:
         thread.join()
     assert len(set(found)) == 60
-
-
-_ports = st.lists(
-    st.builds(
-        port,
-        st.integers(80, 83),
-        st.sampled_from(["", "0.0.0.0", "127.0.0.1", "10.0.0.1", "::", "::1"]),
-        st.sampled_from(["tcp", "udp"]),
-    ),
-    min_size=1,
-    max_size=3,
-)
-
-
-def _takes(mapping: PortMapping, target: str, number: int, protocol: str) -> bool:
-    if (mapping.host_port, mapping.protocol) != (number, protocol):
-        return False
-    everyone = {"", "::" if ":" in target else "0.0.0.0"}
-    return mapping.host_ip in everyone or mapping.host_ip == target
 
 
 # --- plans, networks, volumes
