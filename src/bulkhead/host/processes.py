@@ -11,7 +11,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -83,7 +83,8 @@ def stream(
     """Run a program; yields what it writes to stdout, in chunks as it comes. Lines of its stderr go to `on_line`.
 
     The chunks end in HostError instead of an end of file when the program fails. When the caller leaves early, the
-    program and its children get TERM and, after `grace` seconds, KILL; with 0 KILL at once. `env` is all of its environment but PATH and LC_ALL.
+    program and its children get TERM and, after `grace` seconds, KILL; with 0 KILL at once. `env` is all of its
+    environment but PATH and LC_ALL.
     """
     program = require(str(argv[0]), package)
     process = subprocess.Popen(
@@ -147,15 +148,14 @@ def _output(process: subprocess.Popen[bytes], stdout: IO[bytes], name: str, list
 
 def _end_group(process: subprocess.Popen[bytes], grace: float) -> None:
     """End what is left of a program that leads its own session. Its group's number is its own until it is reaped."""
-    if process.poll() is None and grace:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(grace)
-        except subprocess.TimeoutExpired:
-            pass
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with suppress(ProcessLookupError):  # another thread has reaped it just now
+        if process.poll() is None and grace:
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(grace)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def spawn(executable: str, argv: Sequence[str], *, fds: Mapping[int, int]) -> int:
