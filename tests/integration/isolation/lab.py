@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -51,11 +52,7 @@ class Result:
 def probe_binary() -> Path:
     """probe.c as a static program, compiled once per run."""
     require("gcc")
-    made = Path(
-        subprocess.run(
-            ["mktemp", "-d", f"/tmp/{PREFIX}-probe-XXXXXX"], check=True, capture_output=True, text=True
-        ).stdout.strip()
-    )
+    made = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-probe-"))
     binary = made / "probe"
     argv = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-static", "-no-pie", "-o", str(binary), str(PROBE_SOURCE)]
     subprocess.run(argv, check=True)
