@@ -48,6 +48,8 @@ void connection_flush(struct connection *connection)
 	if (connection->dead)
 		return;
 	update(connection);
+	if (connection->last && connection->out.length == 0)
+		shutdown(connection->source.fd, SHUT_WR);
 	/* Room again: what waited for it goes on. */
 	if (before >= OUT_HIGH && connection->out.length < OUT_HIGH)
 		for (struct stream *stream = connection->streams; stream != NULL; stream = stream->next)
@@ -81,9 +83,7 @@ static void receive(struct connection *connection)
 	ssize_t got = recv(connection->source.fd, room, READ_SIZE, MSG_DONTWAIT);
 	if (got > 0) {
 		buffer_commit(&connection->in, (size_t)got);
-		if (connection->ended)
-			buffer_free(&connection->in);
-		else if (!serve_frames(connection))
+		if (!serve_frames(connection))
 			connection->dead = true;
 	} else if (got == 0 || errno != EAGAIN) {
 		connection->dead = true;
@@ -103,12 +103,8 @@ static void ready(struct source *source, uint32_t events)
 		connection_flush(connection);
 }
 
-static void accept_one(struct source *source, uint32_t events)
+void connection_open(int fd)
 {
-	(void)events;
-	int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
-		return;
 	struct connection *connection = connection_count < CONNECTIONS_MAX ? calloc(1, sizeof *connection) : NULL;
 	if (connection == NULL) {
 		close(fd);
@@ -119,6 +115,14 @@ static void accept_one(struct source *source, uint32_t events)
 	connections = connection;
 	connection_count++;
 	update(connection);
+}
+
+static void accept_one(struct source *source, uint32_t events)
+{
+	(void)events;
+	int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		connection_open(fd);
 }
 
 int connections_listen(int fd)
@@ -145,17 +149,6 @@ void connections_sweep(void)
 		buffer_free(&connection->out);
 		free(connection);
 		connection_count--;
-	}
-}
-
-void connections_end(void)
-{
-	for (struct connection *at = connections; at != NULL; at = at->next) {
-		if (at->dead || at->ended || at->out.length > 0 || at->streams != NULL)
-			continue;
-		at->ended = true;
-		if (shutdown(at->source.fd, SHUT_WR) < 0)
-			at->dead = true;
 	}
 }
 

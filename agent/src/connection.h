@@ -14,8 +14,8 @@ struct connection {
 	struct buffer in, out;
 	struct stream *streams;
 	unsigned stream_count;
-	bool dead;  /* to be freed by connections_sweep */
-	bool ended; /* nothing more will be sent, and the other side has been told */
+	bool dead; /* to be freed by connections_sweep */
+	bool last; /* what is queued is the last that it gets */
 };
 
 extern struct connection *connections;
@@ -23,12 +23,12 @@ extern unsigned connection_count;
 
 /* Takes connections from the listening socket. */
 int connections_listen(int fd);
+/* Serves a connected socket, which does not block; closes it when there are too many. */
+void connection_open(int fd);
 /* Sends what is queued, as far as the socket takes it. */
 void connection_flush(struct connection *connection);
 void connection_close(struct connection *connection);
 void connections_sweep(void);
-/* At the end: tells each connection that has got everything. It closes then; what it still sends is thrown away. */
-void connections_end(void);
 
 void connection_ok(struct connection *connection, uint32_t stream, const void *payload, size_t length);
 void connection_error(struct connection *connection, uint32_t stream, const struct failure *failure);

@@ -184,6 +184,7 @@ static void serve_info(struct connection *connection, uint32_t id)
 static void serve_quit(struct connection *connection, uint32_t id)
 {
 	if (supervisor.state == STATE_ENDED) {
+		connection->last = true;
 		connection_ok(connection, id, NULL, 0);
 		return;
 	}

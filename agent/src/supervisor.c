@@ -26,7 +26,7 @@ static struct process *find(pid_t pid)
 	return at;
 }
 
-static void reap(void)
+void supervisor_reap(void)
 {
 	siginfo_t ended;
 	int wait_status;
@@ -52,7 +52,7 @@ static void child_ended(struct source *source, uint32_t events)
 	(void)events;
 	while (read(source->fd, &ignored, sizeof ignored) > 0)
 		;
-	reap();
+	supervisor_reap();
 }
 
 /* Waits for processes that have been killed. */
@@ -61,7 +61,7 @@ static void wait_for_the_killed(void)
 	long pause_us = 50;
 	for (uint64_t end = loop_now() + GONE_MS; loop_now() < end;) {
 		bool left = false;
-		reap();
+		supervisor_reap();
 		for (const struct process *at = processes; at != NULL; at = at->next)
 			left = left || at->first_pid > 0 || (at->pid > 0 && !at->ended);
 		if (!left)
@@ -116,6 +116,8 @@ static void end(void)
 {
 	supervisor.state = STATE_ENDED;
 	supervisor.deadline = loop_now() + LINGER_MS;
+	if (supervisor.quitter != NULL)
+		supervisor.quitter->last = true;
 	answer(supervisor.quitter, supervisor.quitter_stream, NULL, 0);
 }
 
@@ -214,10 +216,8 @@ void supervisor_forget(const struct connection *connection)
 
 static bool finished(void)
 {
-	if (supervisor.state == STATE_ENDED) {
-		connections_end();
+	if (supervisor.state == STATE_ENDED)
 		return connection_count == 0 || loop_now() >= supervisor.deadline;
-	}
 	if (supervisor.state != STATE_IDLE || connection_count > 0)
 		supervisor.deadline = 0;
 	else if (supervisor.deadline == 0)

@@ -39,6 +39,8 @@ void supervisor_start(struct connection *connection, uint32_t stream, unsigned c
 void supervisor_clean_up(struct buffer *reports);
 /* Kills the workload; its end brings about the rest. */
 void supervisor_kill(void);
+/* Takes note of every process that has ended. */
+void supervisor_reap(void);
 /* QUIT before START. */
 void supervisor_quit_idle(void);
 /* A connection has gone: nobody answers it any more. */

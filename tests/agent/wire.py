@@ -256,7 +256,7 @@ class Agent:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(str(self.socket))
-            listener.listen(16)
+            listener.listen(128)
             done = subprocess.run(
                 [self.binary, "supervise", str(directory), str(listener.fileno())],
                 pass_fds=(directory, listener.fileno(), *self.pass_fds),

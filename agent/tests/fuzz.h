@@ -1,0 +1,12 @@
+#ifndef FUZZ_H
+#define FUZZ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The first byte of an input chooses the target. */
+enum { FUZZ_TARGETS = 7, FUZZ_FRAMES = 0, FUZZ_START, FUZZ_EXEC, FUZZ_LIST, FUZZ_USERS, FUZZ_FILES, FUZZ_CONNECTION };
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#endif
