@@ -8,6 +8,7 @@ bodies, one connection that is kept, no redirects, no compression. Bytes from th
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from struct import Struct
@@ -24,6 +25,8 @@ SIGNAL, RESIZE, DATA, EOF, CREDIT, EXIT, CLOSE, REQUEST, RESPONSE, PROBLEM = 5, 
 """Types of frames that a client meets (docs/reference/agent-protocol.md and http-api.md)."""
 WINDOW = 1 << 18
 """Bytes that may be under way on a channel of a new stream."""
+MAX_PATH = 107
+"""Bytes of a unix socket's address, without the NUL at its end."""
 _FRAME = Struct("<IBBBBI")
 _READ = 1 << 17
 _QUOTED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -53,6 +56,8 @@ class Client:
     def __init__(self, path: str) -> None:
         self.path = path
         self._kept: socket.socket | None = None
+        self._used = False
+        """Whether the kept connection has served a request: then the daemon may close it for being idle."""
 
     def __enter__(self) -> Client:
         return self
@@ -69,7 +74,7 @@ class Client:
     def connect(self) -> None:
         """Make sure that a daemon answers. Raises Unavailable."""
         if self._kept is None:
-            self._kept = self._connected()
+            self._kept, self._used = self._connected(), False
 
     def call(self, method: str, path: str, *, query: Query | None = None, body: object = None) -> Any:
         """One request with a JSON body (None: none); the JSON answer, None for an empty one."""
@@ -90,7 +95,9 @@ class Client:
 
     def duplex(self, path: str, request: object) -> Duplex:
         """One request that goes on both ways: frames to and from a workload."""
-        connection = self._connected()
+        if self._used:
+            self.close()
+        connection, self._kept = self._kept or self._connected(), None
         payload = json.dumps(request).encode()
         try:
             body = _chunk(frame(REQUEST, payload))
@@ -106,7 +113,10 @@ class Client:
     def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.connect(self.path)
+            if len(os.fsencode(self.path)) <= MAX_PATH:
+                connection.connect(self.path)
+            else:
+                _connect_far(connection, self.path)
         except OSError as error:
             connection.close()
             from bulkhead.errors import Unavailable
@@ -118,23 +128,23 @@ class Client:
         return connection
 
     def _keep(self, response: Response) -> None:
-        self._kept = response.detach()
+        self._kept, self._used = response.detach(), True
 
     def _exchange(
         self, method: str, path: str, query: Query | None, body: bytes | Iterable[bytes], kind: str
     ) -> Response:
         kept, self._kept = self._kept, None
+        fresh = kept if kept and not self._used else None
         length = f"content-length: {len(body)}" if isinstance(body, bytes) else "transfer-encoding: chunked"
         head = _head(method, target(path, query), kind, length)
-        if kept and isinstance(body, bytes):
-            try:
-                return _send(kept, method, head, body)
-            except ConnectionError:
-                # The daemon had closed the kept connection before it saw the request.
-                kept.close()
-        elif kept:
+        if kept and not fresh:
+            if isinstance(body, bytes):
+                try:
+                    return _send(kept, method, head, body)
+                except ConnectionError:
+                    pass  # the daemon had closed it before it saw the request
             kept.close()
-        connection = self._connected()
+        connection = fresh or self._connected()
         try:
             return _send(connection, method, head, body)
         except ConnectionError as error:
@@ -143,6 +153,15 @@ class Client:
         except BaseException:
             connection.close()
             raise
+
+
+def _connect_far(connection: socket.socket, path: str) -> None:
+    """Connect to a socket whose path is longer than an address may be."""
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")  # noqa: PTH119
+    finally:
+        os.close(directory)
 
 
 def _head(method: str, where: str, kind: str, length: str) -> bytes:

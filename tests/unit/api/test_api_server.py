@@ -105,8 +105,12 @@ def test_what_is_no_socket_is_left_alone(config: Config) -> None:
 
 def test_long_paths(config: Config) -> None:
     far = config.run_dir / ("x" * 100) / ("y" * 60)
-    with server.listening(config.model_copy(update={"socket": far / "api.sock"})):
+    distant = config.model_copy(update={"socket": far / "api.sock"})
+    with server.listening(distant):
         assert (far / "api.sock").is_socket()
+        reach(distant)
+    with pytest.raises(Unavailable, match="no daemon answers"):
+        reach(distant)
 
 
 @contextmanager
