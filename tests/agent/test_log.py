@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,9 @@ def test_a_full_disk_stops_the_log_and_nothing_else(full_disk: Box) -> None:
     connection.start(box.request("sh", "-c", "seq 1 20000; echo end; exit 3"))
     result = connection.collect(stream)
     assert result == Result(3, 0, b"".join(b"%d\n" % number for number in range(1, 20001)) + b"end\n")
-    numbers = [int(line) for line in joined(text(box)).split() if line != b"end"]
+    joined(text(box))
+    entries = [("", "F", ""), *box.agent.log()]
+    whole = [last[2] for before, last in pairwise(entries) if before[1] == last[1] == "F" and last[2] != "end"]
+    numbers = [int(line) for line in whole]
     assert 100 < len(numbers) < 20000
     assert numbers == sorted(numbers), "whole entries, none torn"
