@@ -20,8 +20,10 @@ from bulkhead.images.reader import Reader, file_chunks
 _MAX_LINKS = 8
 _SMALL = 64 << 10
 _MARKS = (b"oci-layout", b"manifest.json")
-_NEUTRAL = {b"", b"blobs", b"blobs/sha256", b"oci-layout", b"index.json", b"manifest.json", b"repositories"}
-_CERTAIN = re.compile(rb"(blobs/sha256/)?[0-9a-f]{64}(\.json|\.tar|/.*)?", re.DOTALL)
+_CERTAIN = re.compile(rb"(blobs/sha256/|sha256:)?[0-9a-f]{64}(\.json|\.tar(\.gz)?|/.*)?", re.DOTALL)
+"""What docker, skopeo, podman, umoci and kaniko call the parts of their archives."""
+_ROOT = set(b"bin boot dev etc home lib lib32 lib64 media mnt opt proc root run sbin srv sys tmp usr var".split())
+"""What is at the top of a root file system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +111,15 @@ class TarArchive:
 
 
 def holds_images(reader: Reader, bounds: Bounds) -> bool:
-    """Whether a tar is an archive of images rather than a root file system, told from its first entries."""
+    """Whether a tar is an archive of images rather than a root file system. Mostly its first entry tells."""
     marked = False
     for count, entry in enumerate(tar.entries(reader, bounds, must_end=False, notes=set())):
         name = _plain(entry.path)
         if _CERTAIN.fullmatch(name):
             return True
-        marked = marked or (name in _MARKS and entry.kind == b"0")
-        if name not in _NEUTRAL or count > len(_NEUTRAL):
+        if name.partition(b"/")[0] in _ROOT or count > bounds.members:
             return False
+        marked = marked or (name in _MARKS and entry.kind == b"0")
     return marked
 
 

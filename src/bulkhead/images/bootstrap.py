@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkhead.errors import HostError, Problem, Refused, Unavailable
+from bulkhead.errors import HostError, Problem, Refused
 from bulkhead.events import Progress, Step
 from bulkhead.host import processes
 from bulkhead.images.config import ImageConfig
@@ -165,8 +165,7 @@ def _mmdebstrap(
     recipe: Recipe, cache: Path, epoch: int, complaints: deque[str], progress: Progress
 ) -> Iterator[Iterator[bytes]]:
     """Run mmdebstrap; yields its tar. What it makes on the way is gone at the end, the downloads are kept."""
-    if processes.find("mmdebstrap") is None:
-        raise Unavailable("mmdebstrap is not installed", hint="apt install mmdebstrap")
+    processes.require("mmdebstrap")
     downloads = cache / "apt" / f"{recipe.suite}-{recipe.architecture}"
     debs, lists = downloads / "archives", downloads / "lists"
     for directory in (debs, lists):

@@ -23,7 +23,7 @@ from bulkhead.images.rootfs import add_rootfs, host_architecture
 _NOT_IN_OCI = ("xz", "bzip2")
 """Compressions that an OCI layer cannot have: such layers are stored as plain tars."""
 _MAX_NESTED = 3
-_HEX = re.compile(r"(?:^|/)([0-9a-f]{64})(?:\.json)?$")
+_HEX = re.compile(r"(?:^|[/:])([0-9a-f]{64})(?:\.json)?$")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from bulkhead.errors import Conflict, HostError, ImageError, NotFound, Refused
 from bulkhead.events import Progress, quiet
-from bulkhead.images import bootstrap, layout, reference, sweep
+from bulkhead.images import bootstrap, reference, sweep
 from bulkhead.images.archive import Directory, open_file
 from bulkhead.images.bounds import Bounds, check_space
 from bulkhead.images.changes import from_fields
@@ -20,7 +20,7 @@ from bulkhead.images.config import Image, ImageConfig, Layer, read_config, read_
 from bulkhead.images.documents import ConfigFile, Manifest
 from bulkhead.images.importer import Request, import_archive, import_fd
 from bulkhead.images.ingest import Ingest, ingest
-from bulkhead.images.layout import Index, Layout
+from bulkhead.images.layout import HINT, Index, Layout
 from bulkhead.images.reader import CHUNK, reported, write_all
 from bulkhead.images.sweep import Pruned
 
@@ -231,13 +231,16 @@ class ImageStore:
     def _parse(self, index: Index, digest: str) -> Image:
         _, file = self._documents(digest)
         what = f"image {digest}"
+        keys = index.layers_of(digest)
+        if len(keys) != len(file.rootfs.diff_ids):
+            raise ImageError(f"{what} has {len(file.rootfs.diff_ids)} layers, its index entry {len(keys)}", hint=HINT)
         layers = []
-        for key in index.layers_of(digest):
+        for key in keys:
             path = self._layout.erofs_path(key)
             try:
                 layers.append(Layer(key, path, path.stat().st_size))
             except FileNotFoundError as error:
-                raise ImageError(f"{what} lacks its layer {key}", hint=layout.HINT) from error
+                raise ImageError(f"{what} lacks its layer {key}", hint=HINT) from error
         return Image(
             digest=digest,
             references=(),

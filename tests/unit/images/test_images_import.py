@@ -142,6 +142,24 @@ def test_docker_archives(tmp_path: Path, store: ImageStore, links: bool) -> None
     assert len(files(tmp_path)) == 2 + 2 + 2
 
 
+@pytest.mark.parametrize(("config", "layer"), [("sha256:{config}", "{layer}.tar.gz"), ("config.json", "a/layer.tar")])
+def test_docker_archives_of_other_builders(tmp_path: Path, store: ImageStore, config: str, layer: str) -> None:
+    data = small_layer()
+    about = oci.dump({"architecture": "amd64", "rootfs": {"diff_ids": [digest(data)]}})
+    names = [config.format(config=digest(about)[7:]), layer.format(layer=digest(data)[7:])]
+    manifest = [{"Config": names[0], "RepoTags": None, "Layers": [names[1]]}]
+    packed = gzip.compress(data) if layer.endswith("gz") else data
+    parts = [entry(names[1], packed), entry(names[0], about), entry("manifest.json", oci.dump(manifest))]
+    image = store.import_file(put(tmp_path, make_tar(*parts)), name="built:1")
+    assert [layer.diff_id for layer in image.layers] == [digest(data)]
+
+
+def test_a_root_file_system_with_files_named_as_an_archives(tmp_path: Path, store: ImageStore) -> None:
+    files = [entry("manifest.json", b"{}"), entry("oci-layout", b"{}"), folder("usr"), entry("usr/x")]
+    image = store.import_file(put(tmp_path, make_tar(folder("."), *files)))
+    assert image.config.cmd == ("/bin/sh",)
+
+
 def test_names_given_and_names_in_archives(tmp_path: Path, store: ImageStore) -> None:
     layout = Layout()
     layout.image(small_layer(), name="v1")

@@ -118,6 +118,14 @@ def test_documents_are_verified_when_they_are_read(tmp_path: Path, store: ImageS
         another(tmp_path).resolve("app")
 
 
+def test_an_entry_that_somebody_else_wrote_is_no_image(tmp_path: Path, store: ImageStore) -> None:
+    made = store.import_file(put(tmp_path, ROOTFS), name="app")
+    index = tmp_path / "store/index.json"
+    index.write_text(index.read_text().replace("bulkhead.layers", "x"))
+    with pytest.raises(ImageError, match="has 1 layers, its index entry 0"):
+        another(tmp_path).resolve(made.digest)
+
+
 def test_inspect(tmp_path: Path, store: ImageStore) -> None:
     made = store.import_file(put(tmp_path, ROOTFS), name="app", changes=["EXPOSE 80", "LABEL a=b"])
     shown = store.inspect("app")
