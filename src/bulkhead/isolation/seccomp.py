@@ -19,6 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from bulkhead.errors import Unavailable
+
 LOW_HALF = 0xFFFFFFFF
 """The kernel takes these arguments as 32 bits: what is in the upper half of the register must not hide them."""
 BINARY_TREE = 2
@@ -118,9 +120,14 @@ def profile() -> Profile:
 
 @lru_cache(maxsize=4)
 def program(architecture: str) -> bytes:
-    """The filter for images of an architecture ("amd64", "i386"), as an array of struct sock_filter."""
-    import pyseccomp  # slow to import: it looks for its library with the linker's tools
+    """The filter for images of an architecture ("amd64", "i386"), as an array of struct sock_filter.
 
+    Raises Unavailable where libseccomp is missing.
+    """
+    try:
+        import pyseccomp  # looks for its library when it is imported
+    except (ImportError, OSError, RuntimeError) as error:
+        raise Unavailable(f"libseccomp is missing: {error}", hint="apt install libseccomp2") from error
     rules = profile()
     code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in _refusals(rules, architecture))
     code += _allowances(pyseccomp, rules, architecture)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from pathlib import Path
 
 import pyseccomp
 import pytest
 
+from bulkhead.errors import Unavailable
 from bulkhead.isolation import seccomp
 from tests.unit.isolation import bpf
 
@@ -163,3 +165,10 @@ def test_calls_without_conditions_never_load_arguments() -> None:
         for arch, number in numbers(name).items():
             outcomes = {answer("amd64", arch, number, *([value] * 6)) for value in (0, 6, 31, 40, 0x5412, 2**64 - 1)}
             assert outcomes == {"ALLOW"}
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    with pytest.raises(Unavailable) as caught:
+        seccomp.program.__wrapped__("amd64")
+    assert "libseccomp2" in caught.value.hint
