@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import grp
 import logging
 import os
@@ -54,6 +55,9 @@ def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
             for repair in engine.recover():
                 log.info("recovery: %s", repair)
             app = create_app(engine)
+            # What was loaded stays for good: collections that go through all of it would hold requests up.
+            gc.collect()
+            gc.freeze()
             try:
                 Server(app).run(sockets=[listener])
             finally:
