@@ -123,17 +123,22 @@ static void accept_one(struct source *source, uint32_t events)
 	int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0)
 		connection_open(fd);
+	else if (errno != EAGAIN)
+		loop_watch(source, 0); /* no descriptor is left: again when something else has happened */
 }
+
+static struct source listener = {.fd = -1, .ready = accept_one};
 
 int connections_listen(int fd)
 {
-	static struct source listener;
-	listener = (struct source){.fd = fd, .ready = accept_one};
+	listener.fd = fd;
 	return loop_watch(&listener, EPOLLIN);
 }
 
 void connections_sweep(void)
 {
+	if (listener.events == 0)
+		loop_watch(&listener, EPOLLIN);
 	for (struct connection **at = &connections; *at != NULL;) {
 		struct connection *connection = *at;
 		if (!connection->dead) {

@@ -54,6 +54,8 @@ int op_read(struct context *context, const struct operation *operation)
 	unsigned char *room = buffer_reserve(reports, 4 + REPORT_MAX);
 	size_t length = 0;
 	int error = room == NULL ? ENOMEM : 0;
+	if (operation->flags & OPERATION_REPORT && reports->length > FRAME_MAX - 4 - REPORT_MAX)
+		error = EMSGSIZE;
 	while (!error && length < REPORT_MAX) {
 		ssize_t count = read(fd, room + 4 + length, REPORT_MAX - length);
 		if (count <= 0) {

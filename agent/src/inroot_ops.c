@@ -40,35 +40,20 @@ static bool ids_fit(uint64_t uid, uint64_t gid)
 int op_mkdirs(struct context *context, const struct operation *operation)
 {
 	const char *path = operation->arguments[0].data;
-	mode_t mode = (mode_t)(operation_integer(operation, 1) & 07777);
+	mode_t mode = (mode_t)(operation_integer(operation, 1) & 01777);
 	uint64_t uid = operation_integer(operation, 2), gid = operation_integer(operation, 3);
+	struct stat is;
 	bool made;
 	if (need_root(context) < 0)
 		return -ENOTDIR;
 	if (!ids_fit(uid, gid))
 		return failed(context, EINVAL, "no such owner for", path);
-	int fd = inroot_ensure(context->root, path, true, 0700, &made), error = errno;
-	if (fd < 0)
-		return failed(context, error, "cannot make the directory", path);
-	struct stat is;
-	error = fstat(fd, &is) < 0 ? errno : !S_ISDIR(is.st_mode) ? ENOTDIR : 0;
-	if (!error && made &&
-	    fchownat(fd, "", outer_id(context, uid), outer_id(context, gid), AT_EMPTY_PATH) < 0)
+	int fd = inroot_ensure(context->root, path, true, mode, &made);
+	int error = fd < 0 || fstat(fd, &is) < 0 ? errno : !S_ISDIR(is.st_mode) ? ENOTDIR : 0;
+	if (!error && made && fchownat(fd, "", outer_id(context, uid), outer_id(context, gid), AT_EMPTY_PATH) < 0)
 		error = errno;
-	close(fd);
-	if (!error && made) {
-		/* An O_PATH descriptor takes no mode: opened again, it must be the same directory. */
-		struct stat again;
-		fd = inroot_open(context->root, path, O_RDONLY | O_DIRECTORY, inroot_guard(path));
-		if (fd < 0 || fstat(fd, &again) < 0)
-			error = errno;
-		else if (again.st_ino != is.st_ino || again.st_dev != is.st_dev)
-			error = EAGAIN;
-		else if (fchmod(fd, mode) < 0)
-			error = errno;
-		if (fd >= 0)
-			close(fd);
-	}
+	if (fd >= 0)
+		close(fd);
 	return error ? failed(context, error, "cannot make the directory", path) : 0;
 }
 

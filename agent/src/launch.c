@@ -102,7 +102,7 @@ void supervisor_start(struct connection *connection, uint32_t stream, unsigned c
 	supervisor.starter_stream = stream;
 	supervisor.joined.pidfd = -1;
 	supervisor.joined.id_base = request.id_base;
-	supervisor.joined.namespaces = (request.clone_flags & CLONE_NEWUSER) | CLONE_NEWNS;
+	supervisor.joined.namespaces = request.clone_flags | request.unshare_flags | CLONE_NEWNS;
 	unlinkat(supervisor.bundle, "exit.json", 0);
 	log_open(supervisor.bundle, request.log_size, request.log_files);
 	begin(&request);

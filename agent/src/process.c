@@ -192,6 +192,7 @@ void process_resize(struct process *process, uint16_t rows, uint16_t columns)
 
 void process_hang_up(struct process *process)
 {
+	process->hung_up = true;
 	loop_close(&process->in);
 	if (process->terminal)
 		loop_close(&process->out[0]);
@@ -204,7 +205,7 @@ static void take_terminal(struct process *process, int master)
 	process->in.fd = fcntl(master, F_DUPFD_CLOEXEC, 3);
 	if (process->rows != 0)
 		process_resize(process, process->rows, process->columns);
-	if (process->opener == NULL && process != &workload)
+	if (process->hung_up)
 		process_hang_up(process);
 	process_resume(process);
 }

@@ -18,13 +18,15 @@ struct process {
 	bool coming;		/* not executed yet */
 	bool ready, failed;	/* what its reports have said */
 	bool ended, finished;	/* reaped; its EXIT is on the way */
+	bool hung_up;		/* nobody is at its terminal any more */
 	int wait_status;
 	uint16_t rows, columns; /* of a RESIZE that came before the terminal */
 	struct stream *opener;	/* that asked for it; NULL when it has gone */
 	struct failure *failure;
 };
 
-enum { PROCESSES_MAX = 512 };
+/* With four descriptors each they stay below the usual limit of 1,024. */
+enum { PROCESSES_MAX = 192 };
 
 /* Every process, the workload last. */
 extern struct process *processes;

@@ -81,7 +81,11 @@ static void serve_exec(struct connection *connection, uint32_t id, unsigned char
 		refuse_list(connection, id, &error);
 		return;
 	}
-	struct process *process = open_process(connection, id, &stream);
+	/* With less, a process of the host's would run on the instance's files. */
+	bool all = (request.setns_flags & supervisor.joined.namespaces) == supervisor.joined.namespaces;
+	if (!all)
+		refuse(connection, id, EINVAL, "setns flags without a namespace that is the workload's own");
+	struct process *process = all ? open_process(connection, id, &stream) : NULL;
 	if (process != NULL) {
 		stream->gives_input = request.flags & EXEC_STDIN;
 		if (spawn_exec(&request, &supervisor.joined, &launch, &failure) < 0)
@@ -130,7 +134,7 @@ static int signal_workload(int number, uint32_t flags)
 		return -1;
 	}
 	if (flags & SIGNAL_ALL && *supervisor.kill != 0)
-		return number == SIGKILL ? killall(supervisor.kill) : signal_all(supervisor.kill, number);
+		return signal_all(supervisor.kill, number);
 	return kill(workload.pid, number);
 }
 

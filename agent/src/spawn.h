@@ -16,7 +16,8 @@ struct launch {
 /* A workload that runs: what an exec joins. */
 struct joined {
 	int pidfd;
-	uint32_t id_base, namespaces;
+	uint32_t id_base;
+	uint32_t namespaces; /* CLONE_NEW* that are its own */
 };
 
 /* 0, or -1 with `failure`: nothing has been started then. */
