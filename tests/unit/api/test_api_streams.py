@@ -17,6 +17,7 @@ from bulkhead import client as wire
 from bulkhead.agent.frames import CREDIT, Frame, Type, encode
 from bulkhead.api import relay
 from bulkhead.client import Client, Duplex
+from bulkhead.client.http import answered
 from bulkhead.errors import AgentError, BulkheadError, CommandNotFound, Conflict, NotFound, Refused
 from bulkhead.model import Exit, State
 from tests.unit.api.fakes import FakeAgent, FakeEngine, Talk, command_not_found, served
@@ -339,7 +340,7 @@ def test_bodies_that_are_no_request(body: bytes, client: Client) -> None:
 
 def test_other_content_types(client: Client) -> None:
     with pytest.raises(Refused, match="text/plain"):
-        wire._answered(sent(client, b"POST /v1/run HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n\r\n"), "POST")
+        answered(sent(client, b"POST /v1/run HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n\r\n"), "POST")
 
 
 def sent(client: Client, data: bytes) -> socket.socket:
