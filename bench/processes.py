@@ -43,6 +43,12 @@ def resident_memory(pids: Iterable[int]) -> float:
     return sum(_kilobytes(pid, "status", "VmRSS:") for pid in pids) * 1024 / 1e6
 
 
+def available_memory() -> float:
+    """MB (10^6) that the host could still give away."""
+    text = Path("/proc/meminfo").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("MemAvailable:")) * 1024 / 1e6
+
+
 def end(process: subprocess.Popen[bytes], signal: int, *, seconds: float = 30.0) -> None:
     """End a daemon: a signal first, KILL when it takes too long."""
     if process.poll() is None:

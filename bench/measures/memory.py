@@ -25,7 +25,8 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
         "memory",
         f"Memory of the engine with {sizes.running} running",
         "Per container: PSS of the processes that exist once per container (agent, conmon, containerd-shim) divided "
-        "by their number. Daemon: RSS of the processes that exist once, added up; podman has none.",
+        "by their number. Daemon: RSS of the processes that exist once, added up; podman has none. Host: by how much "
+        "the host's MemAvailable fell, divided by their number, so with the kernel's part and that of `sleep`.",
     )
     for kind in (Bulkhead, Podman, Docker):
         try:
@@ -44,14 +45,17 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
 
 def _look(engine: CommandLine, figure: Figure, sizes: Sizes) -> None:
     say(f"memory: {sizes.running} x {engine.name}")
+    before = processes.available_memory()
     start_many(engine, sizes.running, sizes.width, remove=False)
     try:
         time.sleep(SETTLE_SECONDS)
+        fallen = before - processes.available_memory()
         keepers, daemons = engine.keepers(), engine.daemons()
         if len(keepers) != sizes.running:
             raise Unusable(f"{len(keepers)} keepers found for {sizes.running} containers")
         shares = [processes.proportional_memory([pid]) for pid in keepers]
         figure.add(engine.name, f"{engine.name}, per container", shares, unit="MB")
+        figure.add(engine.name, f"{engine.name}, host, per container", [fallen / sizes.running], unit="MB")
         if daemons:
             total = processes.resident_memory(daemons)
             figure.add(engine.name, f"{engine.name}, daemon", [total], unit="MB")
