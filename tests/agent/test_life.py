@@ -12,7 +12,7 @@ import pytest
 
 from bulkhead.agent.operations import Code, Operation, encode, simple
 from tests.agent.box import Box, cgroup_name, command
-from tests.agent.wire import RUN, Failure, Result, wait_until
+from tests.agent.wire import EXEC, NEWNS, RUN, Failure, Result, wait_until
 
 V1 = Path("/sys/fs/cgroup")
 HOLD = 4
@@ -206,3 +206,50 @@ def test_run(box: Box, groups: list[Path], tmp_path: Path) -> None:
     with pytest.raises(Failure, match="place"):
         connection.ask(RUN, encode([simple(Code.PIVOT)]))
     connection.quit()
+
+
+V2 = V1 / "unified"
+
+
+def v2_request(path: Path) -> dict[str, object]:
+    return {
+        "join": [str(path / "cgroup.procs")],
+        "kill": str(path / "cgroup.kill"),
+        "prepare": [simple(Code.MKDIR, str(path), 0o755)],
+        "finish": [simple(Code.RMDIR, str(path))],
+    }
+
+
+def test_a_v2_cgroup(box: Box) -> None:
+    """With no pid namespace, so that cgroup.kill is what ends the rest."""
+    path = V2 / cgroup_name("v2")
+    connection = box.launch()
+    stream = connection.attach()
+    request = box.request("true", **v2_request(path))
+    request.clone = request.unshare = request.base = request.count = 0
+    request.stage = box.stage(idmap=False)
+    script = "setsid sleep 1000 & setsid sleep 1000 & echo on; read x"
+    request.inside = [simple(Code.PIVOT), simple(Code.ENV, "PATH=/bin"), simple(Code.EXEC, "sh", "-c", script)]
+    request.flags = 2
+    connection.start(request)
+    assert connection.next(stream).payload == b"on\n"
+    assert connection.exec(command("true", setns=NEWNS, join=request.join)).code == 0
+    assert len((path / "cgroup.procs").read_text().split()) == 3
+    connection.signal(15, everyone=True)
+    assert connection.collect(stream) == Result(143, 15)
+    assert not path.exists()
+
+
+def test_a_v2_cgroup_joined_from_a_user_namespace(box: Box) -> None:
+    path = V2 / cgroup_name("v2-user")
+    connection = box.launch()
+    watch = connection.watch()
+    request = box.request("sleep", "1000", **v2_request(path))
+    pid = connection.start(request)
+    assert (path / "cgroup.procs").read_text().split() == [str(pid)]
+    stream = connection.open(EXEC, command("sleep", "1000", join=request.join))
+    connection.answer(stream)
+    assert len((path / "cgroup.procs").read_text().split()) == 2
+    connection.signal(9, everyone=True)
+    assert connection.collect(watch) == Result(137, 9)
+    assert not path.exists()
