@@ -224,8 +224,11 @@ def common_problems(spec: Spec) -> list[Problem]:
 def _end(session: Session, number: int, timeout: float) -> None:
     """Signal the workload, then kill it; returns when it has ended."""
     watched = session.watch()
-    session.signal(number)
+    # A signal is refused when the workload has just ended by itself: the watch tells of that.
+    with suppress(AgentError):
+        session.signal(number)
     if session.ended(watched, timeout=timeout) is None:
-        session.signal(signal.SIGKILL, everyone=True)
+        with suppress(AgentError):
+            session.signal(signal.SIGKILL, everyone=True)
         if session.ended(watched, timeout=KILL_SECONDS) is None:
             raise AgentError(f"the workload did not end within {KILL_SECONDS:g} s of KILL")
