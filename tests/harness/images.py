@@ -36,7 +36,7 @@ class Recipe:
 RECIPES = {
     "debian": Recipe(variant="minbase"),
     "busybox-i386": Recipe(("busybox-static",), variant="extract", architecture="i386"),
-    "servers": Recipe(("nginx-light", "redis-server", "python3-minimal")),
+    "servers": Recipe(("nginx-light", "redis-server", "python3")),
     "runtimes": Recipe(("nodejs", "postgresql", "default-jre-headless")),
 }
 """Several applications share one image: each build takes a minute on two cores."""
