@@ -95,6 +95,19 @@ def test_only_force_removes_what_runs(bulkhead: Daemon) -> None:
 
 
 @WALLS
+@pytest.mark.parametrize("command", ["sleep 1000", "true"])
+def test_force_removes_at_any_moment(bulkhead: Daemon, wall: str, command: str) -> None:
+    """Just started, about to end by itself, or ended."""
+    request = {"image": "busybox", "isolation": wall, "command": command.split(), "plan": {"memory": 32 << 20}}
+    for _ in range(10):
+        made = bulkhead.api("POST", "/v1/instances?start=true", request)
+        assert made.status == 201, made
+        gone = bulkhead.api("DELETE", f"/v1/instances/{made.body['spec']['id']}?force=true")
+        assert gone.status == 200, gone
+    assert list(bulkhead.config.instances_dir.iterdir()) == []
+
+
+@WALLS
 def test_rm_leaves_nothing_of_a_run(bulkhead: Daemon, wall: str) -> None:
     done = bulkhead.cli("run", "--rm", "--isolation", wall, *PLAN, "busybox", "sh", "-c", "echo x; exit 4", check=False)
     assert (done.returncode, done.stdout) == (4, "x\n")
