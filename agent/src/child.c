@@ -5,7 +5,6 @@
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -55,6 +54,18 @@ void child_join(const struct joins *joins, int status, const int fds[static JOIN
 	}
 }
 
+int child_write(const char *path, const char *data, size_t length)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t written = write(fd, data, length);
+	int error = errno;
+	close(fd);
+	errno = error;
+	return written < 0 ? -1 : 0;
+}
+
 static int raise_limit(pid_t pid, const struct operation *operation)
 {
 	struct rlimit limit;
@@ -79,14 +90,7 @@ static int adjust_oom_score(pid_t pid, const struct operation *operation)
 	}
 	size_t length = TEXT(value, score < 0 ? "-" : "", text_number(number, (uint64_t)(score < 0 ? -score : score)));
 	TEXT(path, "/proc/", pid ? text_number(number, (uint64_t)pid) : "self", "/oom_score_adj");
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	ssize_t written = write(fd, value, length);
-	int error = errno;
-	close(fd);
-	errno = error;
-	return written < 0 ? -1 : 0;
+	return child_write(path, value, length);
 }
 
 int child_with_host_privileges(pid_t pid, const struct oplist *inside, struct failure *failure)

@@ -11,6 +11,7 @@
 
 #include "reader.h"
 #include "supervisor.h"
+#include "text.h"
 
 enum { READ_SIZE = 16 << 10 };
 
@@ -175,4 +176,11 @@ void connection_error(struct connection *connection, uint32_t stream, const stru
 	if (frame_put(&connection->out, FRAME_ERROR, 0, stream, payload, 12 + length) < 0)
 		connection->dead = true;
 	connection_flush(connection);
+}
+
+void connection_refuse(struct connection *connection, uint32_t stream, int error, const struct oplist_error *what)
+{
+	struct failure failure = {.phase = PHASE_REQUEST, .code = what->code, .index = what->index, .error = error};
+	TEXT(failure.text, what->text);
+	connection_error(connection, stream, &failure);
 }

@@ -32,6 +32,8 @@ void connections_sweep(void);
 
 void connection_ok(struct connection *connection, uint32_t stream, const void *payload, size_t length);
 void connection_error(struct connection *connection, uint32_t stream, const struct failure *failure);
+/* The answer to a request that is wrong in itself. */
+void connection_refuse(struct connection *connection, uint32_t stream, int error, const struct oplist_error *what);
 
 /* requests.c of the supervisor: false when the frame breaks the rules. */
 bool serve(struct connection *connection, const struct frame *frame, unsigned char *payload);

@@ -66,6 +66,8 @@ int operations_run(struct context *context, const struct oplist *list);
 /* A context in which nothing is open. */
 void context_init(struct context *context, enum place place, enum phase phase);
 
+/* -1 with a note where ROOT has not been yet. */
+int need_root(struct context *context);
 /* Notes what failed, for the user: "what name". Returns -error, as every operation does. */
 int failed(struct context *context, int error, const char *what, const char *name);
 

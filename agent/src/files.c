@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include "files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>

@@ -2,8 +2,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <linux/keyctl.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <net/if.h>
@@ -24,11 +22,6 @@
 static uid_t outer_id(const struct context *context, uint64_t id)
 {
 	return (uid_t)(id + (context->place == PLACE_STAGE ? context->id_base : 0));
-}
-
-static int need_root(struct context *context)
-{
-	return context->root >= 0 ? 0 : failed(context, ENOTDIR, "no root has been set", "");
 }
 
 /* Ids above 32 bits, and the one that stands for "leave it", are mistakes. */

@@ -5,8 +5,6 @@
 #include <grp.h>
 #include <sched.h>
 #include <signal.h>
-#include <string.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
 #include "mounts.h"

@@ -4,19 +4,10 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "supervisor.h"
-#include "text.h"
-
-static void refuse(struct connection *connection, uint32_t stream, int error, const struct oplist_error *what)
-{
-	struct failure failure = {.phase = PHASE_REQUEST, .code = what->code, .index = what->index, .error = error};
-	TEXT(failure.text, what->text);
-	connection_error(connection, stream, &failure);
-}
 
 /* What outlives the request: the finish list and the path of the processes. */
 static int keep(const struct start_request *request, struct oplist_error *error)
@@ -84,16 +75,16 @@ void supervisor_start(struct connection *connection, uint32_t stream, unsigned c
 	struct start_request request;
 	struct oplist_error error = {.text = "START has been there already"};
 	if (supervisor.state != STATE_IDLE) {
-		refuse(connection, stream, EBUSY, &error);
+		connection_refuse(connection, stream, EBUSY, &error);
 		return;
 	}
 	if (start_parse(payload, length, &request, &error) < 0) {
-		refuse(connection, stream, EINVAL, &error);
+		connection_refuse(connection, stream, EINVAL, &error);
 		return;
 	}
 	if (keep(&request, &error) < 0) {
 		discard();
-		refuse(connection, stream, EINVAL, &error);
+		connection_refuse(connection, stream, EINVAL, &error);
 		start_free(&request);
 		return;
 	}
@@ -103,6 +94,8 @@ void supervisor_start(struct connection *connection, uint32_t stream, unsigned c
 	supervisor.joined.pidfd = -1;
 	supervisor.joined.id_base = request.id_base;
 	supervisor.joined.namespaces = request.clone_flags | request.unshare_flags | CLONE_NEWNS;
+	if (*request.netns != 0)
+		supervisor.joined.namespaces |= CLONE_NEWNET;
 	unlinkat(supervisor.bundle, "exit.json", 0);
 	log_open(supervisor.bundle, request.log_size, request.log_files);
 	begin(&request);

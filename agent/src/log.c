@@ -1,7 +1,6 @@
 #define _GNU_SOURCE
 #include "log.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h> /* renameat */

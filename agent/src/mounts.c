@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -105,11 +104,6 @@ static int attach(struct context *context, int mounted, const char *target)
 		close(at);
 	close(mounted);
 	return error ? failed(context, error, "cannot mount on", target) : 0;
-}
-
-static int need_root(struct context *context)
-{
-	return context->root >= 0 ? 0 : failed(context, ENOTDIR, "no root has been set", "");
 }
 
 int op_mount(struct context *context, const struct operation *operation)

@@ -65,6 +65,11 @@ int failed(struct context *context, int error, const char *what, const char *nam
 	return -error;
 }
 
+int need_root(struct context *context)
+{
+	return context->root >= 0 ? 0 : failed(context, ENOTDIR, "no root has been set", "");
+}
+
 int operations_run(struct context *context, const struct oplist *list)
 {
 	for (uint32_t i = 0; i < list->count; i++) {

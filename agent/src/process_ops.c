@@ -1,7 +1,6 @@
 /* Operations on the process itself. Most are only noted here; exec.c applies them in the order that works. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/keyctl.h>
 #include <stdlib.h>
@@ -10,7 +9,6 @@
 #include <unistd.h>
 
 #include "context.h"
-#include "inroot.h"
 #include "users.h"
 
 int op_rlimit(struct context *context, const struct operation *operation)
@@ -29,8 +27,8 @@ int op_user(struct context *context, const struct operation *operation)
 	struct exec_plan *plan = &context->plan;
 	struct user user;
 	const char *spec = operation->arguments[0].data;
-	if (context->root < 0)
-		return failed(context, ENOTDIR, "no root has been set", "");
+	if (need_root(context) < 0)
+		return -ENOTDIR;
 	const char *error = user_find(context->root, spec, &user);
 	if (error != NULL)
 		return failed(context, errno, error, spec);

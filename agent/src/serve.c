@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,16 +11,7 @@
 
 static void refuse(struct connection *connection, uint32_t stream, int error, const char *text)
 {
-	struct failure failure = {.phase = PHASE_REQUEST, .error = error};
-	TEXT(failure.text, text);
-	connection_error(connection, stream, &failure);
-}
-
-static void refuse_list(struct connection *connection, uint32_t stream, const struct oplist_error *what)
-{
-	struct failure failure = {.phase = PHASE_REQUEST, .code = what->code, .index = what->index, .error = EINVAL};
-	TEXT(failure.text, what->text);
-	connection_error(connection, stream, &failure);
+	connection_refuse(connection, stream, error, &(struct oplist_error){.text = text});
 }
 
 static struct stream *open_stream(struct connection *connection, uint32_t id, struct process *process)
@@ -78,7 +68,7 @@ static void serve_exec(struct connection *connection, uint32_t id, unsigned char
 	struct failure failure;
 	struct stream *stream;
 	if (exec_parse(payload, length, &request, &error) < 0) {
-		refuse_list(connection, id, &error);
+		connection_refuse(connection, id, EINVAL, &error);
 		return;
 	}
 	/* With less, a process of the host's would run on the instance's files. */
@@ -159,7 +149,7 @@ static void serve_run(struct connection *connection, uint32_t id, unsigned char 
 	struct oplist_error error;
 	struct context context;
 	if (oplist_parse(&reader, PLACE_SUPERVISOR, &list, &error) < 0) {
-		refuse_list(connection, id, &error);
+		connection_refuse(connection, id, EINVAL, &error);
 		return;
 	}
 	context_init(&context, PLACE_SUPERVISOR, PHASE_RUN);

@@ -17,7 +17,7 @@ struct launch {
 struct joined {
 	int pidfd;
 	uint32_t id_base;
-	uint32_t namespaces; /* CLONE_NEW* that are its own */
+	uint32_t namespaces; /* CLONE_NEW* that are not the host's */
 };
 
 /* 0, or -1 with `failure`: nothing has been started then. */
@@ -32,6 +32,8 @@ int child_guard(int status);
 int child_become_root(void);
 /* In a child: tells the failure and ends. */
 _Noreturn void child_fail(int status, enum phase phase, int error, const char *what, const char *name);
+/* One write to a file that is there. -1: errno. */
+int child_write(const char *path, const char *data, size_t length);
 /* Limits and OOM score that a list asks for and that its own process may not set. -1: failure. */
 int child_with_host_privileges(pid_t pid, const struct oplist *inside, struct failure *failure);
 

@@ -17,18 +17,6 @@
 #include "spawn.h"
 #include "text.h"
 
-static int write_file(const char *path, const char *data, size_t length)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	ssize_t written = write(fd, data, length);
-	int error = errno;
-	close(fd);
-	errno = error;
-	return written < 0 ? -1 : 0;
-}
-
 static void map_ids(const struct start_request *request, int status, pid_t pid)
 {
 	char path[64], map[64], one[24], two[24];
@@ -36,7 +24,7 @@ static void map_ids(const struct start_request *request, int status, pid_t pid)
 	static const char *const files[] = {"/uid_map", "/gid_map"};
 	for (int i = 0; i < 2; i++) {
 		TEXT(path, "/proc/", text_number(one, (uint64_t)pid), files[i]);
-		if (write_file(path, map, length) < 0)
+		if (child_write(path, map, length) < 0)
 			child_fail(status, PHASE_STAGE, errno, "cannot write", path);
 	}
 }
