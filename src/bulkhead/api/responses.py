@@ -97,8 +97,8 @@ class Pipe:
 class ThreadResponse(Response):
     """A streamed answer that `produce(pipe)` writes in a thread of its own.
 
-    Errors that come at once become an ordinary problem answer. Later ones become what `late(error)` makes of
-    them, a last line of NDJSON for example; without `late` the connection is cut, so that the client notices.
+    Errors before the answer has begun become an ordinary problem answer. Later ones become what `late(error)` makes
+    of them, a last line of NDJSON for example; without `late` the connection is cut, so that the client notices.
     """
 
     def __init__(
@@ -137,11 +137,12 @@ class ThreadResponse(Response):
         await disconnected(receive)
 
     async def _send_all(self, pipe: Pipe, send: Send) -> None:
-        # Errors mostly come at once; a client that follows something quiet does not wait for the answer's head.
+        # A client that follows something quiet does not wait for the answer's head. Where an error could not be told
+        # after it, the head waits for the first byte.
         first = asyncio.ensure_future(pipe.read())
         begun = False
         try:
-            await asyncio.wait({first}, timeout=HEAD_SECONDS)
+            await asyncio.wait({first}, timeout=HEAD_SECONDS if self._late else None)
             if first.done():
                 first.result()
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

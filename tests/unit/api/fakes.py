@@ -373,6 +373,9 @@ class FakeEngine:
 
     def copy_out(self, ref: str, path: str) -> Iterator[bytes]:
         self.get(ref)
+        if path == "/slow/none":
+            time.sleep(0.2)
+            raise NotFound(f"{path} does not exist in the instance")
         if path == "/broken":
             yield b"x" * 1000
             raise Conflict("it broke in the middle")

@@ -259,8 +259,9 @@ def test_copy_out(client: Client, engine: FakeEngine) -> None:
         data = response.read()
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         assert archive.getnames() == ["file"]
-    with pytest.raises(NotFound, match="/none"):
-        client.stream("GET", "/v1/instances/web/files", query={"path": "/none"})
+    for missing in ("/none", "/slow/none"):
+        with pytest.raises(NotFound, match=missing):
+            client.stream("GET", "/v1/instances/web/files", query={"path": missing})
 
 
 def test_copy_that_breaks_in_the_middle_is_noticed(client: Client) -> None:
