@@ -167,6 +167,7 @@ async def stats(request: Request, ref: Annotated[list[str] | None, Query()] = No
 async def logs(request: Request, ref: str, query: Annotated[LogQuery, Query()]) -> Response:
     """The log as NDJSON: `when` (s), `stream`, `text`, `partial`. Bytes that are not UTF-8 become U+DC80 to U+DCFF."""
     service = service_of(request)
+    await service.call(service.engine.get, ref)
     until = math.inf if query.until is None else query.until
 
     def produce(pipe: Pipe) -> None:

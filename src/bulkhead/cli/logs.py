@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -39,8 +40,8 @@ def main(args: Namespace, app: App) -> int:
     query["follow"] = args.follow or None
     with app.client.stream("GET", instance_path(args.instance, "logs"), query=query) as response:
         if args.format == "json":
-            for line in response.lines():
-                sys.stdout.write(line.decode() + "\n")
+            for entry in response.json_lines():
+                sys.stdout.write(json.dumps(entry) + "\n")
                 if args.follow:
                     sys.stdout.flush()
             return 0
