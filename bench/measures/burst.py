@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from bench.contest import Cast, Sizes, progress
 from bench.figures import Figure, Missing
@@ -60,11 +61,12 @@ def start_many(engine: CommandLine, count: int, width: int, *, remove: bool = Tr
         futures = [pool.submit(engine.start_detached, name) for name in names]
     whole = (time.perf_counter() - start) * 1000
     failed = [future.exception() for future in futures if future.exception()]
-    started = [name for name, future in zip(names, futures, strict=True) if not future.exception()]
-    if started and (remove or failed):
-        engine.remove(started)
     if failed:
+        with suppress(Unusable):  # what went wrong first is what counts
+            engine.remove([name for name, future in zip(names, futures, strict=True) if not future.exception()])
         raise Unusable(f"{len(failed)} of {count} starts failed: {failed[0]}")
+    if remove:
+        engine.remove(names)
     return whole, [future.result() for future in futures]
 
 

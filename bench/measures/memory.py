@@ -55,7 +55,10 @@ def _look(engine: CommandLine, figure: Figure, sizes: Sizes) -> None:
             raise Unusable(f"{len(keepers)} keepers found for {sizes.running} containers")
         shares = [processes.proportional_memory([pid]) for pid in keepers]
         figure.add(engine.name, f"{engine.name}, per container", shares, unit="MB")
-        figure.add(engine.name, f"{engine.name}, host, per container", [fallen / sizes.running], unit="MB")
+        if fallen > 0:
+            figure.add(engine.name, f"{engine.name}, host, per container", [fallen / sizes.running], unit="MB")
+        else:  # somebody else gave back more than they took
+            figure.missing.append(Missing(f"{engine.name}, host, per container", "the host is too busy to tell"))
         if daemons:
             total = processes.resident_memory(daemons)
             figure.add(engine.name, f"{engine.name}, daemon", [total], unit="MB")
