@@ -36,7 +36,8 @@ static void enter(struct context *context, const struct start_request *request, 
 {
 	char byte;
 	int status = context->status;
-	/* The end of the stage process without a word is its failure, which it has told. */
+	/* It stays open, up to the exec, for the stage process to wait for.
+	   The end of that process without a word is its failure, which it has told. */
 	if (receive_descriptor(sync, &byte, 1, &context->stage, 0) != 1)
 		_exit(1);
 	if (request->clone_flags & CLONE_NEWUSER ? child_become_root() < 0 : setgroups(0, NULL) < 0)
@@ -48,7 +49,6 @@ static void enter(struct context *context, const struct start_request *request, 
 		child_fail(status, PHASE_INSIDE, errno, "cannot enter the stage", "");
 	if (request->unshare_flags != 0 && unshare((int)request->unshare_flags) < 0)
 		child_fail(status, PHASE_INSIDE, errno, "cannot make the namespaces", "");
-	close(sync);
 	if (context->stage < 0)
 		return;
 	close(context->stage);

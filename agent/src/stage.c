@@ -103,7 +103,9 @@ _Noreturn void stage_main(const struct start_request *request, int status, int n
 	}
 	if (send_descriptor(sync[0], &byte, 1, context.stage) < 0)
 		child_fail(status, PHASE_STAGE, errno, "the workload's process is gone", "");
-	/* Stay until it has copied the mounts: taking this namespace down is then not its work. */
+	/* Taking this namespace down makes every change of mounts on the host wait (synchronize_rcu_expedited), those of
+	   the workload's process first of all. So stay until it is done with them, which closes its end. */
+	close(status);
 	while (read(sync[0], &byte, 1) < 0 && errno == EINTR)
 		;
 	_exit(0);
