@@ -144,6 +144,9 @@ class Outside:
         thread.join()
         outside = cls(made[0])
         peer = f"/proc/{os.getpid()}/fd/{outside.descriptor}"
+        # The pair of an earlier one, which the kernel takes away a little after its namespace.
+        with suppress(subprocess.CalledProcessError):
+            _ip(sandbox.pid, "link delete uplink")
         _ip(sandbox.pid, f"link add uplink type veth peer name uplink netns {peer}")
         _ip(sandbox.pid, f"address add {outside.inside4}/24 dev uplink")
         _ip(sandbox.pid, f"address add {outside.inside6}/64 dev uplink nodad")

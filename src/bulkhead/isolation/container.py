@@ -138,12 +138,15 @@ class Lists:
     def stage(self) -> list[Operation]:
         """What the host's root does: file systems, devices, the network namespace's sysfs and sysctls."""
         bundle = self._bundle
-        network = [simple(Code.LOOPBACK)] if self._own_network else []
-        if bundle.spec.network != "host":
-            # Ports below 1024 and ping are for everybody inside, as with docker.
+        network: list[Operation] = []
+        if self._own_network:
+            # What is handed over has been set up; here too, ports below 1024 and ping are for everybody inside.
             groups = f"{self.id_base} {self.id_base + UID_RANGE - 1}"
-            network.append(write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"))
-            network.append(write("/proc/sys/net/ipv4/ping_group_range", groups))
+            network = [
+                simple(Code.LOOPBACK),
+                write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+                write("/proc/sys/net/ipv4/ping_group_range", groups),
+            ]
         return [
             *network,
             *root.stage(bundle, self._stage, id_mapped=True),

@@ -18,6 +18,8 @@ from bulkhead.network.shaping import rate_message
 
 INSIDE = "eth0"
 SETTINGS = {
+    "ipv4/ip_unprivileged_port_start": "0",
+    "ipv4/ping_group_range": "0 2147483647",
     "ipv4/conf/all/accept_redirects": "0",
     "ipv4/conf/default/accept_redirects": "0",
     "ipv6/conf/default/accept_ra": "0",
@@ -26,7 +28,8 @@ SETTINGS = {
     "ipv6/conf/default/dad_transmits": "0",
     "ipv6/conf/default/disable_ipv6": "0",
 }
-"""Of a new namespace, before it gets eth0: nothing is believed that neighbours say about routes and addresses."""
+"""Of a new namespace, before it gets eth0: every port for everyone (nobody else is there), pings without a
+capability, and nothing believed that neighbours say about routes and addresses."""
 
 
 @dataclass(frozen=True, slots=True)
