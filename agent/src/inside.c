@@ -38,7 +38,7 @@ static void enter(struct context *context, const struct start_request *request, 
 	int status = context->status;
 	/* It stays open, up to the exec, for the stage process to wait for.
 	   The end of that process without a word is its failure, which it has told. */
-	if (receive_descriptor(sync, &byte, 1, &context->stage, 0) != 1)
+	if (receive_descriptor(sync, &byte, 1, &context->stage, NULL, 0) != 1)
 		_exit(1);
 	if (request->clone_flags & CLONE_NEWUSER ? child_become_root() < 0 : setgroups(0, NULL) < 0)
 		child_fail(status, PHASE_INSIDE, errno, "cannot become root of the user namespace", "");

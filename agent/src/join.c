@@ -12,27 +12,6 @@
 #include "report.h"
 #include "spawn.h"
 
-/* Goes on in a child in the pid namespace, whose pid only this process knows. The child waits until the supervisor has
-   been told: it could end before, and nobody would know whose end that was. */
-static void fork_inside(int status)
-{
-	int told[2];
-	char byte = 0;
-	if (pipe2(told, O_CLOEXEC) < 0)
-		child_fail(status, PHASE_STAGE, errno, "cannot make a pipe", "");
-	pid_t pid = (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, 0);
-	if (pid < 0)
-		child_fail(status, PHASE_STAGE, errno, "cannot fork in the pid namespace", "");
-	if (pid > 0) {
-		report_pid(status, pid);
-		_exit(write(told[1], &byte, 1) != 1);
-	}
-	close(told[1]);
-	if (read(told[0], &byte, 1) != 1)
-		_exit(1);
-	close(told[0]);
-}
-
 /* Not dumpable since the fork (CVE-2016-9962, CVE-2019-5736): what is in there can neither trace this process nor
    reach its descriptors and its executable through /proc. */
 static void enter(int pidfd, uint32_t namespaces, int status, const struct joins *joins, const int join_fds[static JOIN_MAX])
@@ -41,10 +20,13 @@ static void enter(int pidfd, uint32_t namespaces, int status, const struct joins
 		child_fail(status, PHASE_STAGE, errno, "cannot join the workload's namespaces", "");
 	close(pidfd);
 	if (namespaces & CLONE_NEWPID) {
-		fork_inside(status);
-	} else {
-		report_pid(status, getpid());
+		pid_t pid = (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, 0);
+		if (pid < 0)
+			child_fail(status, PHASE_STAGE, errno, "cannot fork in the pid namespace", "");
+		if (pid > 0)
+			_exit(0);
 	}
+	report_pid(status, 0);
 	child_join(joins, status, join_fds);
 	if (namespaces & CLONE_NEWUSER ? child_become_root() < 0 : setgroups(0, NULL) < 0)
 		child_fail(status, PHASE_STAGE, errno, "cannot become root of the user namespace", "");

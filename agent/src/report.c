@@ -26,22 +26,36 @@ int send_descriptor(int socket, const void *data, size_t length, int fd)
 	return sendmsg(socket, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
-ssize_t receive_descriptor(int socket, void *data, size_t length, int *fd, int flags)
+ssize_t receive_descriptor(int socket, void *data, size_t length, int *fd, pid_t *sender, int flags)
 {
 	union {
 		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
+		char space[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
 	} control = {0};
 	struct iovec part = {.iov_base = data, .iov_len = length};
 	struct msghdr message = {
 		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	struct ucred credentials;
 	*fd = -1;
 	ssize_t got = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
 	struct cmsghdr *header = got < 0 ? NULL : CMSG_FIRSTHDR(&message);
-	if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-	    header->cmsg_len == CMSG_LEN(sizeof *fd))
-		memcpy(fd, CMSG_DATA(header), sizeof *fd);
+	for (; header != NULL; header = CMSG_NXTHDR(&message, header)) {
+		if (header->cmsg_level != SOL_SOCKET)
+			continue;
+		if (header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof *fd))
+			memcpy(fd, CMSG_DATA(header), sizeof *fd);
+		if (header->cmsg_type == SCM_CREDENTIALS && sender != NULL) {
+			memcpy(&credentials, CMSG_DATA(header), sizeof credentials);
+			*sender = credentials.pid;
+		}
+	}
 	return got;
+}
+
+int report_ask_for_senders(int status)
+{
+	int on = 1;
+	return setsockopt(status, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
 }
 
 /* write(2), since a seccomp program may be loaded by then. Nobody is left to tell when it fails. */
@@ -79,9 +93,13 @@ void report_failure(int status, const struct failure *failure)
 
 int report_take(int status, struct report *report, int *fd)
 {
-	ssize_t got = receive_descriptor(status, report, sizeof *report, fd, MSG_DONTWAIT);
-	if (got == (ssize_t)sizeof *report)
+	pid_t sender = 0;
+	ssize_t got = receive_descriptor(status, report, sizeof *report, fd, &sender, MSG_DONTWAIT);
+	if (got == (ssize_t)sizeof *report) {
+		if (report->kind == REPORT_PID && report->pid == 0)
+			report->pid = sender;
 		return 1;
+	}
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "report.h"
 #include "text.h"
 
 struct plumbing {
@@ -45,6 +46,7 @@ static int plumb(struct plumbing *plumbing, unsigned wanted, uint32_t owner)
 {
 	*plumbing = (struct plumbing){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, plumbing->status) < 0 ||
+	    report_ask_for_senders(plumbing->status[0]) < 0 ||
 	    (wanted & WANT_STDIN && make_pipe(plumbing->in, 1, owner) < 0) ||
 	    (wanted & WANT_STDOUT && make_pipe(plumbing->out, 0, owner) < 0) ||
 	    (wanted & WANT_STDERR && make_pipe(plumbing->err, 0, owner) < 0)) {
