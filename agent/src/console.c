@@ -57,7 +57,8 @@ int op_console(struct context *context, const struct operation *operation)
 	(void)operation;
 	if (!context->terminal)
 		return 0;
-	struct winsize size = {.ws_row = context->rows ? context->rows : 24, .ws_col = context->columns ? context->columns : 80};
+	struct winsize size = {.ws_row = context->rows ? context->rows : 24,
+			       .ws_col = context->columns ? context->columns : 80};
 	int unlock = 0, slave = -1;
 	int master = context->root >= 0 ? open_master(context->root) : (errno = ENOTDIR, -1);
 	if (master < 0)

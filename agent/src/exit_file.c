@@ -16,7 +16,8 @@ static int put(struct buffer *to, const char *text)
 static int put_time(struct buffer *to, const struct timespec *time)
 {
 	char seconds[24], millis[24], text[64];
-	TEXT(text, text_number(seconds, (uint64_t)time->tv_sec), ".", text_digits(millis, (uint64_t)time->tv_nsec / 1000000, 3));
+	TEXT(text, text_number(seconds, (uint64_t)time->tv_sec), ".",
+	     text_digits(millis, (uint64_t)time->tv_nsec / 1000000, 3));
 	return put(to, text);
 }
 

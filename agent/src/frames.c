@@ -32,12 +32,17 @@ static bool length_fits(uint8_t type, uint32_t length)
 	}
 }
 
+static uint32_t get_u32(const unsigned char *at)
+{
+	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
 int frame_parse(const unsigned char header[static FRAME_HEADER], struct frame *frame)
 {
-	frame->length = (uint32_t)header[0] | (uint32_t)header[1] << 8 | (uint32_t)header[2] << 16 | (uint32_t)header[3] << 24;
+	frame->length = get_u32(header);
 	frame->type = header[5];
 	frame->channel = header[6];
-	frame->stream = (uint32_t)header[8] | (uint32_t)header[9] << 8 | (uint32_t)header[10] << 16 | (uint32_t)header[11] << 24;
+	frame->stream = get_u32(header + 8);
 	if (header[4] != PROTOCOL_VERSION || header[7] != 0 || frame->stream == 0)
 		return -1;
 	if (!length_fits(frame->type, frame->length))

@@ -14,7 +14,8 @@
 
 /* Not dumpable since the fork (CVE-2016-9962, CVE-2019-5736): what is in there can neither trace this process nor
    reach its descriptors and its executable through /proc. */
-static void enter(int pidfd, uint32_t namespaces, int status, const struct joins *joins, const int join_fds[static JOIN_MAX])
+static void enter(int pidfd, uint32_t namespaces, int status, const struct joins *joins,
+		  const int join_fds[static JOIN_MAX])
 {
 	if (setns(pidfd, (int)namespaces) < 0)
 		child_fail(status, PHASE_STAGE, errno, "cannot join the workload's namespaces", "");

@@ -50,7 +50,8 @@ void log_close(void)
 static const char *name_of(char name[static 32], uint32_t number)
 {
 	char space[24];
-	text_join(name, 32, (const char *const[]){number ? "log." : "log", number ? text_number(space, number) : NULL, NULL});
+	const char *const parts[] = {number ? "log." : "log", number ? text_number(space, number) : NULL, NULL};
+	text_join(name, 32, parts);
 	return name;
 }
 

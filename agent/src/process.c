@@ -223,7 +223,9 @@ static void decided(struct process *process)
 {
 	loop_close(&process->status);
 	if (!process->failed && !process->ready)
-		note_failure(process, &(struct failure){.phase = PHASE_INSIDE, .error = ESRCH, .text = "the process ended before its exec"});
+		note_failure(process, &(struct failure){.phase = PHASE_INSIDE,
+							.error = ESRCH,
+							.text = "the process ended before its exec"});
 	process->coming = false;
 	if (process->failed) {
 		supervisor_failed(process);

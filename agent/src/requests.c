@@ -49,6 +49,8 @@ static const char *start_head(struct reader *reader, struct start_request *reque
 	bool mapped = request->id_count > 0 && request->id_base <= UINT32_MAX - request->id_count;
 	if (request->clone_flags & CLONE_NEWUSER ? !mapped : request->id_count != 0 || request->id_base != 0)
 		return "the id range does not fit the flags";
+	if (*request->netns != 0 && *request->netns != '/' && strcmp(request->netns, NETNS_NEW) != 0)
+		return "netns is neither a path nor \"new\"";
 	if (request->log_files > 1000)
 		return "more than 1000 log files";
 	return NULL;

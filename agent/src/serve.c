@@ -190,9 +190,9 @@ static void serve_quit(struct connection *connection, uint32_t id)
 		supervisor_kill();
 }
 
-static bool serve_stream(struct connection *connection, const struct frame *frame, const unsigned char *payload)
+static bool serve_stream(struct connection *connection, const struct frame *frame, unsigned char *payload)
 {
-	struct reader reader = {.at = (unsigned char *)(uintptr_t)payload, .end = (unsigned char *)(uintptr_t)payload + frame->length};
+	struct reader reader = {.at = payload, .end = payload + frame->length};
 	struct stream *stream = stream_find(connection, frame->stream);
 	if (stream == NULL) /* it has ended, and this was under way */
 		return true;

@@ -36,7 +36,8 @@ static int ensure_below_stage(const struct context *context, const char *name)
 int op_stage(struct context *context, const struct operation *operation)
 {
 	const char *path = operation->arguments[0].data;
-	int mounted = mount_new("tmpfs", "bulkhead-stage", "size=1m,nr_inodes=1k,mode=755", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, NULL);
+	int mounted = mount_new("tmpfs", "bulkhead-stage", "size=1m,nr_inodes=1k,mode=755",
+				MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, NULL);
 	if (mounted < 0)
 		return failed(context, errno, "cannot mount a tmpfs for the stage", path);
 	int at = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);

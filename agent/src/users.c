@@ -144,8 +144,8 @@ static const char *add_groups(struct piece name, struct piece group, struct user
 	return NULL;
 }
 
-const char *user_match(const char *spec, const char *passwd, size_t passwd_length, const char *group, size_t group_length,
-		       struct user *user)
+const char *user_match(const char *spec, const char *passwd, size_t passwd_length, const char *group,
+		       size_t group_length, struct user *user)
 {
 	const char *colon = strchr(spec, ':');
 	struct piece name = {"", 0}, wanted = {spec, colon ? (size_t)(colon - spec) : strlen(spec)};

@@ -19,7 +19,7 @@ struct user {
 const char *user_find(int root, const char *spec, struct user *user);
 
 /* The same over the contents of the two files (may be NULL where a file is missing). */
-const char *user_match(const char *spec, const char *passwd, size_t passwd_length, const char *group, size_t group_length,
-		       struct user *user);
+const char *user_match(const char *spec, const char *passwd, size_t passwd_length, const char *group,
+		       size_t group_length, struct user *user);
 
 #endif

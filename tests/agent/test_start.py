@@ -277,6 +277,7 @@ def test_finish_goes_on_after_an_error_of_its_own(box: Box, tmp_path: Path) -> N
     [
         ({"clone": NEWUSER | 0x100}, "CLONE"),
         ({"count": 0}, "id range"),
+        ({"netns": "old"}, "netns"),
         ({"base": 0xFFFFFFF0}, "id range"),
         ({"flags": 64}, "flags"),
         ({"prepare": [simple(Code.PIVOT)]}, "place"),
