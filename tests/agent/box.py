@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bulkhead.agent.operations import Attr, Code, Operation, bind, mount, simple
 from tests.agent.wire import (
@@ -106,7 +107,7 @@ class Box:
         stage: Sequence[Operation] = (),
         before_exec: Sequence[Operation] = (),
         network: bool = True,
-        **more: object,
+        **more: Any,
     ) -> Start:
         """The START of a container that runs argv."""
         run = [simple(Code.ENV, PATH), *before_exec]
@@ -123,23 +124,23 @@ class Box:
             unshare=UNSHARE | (NEWNET if network else 0),
             base=BASE,
             count=COUNT,
-            **more,  # type: ignore[arg-type]
+            **more,
         )
 
     def launch(self) -> Connection:
         self.agent.launch()
         return self.agent.connect()
 
-    def run(self, *argv: str, **more: object) -> tuple[int, bytes, bytes]:
+    def run(self, *argv: str, **more: Any) -> tuple[int, bytes, bytes]:
         """From launch to the end: exit code, stdout, stderr."""
         connection = self.launch()
         stream = connection.attach()
-        connection.start(self.request(*argv, **more))  # type: ignore[arg-type]
+        connection.start(self.request(*argv, **more))
         result = connection.collect(stream)
         assert self.agent.gone()
         return result.code, result.out, result.err
 
-    def sh(self, script: str, **more: object) -> tuple[int, bytes, bytes]:
+    def sh(self, script: str, **more: Any) -> tuple[int, bytes, bytes]:
         return self.run("sh", "-c", script, **more)
 
     def end(self) -> None:
@@ -147,10 +148,10 @@ class Box:
         shutil.rmtree(self.bundle)
 
 
-def command(*argv: str, before_exec: Sequence[Operation] = (), setns: int = ALL | NEWNET, **more: object) -> bytes:
+def command(*argv: str, before_exec: Sequence[Operation] = (), setns: int = ALL | NEWNET, **more: Any) -> bytes:
     """The EXEC of argv in a box."""
     inside = [simple(Code.ENV, PATH), *before_exec, simple(Code.EXEC, *argv)]
-    return exec_payload(inside, setns=setns, **more)  # type: ignore[arg-type]
+    return exec_payload(inside, setns=setns, **more)
 
 
 def cgroup_name(name: str) -> str:

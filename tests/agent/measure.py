@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bulkhead.agent.operations import Code, Operation, simple
 from tests.agent.box import Box, cgroup_name, command
@@ -39,7 +41,7 @@ def clocked(took: list[float], action: Callable[[], object]) -> object:
     return result
 
 
-def limits(number: int) -> dict[str, object]:
+def limits(number: int) -> dict[str, Any]:
     """The cgroups of one instance, as an engine would ask for them."""
     groups = {name: V1 / name / cgroup_name(f"measure{number}") for name in CONTROLLERS}
     return {
@@ -66,8 +68,8 @@ def starts(make: Callable[[int], Box], count: int, *, network: bool, cgroups: bo
         connection = box.agent.connect()
         stream = connection.attach()
         request = box.request("true", network=network, **(limits(number) if cgroups else {}))
-        clocked(start, lambda c=connection, r=request: c.start(r))
-        clocked(end, lambda c=connection, s=stream: c.collect(s))
+        clocked(start, partial(connection.start, request))
+        clocked(end, partial(connection.collect, stream))
         connection.close()
         box.end()
     with_what = " + ".join(["start", *(["network"] if network else []), *(["cgroups"] if cgroups else [])])

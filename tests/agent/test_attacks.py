@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,17 +35,17 @@ from tests.agent.wire import (
 CONSOLE = [simple(Code.CONSOLE)]
 
 
-def refused(box: Box, **request: object) -> Failure:
+def refused(box: Box, **request: Any) -> Failure:
     connection = box.launch()
     with pytest.raises(Failure) as caught:
-        connection.start(box.request(*request.pop("argv", ("true",)), **request))  # type: ignore[misc, arg-type]
+        connection.start(box.request(*request.pop("argv", ("true",)), **request))
     assert box.agent.gone()
     return caught.value
 
 
-def running(box: Box, *argv: str, **more: object) -> Connection:
+def running(box: Box, *argv: str, **more: Any) -> Connection:
     connection = box.launch()
-    connection.start(box.request(*(argv or ("sleep", "1000")), **more))  # type: ignore[arg-type]
+    connection.start(box.request(*(argv or ("sleep", "1000")), **more))
     return connection
 
 
@@ -505,7 +506,7 @@ def test_more_connections_than_an_agent_takes(box: Box) -> None:
 def one_more(box: Box) -> bool:
     with box.agent.connect() as connection:
         try:
-            return connection.info()["state"] == "running"
+            return bool(connection.info()["state"] == "running")
         except (EOFError, OSError):
             return False
 

@@ -34,8 +34,8 @@ class Stat:
 def parse_stats(body: bytes) -> list[Stat]:
     found = []
     while body:
-        *numbers, length = struct.unpack_from("<IIIIQQQII", body)
-        found.append(Stat(*numbers, body[48 : 48 + length]))
+        mode, uid, gid, nlink, size, mtime, inode, device, length = struct.unpack_from("<IIIIQQQII", body)
+        found.append(Stat(mode, uid, gid, nlink, size, mtime, inode, device, body[48 : 48 + length]))
         body = body[48 + length :]
     return found
 

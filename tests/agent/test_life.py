@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,7 @@ def groups(request: pytest.FixtureRequest) -> Iterator[list[Path]]:
     for path in made:
         path.mkdir()
     yield made
-    for path in made:
-        assert wait_until(lambda path=path: not path.exists() or remove(path))
+    assert wait_until(lambda: all([not path.exists() or remove(path) for path in made]))
 
 
 def remove(path: Path) -> bool:
@@ -136,7 +136,7 @@ def test_no_other_signal_ends_it(box: Box, number: str) -> None:
     assert box.agent.alive()
 
 
-def cgroup_request(groups: list[Path]) -> dict[str, object]:
+def cgroup_request(groups: list[Path]) -> dict[str, Any]:
     pids, memory, _ = groups
     return {
         "join": [str(path / "tasks") for path in groups],
@@ -211,7 +211,7 @@ def test_run(box: Box, groups: list[Path], tmp_path: Path) -> None:
 V2 = V1 / "unified"
 
 
-def v2_request(path: Path) -> dict[str, object]:
+def v2_request(path: Path) -> dict[str, Any]:
     return {
         "join": [str(path / "cgroup.procs")],
         "kill": str(path / "cgroup.kill"),

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,10 +187,10 @@ def test_the_working_directory_is_made_when_asked_for(box: Box) -> None:
     assert box.run("pwd", before_exec=[simple(Code.CHDIR, "/srv/made", 1)])[1] == b"/srv/made\n"
 
 
-def failure_of(box: Box, **request: object) -> Failure:
+def failure_of(box: Box, **request: Any) -> Failure:
     connection = box.launch()
     with pytest.raises(Failure) as caught:
-        connection.start(box.request(*request.pop("argv", ("true",)), **request))  # type: ignore[misc, arg-type]
+        connection.start(box.request(*request.pop("argv", ("true",)), **request))
     assert box.agent.gone()
     assert not (box.bundle / "exit.json").exists()
     return caught.value
@@ -289,7 +290,7 @@ def test_finish_goes_on_after_an_error_of_its_own(box: Box, tmp_path: Path) -> N
         ({"stage": [simple(Code.MKDIR, "/x", "abc")]}, "8 bytes"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(box: Box, change: dict[str, object], text: str) -> None:
+def test_a_request_that_makes_no_sense_is_refused(box: Box, change: dict[str, Any], text: str) -> None:
     connection = box.launch()
     request = box.request("true")
     for name, value in change.items():

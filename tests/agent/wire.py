@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bulkhead.agent.operations import Operation, encode
 
@@ -185,10 +186,11 @@ class Connection:
         return self.answer(self.open(kind, payload))
 
     def start(self, start: Start) -> int:
-        return struct.unpack("<I", self.ask(START, start.encode()))[0]
+        return int.from_bytes(self.ask(START, start.encode()), "little")
 
-    def info(self) -> dict[str, object]:
-        return json.loads(self.ask(INFO))
+    def info(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ask(INFO))
+        return found
 
     def signal(self, number: int, *, everyone: bool = False) -> None:
         self.send(SIGNAL, WORKLOAD, struct.pack("<II", number, everyone))
@@ -286,8 +288,9 @@ class Agent:
             connection.close()
         return wait_until(lambda: not self.alive())
 
-    def exit(self) -> dict[str, object]:
-        return json.loads((self.bundle / "exit.json").read_text())
+    def exit(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.bundle / "exit.json").read_text())
+        return found
 
     def log(self, name: str = "log") -> list[tuple[str, str, str]]:
         """Stream, tag and text of each entry."""
