@@ -12,7 +12,7 @@ from tests.integration.isolation.lab import Lab
 
 TALK = """
 nc -l -p 8080 -e /bin/busybox echo answered &
-for attempt in $(seq 100); do nc 127.0.0.1 8080 </dev/null && break; sleep 0.1; done
+for attempt in $(seq 100); do nc 127.0.0.1 8080 </dev/null 2>/dev/null && break; sleep 0.1; done
 """
 
 
