@@ -26,7 +26,7 @@ def groups(request: pytest.FixtureRequest) -> Iterator[list[Path]]:
     for path in made:
         path.mkdir()
     yield made
-    assert wait_until(lambda: all([not path.exists() or remove(path) for path in made]))
+    assert wait_until(lambda: all(not path.exists() or remove(path) for path in made))
 
 
 def remove(path: Path) -> bool:
