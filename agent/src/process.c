@@ -90,7 +90,8 @@ static ssize_t pass_output(struct process *process, unsigned channel, size_t roo
 
 static void output_ready(struct process *process, unsigned channel)
 {
-	size_t room = output_room(process, channel);
+	/* Output of a program whose exec is not known of yet must not come before the OK that tells of it. */
+	size_t room = process->coming ? 0 : output_room(process, channel);
 	if (room == 0)
 		loop_watch(&process->out[channel - 1], 0); /* process_resume puts it back */
 	else
