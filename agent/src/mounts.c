@@ -94,16 +94,22 @@ int mount_attach(int mounted, int at)
 /* Attaches a mount at an in-root path, which is made where it is missing, and closes it. */
 static int attach(struct context *context, int mounted, const char *target)
 {
-	struct stat is;
+	const char *text = "cannot mount on";
+	struct stat is, there;
 	int at = -1, error = 0;
 	if (fstat(mounted, &is) == 0)
 		at = inroot_ensure(context->root, target, S_ISDIR(is.st_mode), S_ISDIR(is.st_mode) ? 0755 : 0644, NULL);
-	if (at < 0 || mount_attach(mounted, at) < 0)
+	if (at >= 0 && fstat(at, &there) == 0 && S_ISDIR(is.st_mode) != S_ISDIR(there.st_mode)) {
+		/* The kernel would say EINVAL, as for much else. */
+		error = S_ISDIR(is.st_mode) ? ENOTDIR : EISDIR;
+		text = S_ISDIR(is.st_mode) ? "a directory cannot be mounted on the file"
+					   : "a file cannot be mounted on the directory";
+	} else if (at < 0 || mount_attach(mounted, at) < 0)
 		error = errno;
 	if (at >= 0)
 		close(at);
 	close(mounted);
-	return error ? failed(context, error, "cannot mount on", target) : 0;
+	return error ? failed(context, error, text, target) : 0;
 }
 
 int op_mount(struct context *context, const struct operation *operation)

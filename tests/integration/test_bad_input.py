@@ -74,6 +74,8 @@ def refused(daemon: Daemon, arguments: list[str], *told: str, code: int = 125, s
         (["-v", "used:rel", "busybox"], ["'rel', where it is to be mounted"]),
         (["-v", "/etc:/", "busybox"], ["nothing can be mounted at /", "hint: choose another target"]),
         (["-v", "/etc:/x", "-v", "/usr:/x", "busybox"], ["/x is mounted twice"]),
+        (["-v", "/etc/fstab:/tmp", "busybox", "true"], ["/etc/fstab", "on the directory /tmp", "hint: .* is a file"]),
+        (["-v", "/etc:/bin/sh", "busybox", "true"], ["on the file /bin/sh", "hint: .* is a directory"]),
         (["-p", "8081:80", "-p", "8081:81", "busybox"], ["8081/tcp is asked for twice"]),
         (["-p", "192.0.2.77:9090:80", "busybox"], ["192.0.2.77", "not an address of this host", "hint: "]),
         (["--network", "none", "-p", "1:1", "busybox"], ["ports cannot be published with network 'none'"]),

@@ -21,6 +21,7 @@ _WORDS: dict[Code, str] = {
     Code.ATTACH: "attach {0} as {1}",
     Code.OVERLAY: "mount the overlay of {0}",
     Code.ROOT: "use {0} as the root",
+    Code.MOUNTDEV: "mount the device {0} as {2}",
     Code.MOUNT: "mount {0} at {2}",
     Code.BIND: "bind {0} at {1}",
     Code.REBIND: "bind {0} at {1} of the instance",
@@ -46,13 +47,20 @@ _WORDS: dict[Code, str] = {
     Code.ENV: "set the environment",
     Code.EXEC: "execute {0}",
     Code.ARGS: "pass the arguments",
+    Code.MODULE: "load the kernel module {0}",
+    Code.CLOCK: "set the guest's clock",
+    Code.ENTROPY: "seed the guest's random generator",
+    Code.NETIF: "set up the guest's interface {0}",
+    Code.POWEROFF: "power the guest off",
 }
 
 _HINTS: dict[tuple[Code, int], str] = {
     (Code.ATTACH, errno.EINVAL): "the file system of that path may not allow id-mapped mounts; bulkhead doctor tells",
     (Code.BIND, errno.EINVAL): "a file system mounted there does not allow id-mapped mounts: bind another directory",
     (Code.BIND, errno.ENOENT): "the source of a bind mount must exist on the host",
-    (Code.BIND, errno.ENOTDIR): "a directory cannot be bound over a file, nor a file over a directory",
+    (Code.BIND, errno.ENOTDIR): "the source is a directory and the target, or what leads to it, a file of the image: "
+    "name a directory as the target",
+    (Code.BIND, errno.EISDIR): "the source is a file and the target a directory of the image: name the file in it",
     (Code.BIND, errno.EXDEV): "a link in the image leads the target out of the instance's root",
     (Code.OVERLAY, errno.EINVAL): "dmesg on the host tells what the overlay does not like",
     (Code.MOUNT, errno.EPERM): "the host does not let a user namespace mount this; bulkhead doctor tells more",
