@@ -29,6 +29,7 @@ class Code(IntEnum):
     ATTACH = 11
     OVERLAY = 12
     ROOT = 13
+    MOUNTDEV = 14
     MOUNT = 20
     BIND = 21
     REBIND = 22
@@ -54,6 +55,11 @@ class Code(IntEnum):
     ENV = 49
     EXEC = 50
     ARGS = 51
+    MODULE = 60
+    CLOCK = 61
+    ENTROPY = 62
+    NETIF = 63
+    POWEROFF = 64
 
 
 class Attr(IntFlag):
@@ -155,6 +161,31 @@ def bind(
 ) -> Operation:
     """Attach a directory or file of the host at a path inside the root."""
     return Operation(Code.BIND, (str(source), target, int(attrs), flags), optional=optional)
+
+
+def mountdev(
+    device: str, kind: str, name: str, *, attrs: Attr = Attr.NONE, data: str = "", optional: bool = False
+) -> Operation:
+    """Mount a block device (of a guest) under a name on the stage. `data` is `key=value,key=value`."""
+    return Operation(Code.MOUNTDEV, (device, kind, name, int(attrs), data), optional=optional)
+
+
+def clock(nanoseconds: int) -> Operation:
+    """Set a guest's clock; `nanoseconds` as of time.time_ns()."""
+    return Operation(Code.CLOCK, divmod(nanoseconds, 10**9))
+
+
+def netif(
+    name: str,
+    *,
+    mac: bytes = b"",
+    addresses: Sequence[str] = (),
+    gateway4: str = "",
+    gateway6: str = "",
+    mtu: int = 0,
+) -> Operation:
+    """Set up and bring up a guest's interface. `mac`: 6 bytes; `addresses`: `10.0.0.2/24`; empty or 0: leave it."""
+    return Operation(Code.NETIF, (name, mac, gateway4, gateway6, mtu, *addresses))
 
 
 def simple(code: Code, *arguments: Argument, optional: bool = False) -> Operation:
