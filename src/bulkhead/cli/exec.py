@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bulkhead.cli import terminal
 from bulkhead.cli.app import App
-from bulkhead.cli.parsing import Namespace, Parser
+from bulkhead.cli.parsing import Namespace, Parser, add_rest
 from bulkhead.cli.session import DETACH_KEYS, run_session
 from bulkhead.client import quote
 
@@ -31,7 +31,7 @@ def arguments(parser: Parser) -> None:
     add("--detach-keys", default=DETACH_KEYS, metavar="KEYS", help=f"keys that detach a terminal ({DETACH_KEYS})")
     add("instance", metavar="NAME", help="the instance")
     add("program", metavar="CMD", help="the command")
-    add("words", metavar="ARG", nargs="...", help="its arguments")
+    add_rest(parser, "words", "ARG", "its arguments")
 
 
 def main(args: Namespace, app: App) -> int:

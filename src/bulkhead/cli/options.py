@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from bulkhead import quantities
 from bulkhead.cli import values
-from bulkhead.cli.parsing import Namespace, Parser
+from bulkhead.cli.parsing import Namespace, Parser, add_rest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def add_request(parser: Parser) -> None:
     add("--health-start-period", metavar="S", help="time after the start in which failures do not count (0s)")
     add("--on-unhealthy", choices=("none", "restart"), help="what to do with an unhealthy instance (none)")
     add("image", metavar="IMAGE", help="the image")
-    add("command", metavar="CMD", nargs="...", help="command and arguments, instead of the image's")
+    add_rest(parser, "command", "CMD", "command and arguments, instead of the image's")
 
 
 def request(args: Namespace) -> dict[str, object]:

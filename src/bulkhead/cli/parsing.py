@@ -42,6 +42,11 @@ Subcommand = namedtuple("Subcommand", ("help", "arguments", "main"))
 """One line of help, what adds the arguments to a parser, what runs it."""
 
 
+def add_rest(parser: Parser, dest: str, metavar: str, help_line: str) -> None:
+    """All words that are left, if any: argparse takes them for required (Python 3.11)."""
+    parser.add_argument(dest, metavar=metavar, nargs=argparse.REMAINDER, help=help_line).required = False
+
+
 def add_format(parser: Parser) -> None:
     """`--format table|json`, for listings."""
     parser.add_argument("--format", choices=("table", "json"), default="table", help="how to print it (table)")

@@ -28,6 +28,12 @@ def test_nothing_but_an_image() -> None:
     assert CreateRequest.model_validate(request("debian")) == CreateRequest(image="debian")
 
 
+def test_an_image_alone_is_required() -> None:
+    with pytest.raises(Refused, match="are required: IMAGE$"):
+        parse("--rm")
+    assert parse("debian").command == []
+
+
 GOLDEN = [
     (
         "--isolation chroot --plan small -d --rm nginx",
