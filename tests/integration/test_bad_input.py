@@ -137,7 +137,12 @@ def test_what_clashes_with_an_instance(web: Daemon) -> None:
     refused(web, ["rm", "web"], "web is running", "hint: .*rm -f web")
     refused(web, ["volume", "rm", "used"], "used is used by web", "hint: ")
     refused(web, ["network", "rm", "blue"], "blue is used by web", "hint: ")
-    refused(web, ["image", "rm", "busybox"], "busybox is used by an instance", "hint: ")
+    refused(
+        web,
+        ["image", "rm", "busybox"],
+        "busybox is used by 2 instances .*(web, off|off, web)",
+        "hint: bulkhead rm .*off",
+    )
     refused(web, ["kill", "-s", "WAT", "web"], "'WAT' is not a signal")
     refused(web, ["exec", "web", "/no/such"], "/no/such", code=127)
     refused(web, ["exec", "web", "/etc/passwd"], "/etc/passwd", code=126)

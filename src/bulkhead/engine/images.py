@@ -65,8 +65,13 @@ class ImageCatalog:
         self._unmount_unneeded()
         return removed
 
-    def _in_use(self) -> set[str]:
-        return {instance.spec.image_digest for instance in self._context.state.instances()}
+    def _in_use(self) -> Mapping[str, Sequence[str]]:
+        """Names of the instances by the digest of their image."""
+        found: dict[str, tuple[str, ...]] = {}
+        for instance in self._context.state.instances():
+            digest = instance.spec.image_digest
+            found[digest] = (*found.get(digest, ()), instance.spec.name)
+        return found
 
     def _unmount_unneeded(self) -> None:
         """A layer's file that is gone is still held by its mount."""

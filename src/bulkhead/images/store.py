@@ -25,6 +25,8 @@ from bulkhead.images.reader import CHUNK, reported, write_all
 from bulkhead.images.sweep import Pruned
 
 _HINT = "`bulkhead image ls` shows what there is; `bulkhead image bootstrap debian:bookworm` makes one"
+MOST_USERS = 8
+"""Instances that are named when they keep an image from being removed."""
 
 
 class ImageStore:
@@ -141,11 +143,13 @@ class ImageStore:
             recipe.default_name,
         )
 
-    def remove(self, name: str, *, in_use: Collection[str] = (), force: bool = False) -> builtins.list[str]:
+    def remove(
+        self, name: str, *, in_use: Mapping[str, Sequence[str]] | None = None, force: bool = False
+    ) -> builtins.list[str]:
         """Take a name away, and the image with its last one. What was done, in words, a line each.
 
         By digest the image goes with all of its names (several only with `force`). Raises NotFound, and Conflict
-        when the image is among `in_use` (manifest digests).
+        when the image is among `in_use` (names of the instances by their image's manifest digest).
         """
         with self._layout.held() as draft:
             index = Index(draft.images, draft.names)
@@ -156,8 +160,8 @@ class ImageStore:
                 raise Conflict(f"image {name} has several names: {', '.join(names)}", hint="remove them, or force it")
             gone = by_name or [*names]
             last = len(gone) == len(names)
-            if last and digest in in_use:
-                raise Conflict(f"image {name} is used by an instance", hint="delete the instance first")
+            if last and (users := (in_use or {}).get(digest)):
+                raise _used(name, users)
             for known in gone:
                 del draft.names[known]
             if last:
@@ -253,6 +257,13 @@ class ImageStore:
 
     def _documents(self, digest: str) -> tuple[Manifest, ConfigFile]:
         return sweep.documents_of(self._layout, digest)
+
+
+def _used(name: str, users: Sequence[str]) -> Conflict:
+    shown, more = users[:MOST_USERS], ", ..." if len(users) > MOST_USERS else ""
+    many = f"{len(users)} instances" if len(users) > 1 else "instance"
+    hint = f"bulkhead rm {' '.join(shown)} first (-f where it runs)"
+    return Conflict(f"image {name} is used by {many} {', '.join(shown)}{more}", hint=hint)
 
 
 def _given(name: str | None) -> tuple[str, ...]:

@@ -158,11 +158,11 @@ def test_an_image_of_several_names(tmp_path: Path, store: ImageStore) -> None:
     for name in ("a:1", "b:1", "c:1"):
         store.import_file(put(tmp_path, layout.tar()), name=name)
     assert store.resolve("a:1").references == ("a:1", "b:1", "c:1")
-    assert store.remove("a:1", in_use={made}) == ["untagged: a:1"]
+    assert store.remove("a:1", in_use={made: ["web"]}) == ["untagged: a:1"]
     with pytest.raises(Conflict, match="several names"):
         store.remove(made)
-    with pytest.raises(Conflict, match="used by an instance"):
-        store.remove(made, in_use={made}, force=True)
+    with pytest.raises(Conflict, match="used by instance web"):
+        store.remove(made, in_use={made: ["web"]}, force=True)
     assert store.remove(made[7:20], force=True) == ["untagged: b:1", "untagged: c:1", f"deleted: {made}"]
     assert files(tmp_path) == []
 
@@ -170,8 +170,10 @@ def test_an_image_of_several_names(tmp_path: Path, store: ImageStore) -> None:
 def test_what_an_instance_uses_stays(tmp_path: Path, store: ImageStore) -> None:
     made = two_layers(tmp_path, store, "a:1", "one")
     with pytest.raises(Conflict) as caught:
-        store.remove("a:1", in_use={made})
-    assert caught.value.hint
+        store.remove("a:1", in_use={made: ["web"]})
+    assert "rm web" in caught.value.hint
+    with pytest.raises(Conflict, match=r"12 instances i0, i1, .*i7, \.\.\."):
+        store.remove("a:1", in_use={made: [f"i{number}" for number in range(12)]})
     pruned = store.prune(in_use={made}, all_images=True)
     assert (pruned.digests, pruned.freed) == ((), 0)
     pruned = store.prune(all_images=True)
