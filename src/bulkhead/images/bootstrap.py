@@ -17,11 +17,11 @@ from pathlib import Path
 from bulkhead.errors import HostError, Problem, Refused
 from bulkhead.events import Progress, Step
 from bulkhead.host import processes
+from bulkhead.host.workspace import abandoned, locked, workspace
 from bulkhead.images.config import ImageConfig
 from bulkhead.images.ingest import Ingest
 from bulkhead.images.reader import reported
 from bulkhead.images.rootfs import add_rootfs, host_architecture
-from bulkhead.images.workspace import abandoned, locked, workspace
 
 _RELEASE = re.compile(r"(?:debian:)?([a-z][a-z0-9.-]{0,40})")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9-]+)?(?:=[A-Za-z0-9.+:~-]+)?")

@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bulkhead.errors import ImageError
+from bulkhead.host.workspace import workspace
 from bulkhead.images import documents, layer
 from bulkhead.images.bounds import check_space
 from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from bulkhead.images.layer import Unpacked
 from bulkhead.images.layout import LAYER_KEYS, Layout
 from bulkhead.images.reader import write_all
-from bulkhead.images.workspace import workspace
 
 
 class Ingest:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead.errors import ImageError
+from bulkhead.host.workspace import locked
 from bulkhead.images import documents, ondisk
 from bulkhead.images.bounds import Bounds
 from bulkhead.images.documents import REF_NAME, Descriptor, Digest
-from bulkhead.images.workspace import locked
 
 _MARK = b'{"imageLayoutVersion":"1.0.0"}'
 LAYER_KEYS = "bulkhead.layers"

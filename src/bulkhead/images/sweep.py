@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead.errors import ImageError
+from bulkhead.host.workspace import abandoned
 from bulkhead.images import documents
 from bulkhead.images.archive import open_file
 from bulkhead.images.documents import ConfigFile, Manifest
 from bulkhead.images.ingest import ingest
 from bulkhead.images.layout import Draft, Index, Layout
 from bulkhead.images.reader import file_chunks
-from bulkhead.images.workspace import abandoned
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bulkhead.errors import Conflict, ImageError, NotFound, Refused
+from bulkhead.host.workspace import workspace
 from bulkhead.images import Bounds, ImageStore
-from bulkhead.images.workspace import workspace
 from tests.unit.images.lab import entry, folder, make_tar
 from tests.unit.images.oci import Layout, digest, small_layer
 from tests.unit.images.test_images_import import ROOTFS, files, put
