@@ -254,7 +254,8 @@ def test_recovery_removes_what_a_crash_left(tmp_path: Path, store: ImageStore) -
 _IMPORT = """
 import os, signal, sys
 from pathlib import Path
-from bulkhead.images import ImageStore, layout, ingest, workspace
+from bulkhead.host import workspace
+from bulkhead.images import ImageStore, layout, ingest
 root, file, point = sys.argv[1:]
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
