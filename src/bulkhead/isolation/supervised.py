@@ -159,6 +159,12 @@ class Supervised:
 
     # --- parts
 
+    def begin(self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> int:
+        """Ask a new supervisor for the workload; its host pid. A level with more to it than one request adds to this."""
+        if on_launch:
+            on_launch(bundle.directory / SOCKET)
+        return session.start(request)
+
     def _launch(self, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> Handle:
         directory, instance_id = bundle.directory, bundle.spec.id
         (directory / EXIT_FILE).unlink(missing_ok=True)
@@ -171,10 +177,8 @@ class Supervised:
             if started is None:
                 raise AgentError(f"the supervisor {supervisor} ended at once", hint="bulkhead doctor checks the agent")
             with Session.connect(directory / SOCKET) as session:
-                if on_launch:
-                    on_launch(directory / SOCKET)
                 try:
-                    pid = session.start(request)
+                    pid = self.begin(session, bundle, request, on_launch)
                 except ValueError as error:
                     raise Refused(f"the command or its environment is too large: {error}") from error
             undo.pop_all()
