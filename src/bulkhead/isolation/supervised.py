@@ -160,7 +160,7 @@ class Supervised:
     # --- parts
 
     def begin(self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> int:
-        """Ask a new supervisor for the workload; its host pid. A level with more to it than one request adds to this."""
+        """Ask a new supervisor for the workload; its host pid. A level with more to it adds to this."""
         if on_launch:
             on_launch(bundle.directory / SOCKET)
         return session.start(request)
