@@ -56,6 +56,7 @@ struct context {
 	bool null_used, empty_used;  /* the first is attached */
 	int proc;		     /* our own procfs, attached nowhere; -1: none yet */
 	int status;		     /* socket to the supervisor */
+	uint32_t inherit[8];	     /* bits of the descriptors that stay open across the exec */
 	bool terminal;
 	uint16_t rows, columns;
 	struct exec_plan plan;
@@ -117,6 +118,7 @@ int op_oom_score(struct context *context, const struct operation *operation);
 int op_keyring(struct context *context, const struct operation *operation);
 int op_env(struct context *context, const struct operation *operation);
 int op_args(struct context *context, const struct operation *operation);
+int op_inherit(struct context *context, const struct operation *operation);
 /* Adds an operation's arguments; there is room for one more item afterwards. -1 without memory. */
 int strings_add(struct strings *strings, const struct operation *operation);
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "context.h"
+#include "inherit.h"
 #include "report.h"
 #include "spawn.h"
 #include "text.h"
@@ -197,7 +198,7 @@ int op_exec(struct context *context, const struct operation *operation)
 	/* Closed, not only on exec: argv[0] may be /proc/self/fd/N/... */
 	if (context->status != 3 && dup3(context->status, 3, O_CLOEXEC) < 0)
 		return failed(context, errno, "cannot keep the status socket", "");
-	close_range(4, ~0u, 0);
+	inherit_close_others(4, context->inherit);
 	context->status = 3;
 	umask(plan->umask);
 	report_ready(context->status);

@@ -37,12 +37,26 @@ static void discard(void)
 	supervisor.finish_bytes = NULL;
 }
 
-/* The network namespace has been opened, if one of these was it. */
+/* What the workload is to keep must have been handed over. */
+static int check_inherited(const struct start_request *request, struct failure *failure)
+{
+	for (uint32_t i = 0; i < request->inside.count; i++) {
+		const struct operation *operation = &request->inside.operations[i];
+		if (operation->code != OP_INHERIT ||
+		    inherit_has(supervisor.inherited, (unsigned)operation_integer(operation, 0)))
+			continue;
+		*failure = (struct failure){PHASE_INSIDE, OP_INHERIT, i, EBADF, "no such descriptor has been handed over"};
+		return -1;
+	}
+	return 0;
+}
+
+/* The network namespace has been opened, if one of these was it; the workload's process has its own copies. */
 static void close_inherited(void)
 {
-	for (int fd = 3; fd < 256; fd++)
-		if (supervisor.inherited[fd / 32] >> (fd % 32) & 1)
-			close(fd);
+	for (unsigned fd = 3; fd < INHERIT_END; fd++)
+		if (inherit_has(supervisor.inherited, fd))
+			close((int)fd);
 	memset(supervisor.inherited, 0, sizeof supervisor.inherited);
 }
 
@@ -55,6 +69,8 @@ static void begin(const struct start_request *request)
 	int result = operations_run(&context, &request->prepare);
 	buffer_free(&context.reports);
 	failure = context.failure;
+	if (result == 0)
+		result = check_inherited(request, &failure);
 	if (result == 0)
 		result = spawn_start(request, &launch, &failure);
 	close_inherited();

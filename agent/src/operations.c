@@ -41,6 +41,7 @@ static const operation_function functions[] = {
 	[OP_ENV] = op_env,
 	[OP_EXEC] = op_exec,
 	[OP_ARGS] = op_args,
+	[OP_INHERIT] = op_inherit,
 };
 
 void context_init(struct context *context, enum place place, enum phase phase)

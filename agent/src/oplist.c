@@ -50,6 +50,7 @@ static const struct {
 	{OP_ENV, C | E, "t*"},
 	{OP_EXEC, C | E, "t*"},
 	{OP_ARGS, C | E, "t*"},
+	{OP_INHERIT, C, "i"},
 };
 
 #undef S

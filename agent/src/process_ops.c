@@ -1,6 +1,7 @@
 /* Operations on the process itself. Most are only noted here; exec.c applies them in the order that works. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/keyctl.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "context.h"
+#include "inherit.h"
 #include "users.h"
 
 int op_rlimit(struct context *context, const struct operation *operation)
@@ -125,5 +127,14 @@ int op_args(struct context *context, const struct operation *operation)
 {
 	if (strings_add(&context->plan.arguments, operation) < 0)
 		return failed(context, ENOMEM, "no memory for the arguments", "");
+	return 0;
+}
+
+int op_inherit(struct context *context, const struct operation *operation)
+{
+	unsigned number = (unsigned)operation_integer(operation, 0);
+	if (fcntl((int)number, F_SETFD, 0) < 0)
+		return failed(context, errno, "no such descriptor has been handed over", "");
+	inherit_add(context->inherit, number);
 	return 0;
 }

@@ -91,6 +91,7 @@ enum operation_code {
 	OP_ENV = 49,
 	OP_EXEC = 50,
 	OP_ARGS = 51,
+	OP_INHERIT = 52,
 };
 
 #endif

@@ -65,7 +65,8 @@ int start_parse(unsigned char *payload, size_t length, struct start_request *req
 		return invalid(error, text);
 	if (oplist_parse(&reader, PLACE_SUPERVISOR, &request->prepare, error) < 0 ||
 	    oplist_parse(&reader, PLACE_STAGE, &request->stage, error) < 0 ||
-	    oplist_parse(&reader, PLACE_INSIDE, &request->inside, error) < 0) {
+	    oplist_parse(&reader, PLACE_INSIDE, &request->inside, error) < 0 ||
+	    inherit_named(&request->inside, request->inherit, error) < 0) {
 		start_free(request);
 		return -1;
 	}

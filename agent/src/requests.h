@@ -2,6 +2,7 @@
 #ifndef REQUESTS_H
 #define REQUESTS_H
 
+#include "inherit.h"
 #include "oplist.h"
 
 struct joins {
@@ -17,6 +18,7 @@ struct start_request {
 	char *netns, *kill;
 	struct joins joins;
 	struct oplist prepare, stage, inside;
+	uint32_t inherit[INHERIT_WORDS]; /* what `inside` names */
 	const unsigned char *finish; /* the finish list as it came: it outlives the request, so it is copied, then parsed */
 	size_t finish_length;
 };

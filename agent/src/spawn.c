@@ -15,6 +15,8 @@ struct plumbing {
 	int in[2], out[2], err[2]; /* 0 is the end to read from */
 };
 
+static const uint32_t nothing[INHERIT_WORDS];
+
 enum wanted { WANT_STDIN = 1, WANT_STDOUT = 2, WANT_STDERR = 4 };
 
 static void close_pair(int pair[static 2])
@@ -58,8 +60,8 @@ static int plumb(struct plumbing *plumbing, unsigned wanted, uint32_t owner)
 	return 0;
 }
 
-/* In the child: fds[i] becomes descriptor i (-1: closed), everything else is closed. */
-static void arrange(const int *fds, int count)
+/* In the child: fds[i] becomes descriptor i (-1: closed), everything else but `keep` is closed. */
+static void arrange(const int *fds, int count, const uint32_t keep[static INHERIT_WORDS])
 {
 	int moved[5];
 	for (int i = 0; i < count; i++)
@@ -68,18 +70,19 @@ static void arrange(const int *fds, int count)
 		if (moved[i] < 0 || dup3(moved[i], i, i > 2 ? O_CLOEXEC : 0) < 0)
 			close(i);
 	}
-	close_range((unsigned)count, ~0u, 0);
+	inherit_close_others((unsigned)count, keep);
 }
 
 /* Forks; the child has stdio, the status socket as 3 and `extra` (or nothing) as 4. Its pid, 0 in the child, or -1. */
-static pid_t fork_plumbed(struct plumbing *plumbing, int extra, struct launch *launch)
+static pid_t fork_plumbed(struct plumbing *plumbing, int extra, const uint32_t keep[static INHERIT_WORDS],
+			  struct launch *launch)
 {
 	/* 0 is /dev/null in a supervisor. */
 	const int fds[5] = {plumbing->in[0] >= 0 ? plumbing->in[0] : 0, plumbing->out[1] >= 0 ? plumbing->out[1] : 0,
 			    plumbing->err[1] >= 0 ? plumbing->err[1] : 0, plumbing->status[1], extra};
 	pid_t pid = fork();
 	if (pid == 0) {
-		arrange(fds, 5);
+		arrange(fds, 5, keep);
 		if (child_guard(3) < 0)
 			_exit(1);
 		umask(0);
@@ -115,7 +118,7 @@ int spawn_start(const struct start_request *request, struct launch *launch, stru
 		return not_spawned(failure, "cannot open the network namespace", request->netns);
 	int result = plumb(&plumbing, wanted, request->id_base);
 	if (result == 0) {
-		result = fork_plumbed(&plumbing, netns, launch);
+		result = fork_plumbed(&plumbing, netns, request->inherit, launch);
 		if (result == 0)
 			stage_main(request, 3, netns >= 0 ? 4 : -1);
 	}
@@ -135,7 +138,7 @@ int spawn_exec(const struct exec_request *request, const struct joined *joined, 
 		wanted |= WANT_STDIN;
 	int result = plumb(&plumbing, wanted, joined->id_base);
 	if (result == 0)
-		result = fork_plumbed(&plumbing, joined->pidfd, launch);
+		result = fork_plumbed(&plumbing, joined->pidfd, nothing, launch);
 	if (result < 0)
 		return not_spawned(failure, "cannot start a process", "");
 	if (result == 0)
@@ -148,7 +151,7 @@ int spawn_files(const struct joined *joined, struct launch *launch, struct failu
 	struct plumbing plumbing;
 	int result = plumb(&plumbing, WANT_STDIN | WANT_STDOUT, 0);
 	if (result == 0)
-		result = fork_plumbed(&plumbing, joined->pidfd, launch);
+		result = fork_plumbed(&plumbing, joined->pidfd, nothing, launch);
 	if (result < 0)
 		return not_spawned(failure, "cannot start a file session", "");
 	if (result == 0)

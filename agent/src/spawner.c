@@ -12,7 +12,7 @@
 #include "background.h"
 #include "supervisor.h"
 
-enum { BUNDLE = 3, LISTENER = 4, NETNS = 5, HANDED_MAX = 3 };
+enum { BUNDLE = 3, LISTENER = 4, HANDED_MAX = 5 };
 
 struct handed {
 	int fds[HANDED_MAX];
@@ -66,9 +66,10 @@ static _Noreturn void become_supervisor(const struct handed *handed)
 	close_range(BUNDLE + (unsigned)handed->count, ~0u, 0);
 	if (fcntl(LISTENER, F_SETFL, O_NONBLOCK) < 0 || background_detach() < 0)
 		_exit(1);
-	if (handed->count == HANDED_MAX)
-		inherited[0] |= 1u << NETNS;
+	for (unsigned i = LISTENER + 1; i < BUNDLE + handed->count; i++)
+		inherit_add(inherited, i);
 	supervise(BUNDLE, LISTENER, inherited);
+	_exit(0);
 }
 
 _Noreturn void spawner(int control)

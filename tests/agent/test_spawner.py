@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.box import Box
-from tests.agent.wire import Connection, wait_until
+from bulkhead.agent.operations import Code
+from tests.agent.box import Box, simple
+from tests.agent.wire import Connection, Failure, wait_until
 
 
 @dataclass
@@ -70,6 +71,40 @@ def test_a_network_namespace_is_handed_on(spawner: Spawner, box: Box) -> None:
         assert connection.collect(stream).out.decode().strip() == str(Path("/proc/self/ns/net").readlink())
 
 
+def test_a_workload_keeps_what_inherit_names(spawner: Spawner, box: Box) -> None:
+    own = os.open("/proc/self/ns/net", os.O_RDONLY)
+    kept, other = os.memfd_create("kept"), os.memfd_create("other")
+    os.write(kept, b"what was handed over")
+    connection = spawner.spawn(box, own, kept, other)
+    for fd in (own, kept, other):
+        os.close(fd)
+    stream = connection.attach()
+    script = "cat /proc/self/fd/6; ls /proc/self/fd | tr '\\n' ' '"
+    keep = [simple(Code.INHERIT, 6)]
+    connection.start(
+        box.request("sh", "-c", script, before_exec=keep, network=False, netns="/proc/self/fd/5"),
+    )
+    # 3 is ls's own.
+    assert connection.collect(stream).out == b"what was handed over0 1 2 3 6 "
+    assert box.agent.gone()
+
+
+@pytest.mark.parametrize("number", [0, 3, 4, 256, 1 << 32])
+def test_numbers_that_cannot_be_inherited(spawner: Spawner, box: Box, number: int) -> None:
+    connection = spawner.spawn(box)
+    with pytest.raises(Failure) as refused:
+        connection.start(box.request("true", before_exec=[simple(Code.INHERIT, number)]))
+    assert (refused.value.phase, refused.value.code, refused.value.errno) == (5, Code.INHERIT, 22)
+
+
+def test_what_was_not_handed_over_is_not_inherited(spawner: Spawner, box: Box) -> None:
+    connection = spawner.spawn(box)
+    with pytest.raises(Failure) as refused:
+        connection.start(box.request("true", before_exec=[simple(Code.INHERIT, 5)]))
+    assert (refused.value.phase, refused.value.code, refused.value.errno) == (2, Code.INHERIT, 9)
+    assert box.agent.gone()
+
+
 def test_what_a_supervisor_has(spawner: Spawner, box: Box) -> None:
     connection = spawner.spawn(box)
     connection.start(box.request("sleep", "1000"))
@@ -93,7 +128,7 @@ def test_supervisors_outlive_their_spawner(spawner: Spawner, box: Box) -> None:
 
 def test_requests_that_are_none(spawner: Spawner, box: Box) -> None:
     null = os.open("/dev/null", os.O_RDWR)
-    for fds in ((), (null,), (null,) * 4, (null,) * 100):
+    for fds in ((), (null,), (null,) * 6, (null,) * 100):
         assert spawner.ask(*fds) < 0
     assert spawner.ask(null, null, data=b"+" * 100) > 0, "it ends by itself: that is no socket"
     os.close(null)

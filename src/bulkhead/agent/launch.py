@@ -21,6 +21,7 @@ NETNS_PATH = f"/proc/self/fd/{NETNS_FD}"
 NETNS_NEW = "new"
 """What it is for a namespace of its own that has nothing but lo."""
 INSTALLED = Path("/usr/lib/bulkhead/agent")
+MAX_INHERITED = 2
 BACKLOG = 64
 SPAWN_SECONDS = 10.0
 
@@ -37,16 +38,27 @@ def find_agent() -> Path:
     raise Unavailable(f"the agent's binary is missing: looked for {looked}", hint="build it with make -C agent")
 
 
-def launch(binary: Path, bundle: Path, *, netns_fd: int | None = None) -> int:
+def inherited_fd(index: int, *, netns: bool) -> int:
+    """The number of `launch`'s descriptor `inherit[index]` in the supervisor: what INHERIT names.
+
+    `netns`: whether a network namespace is handed over as well.
+    """
+    return NETNS_FD + netns + index
+
+
+def launch(binary: Path, bundle: Path, *, netns_fd: int | None = None, inherit: Sequence[int] = ()) -> int:
     """Start a supervisor that listens on `agent.sock` in the bundle; its pid.
 
-    The caller waits for nothing and reaps nothing: the supervisor is no child of this process. Raises AgentError.
+    `inherit`: at most two descriptors more, which a START may let its workload keep (`inherited_fd`). The caller
+    waits for nothing and reaps nothing: the supervisor is no child of this process. Raises AgentError.
     """
+    if len(inherit) > MAX_INHERITED:
+        raise ValueError(f"{len(inherit)} descriptors to inherit, at most {MAX_INHERITED} fit")
     with ExitStack() as stack:
         directory = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, directory)
         listener = stack.enter_context(listen(bundle / SOCKET))
-        fds = [directory, listener.fileno(), *([] if netns_fd is None else [netns_fd])]
+        fds = [directory, listener.fileno(), *([] if netns_fd is None else [netns_fd]), *inherit]
         try:
             return _spawner(binary, binary.stat().st_mtime_ns).spawn(fds)
         except AgentError:

@@ -55,6 +55,7 @@ class Code(IntEnum):
     ENV = 49
     EXEC = 50
     ARGS = 51
+    INHERIT = 52
     MODULE = 60
     CLOCK = 61
     ENTROPY = 62
