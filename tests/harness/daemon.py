@@ -108,6 +108,8 @@ class Daemon:
             "BULKHEAD_CONFIG": str(self.config_file),
             # A daemon that a command started would run outside of the sandbox.
             "BULKHEAD_AUTOSTART": "no",
+            # Another build of the agent than the checkout's.
+            **{key: os.environ[key] for key in ("BULKHEAD_AGENT",) if key in os.environ},
             **self._env,
         }
 

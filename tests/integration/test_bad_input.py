@@ -97,6 +97,9 @@ def test_a_run_that_cannot_be(bulkhead: Daemon, options: list[str], told: list[s
             ["'a,b'", "--memory 'x'", "-1", "--pids 0", "'q'", "maybe", "'rel'", "'jail'", "-p 'x'", "'::'"],
         ),
         ("--memory 1K --disk 1M --ghz 900", ["memory 1024", "disk 1048576", "ghz 900"]),
+        ("--memory 1K --cpus 900 -v /no/where:/x -v /etc:/proc", ["memory 1024", "cpus 900", "/no/where", "at /proc"]),
+        ("--memory 1X --cpus 900 --network nonet", ["--memory '1X'", "cpus 900", "'nonet'"]),
+        ("--cpus 900 --plan nope -v /x --stop-signal NO", ["'/x'", "cpus 900", "nope", "'NO' is not a signal"]),
         ("--memory 900T --cpus 900", ["memory", "cpus 900", "hint: at most --cpus"]),
         ("--plan nope --network nonet -v /no/where:/x --isolation vm", ["nope", "'nonet'", "/no/where", "vm"]),
     ],
@@ -118,6 +121,21 @@ def test_a_program_that_cannot_run_keeps_the_instance_to_look_at(
     assert state(bulkhead, "odd") == "created"
     assert bulkhead.json("inspect", "odd")[0]["exit"]["code"] == code
     bulkhead.cli("rm", "odd")
+
+
+def test_everything_wrong_is_told_at_once_by_the_api(bulkhead: Daemon) -> None:
+    wrong = {"memory": 1024, "cpus": 900, "iops": 1}
+    bulkhead.cli("create", "--name", "given", *PLAN, *HOURS)
+    for method, path, body in (
+        ("POST", "/v1/instances", {"image": "nix", "plan": wrong}),
+        ("POST", "/v1/plans", {"name": "odd", "plan": {**wrong, "name": "default"}}),
+        ("PATCH", "/v1/instances/given", {"plan": wrong}),
+    ):
+        answer = bulkhead.api(method, path, body)
+        told = " | ".join(problem["what"] for problem in answer.body["problems"])
+        assert answer.status == 422
+        assert [word for word in ("memory 1024", "cpus 900", "iops 1") if word not in told] == [], told
+    assert "disk is missing" in str(bulkhead.api("POST", "/v1/plans", {"name": "odd", "plan": wrong}).body)
 
 
 # --- what is taken, in use, or not there
@@ -178,7 +196,8 @@ def test_what_is_not_there(bulkhead: Daemon, arguments: str) -> None:
         ("network create host", ["'host' is the name of a built-in"]),
         ("network create --subnet 10.0.0.0/33 green", ["10.0.0.0/33", "hint: "]),
         ("plan rm default", ["plan default is the default", "hint: "]),
-        ("plan create odd --memory 1K", ["memory 1024"]),
+        ("plan create odd --memory 1K --cpus 900", ["memory 1024", "cpus 900"]),
+        ("run --memory 1K --cpus 900 nix", ["memory 1024", "cpus 900", "no image 'nix'"]),
         ("image rm nix", ["no image 'nix'"]),
         ("image inspect nix", ["no image 'nix'"]),
         ("ps -f colour", ["'colour' is not K=V", "hint: K is one of"]),

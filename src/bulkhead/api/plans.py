@@ -7,10 +7,17 @@ from starlette.responses import Response
 
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
-from bulkhead.model import NamedPlan
+from bulkhead.model import Model, Name, NamedPlan, PlanRequest
 
 router = APIRouter(prefix="/v1", tags=["plans"], max_body_size=1 << 16)
 PlanList = list[NamedPlan]
+
+
+class NewPlan(Model):
+    """A plan to be named. Its fields are judged by the engine, so that a wrong one does not hide the others."""
+
+    name: Name
+    plan: PlanRequest
 
 
 @router.get("/plans", responses={200: {"model": PlanList}})
@@ -28,10 +35,10 @@ async def get_plan(request: Request, name: str) -> Response:
 
 
 @router.post("/plans", status_code=201, responses={201: {"model": NamedPlan}})
-async def create_plan(request: Request, body: NamedPlan) -> Response:
-    """Name a plan."""
+async def create_plan(request: Request, body: NewPlan) -> Response:
+    """Name a plan: memory, cpus and disk are needed. Everything that is wrong with it is told at once."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.plans.create, body), 201)
+    return json_response(await service.call(service.engine.plans.create, body.name, body.plan), 201)
 
 
 @router.delete("/plans/{name}", status_code=204)

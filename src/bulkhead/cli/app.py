@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from bulkhead.errors import Problem
+
 
 class App:
     """One run of the command line."""
@@ -30,6 +32,22 @@ class App:
         if self._client is None:
             self._client = self._connect()
         return self._client
+
+    def judge(self, path: str, body: dict[str, object]) -> list[Problem]:
+        """What a daemon that runs finds wrong with a request; nothing where none runs. None is started for it."""
+        from bulkhead.cli.places import find_places
+        from bulkhead.errors import BulkheadError, Unavailable
+
+        client = Client(find_places(self.config).socket)
+        try:
+            client.call("POST", path, body=body)
+        except Unavailable:
+            return []
+        except BulkheadError as error:
+            return list(error.problems)
+        finally:
+            client.close()
+        return []
 
     def _connect(self) -> Client:
         from bulkhead.cli.places import find_places

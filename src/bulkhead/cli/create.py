@@ -15,5 +15,5 @@ def arguments(parser: Parser) -> None:
 
 def main(args: Namespace, app: App) -> int:
     """Create it; prints the id."""
-    write(app.client.call("POST", "/v1/instances", body=options.request(args))["spec"]["id"])
+    write(app.client.call("POST", "/v1/instances", body=options.request(args, app))["spec"]["id"])
     return 0

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
+    from bulkhead.cli.app import App
     from bulkhead.errors import Problem
 
     T = TypeVar("T")
@@ -55,13 +56,13 @@ class Problems:
         parsed = [self.of(lambda text=text: parse(text)) for text in texts]  # type: ignore[misc]
         return [item for item in parsed if item is not None]
 
-    def check(self) -> None:
-        """Raise Refused where anything was wrong."""
+    def check(self, others: Callable[[], list[Problem]] = list) -> None:
+        """Raise Refused where anything was wrong, together with what `others` finds wrong with the rest."""
         if self._found:
             from bulkhead.errors import Problem, Refused
 
             problems: list[Problem] = [Problem(what) for what in self._found[:-1]]
-            raise Refused([*problems, Problem(self._found[-1], self._hint)])
+            raise Refused([*problems, Problem(self._found[-1], self._hint), *others()])
 
 
 def add_plan(parser: Parser) -> None:
@@ -152,17 +153,23 @@ def add_request(parser: Parser) -> None:
     add_rest(parser, "command", "CMD", "command and arguments, instead of the image's")
 
 
-def request(args: Namespace) -> dict[str, object]:
-    """The request as the API takes it; what was not given is left out. Raises Refused with every problem."""
+def request(args: Namespace, app: App | None = None) -> dict[str, object]:
+    """The request as the API takes it; what was not given is left out. Raises Refused with every problem.
+
+    Where something is wrong, the daemon of `app` is asked about the rest, so that all of it is told in one round.
+    """
     problems = Problems("see bulkhead run --help")
-    if args.isolation is not None and args.isolation not in LEVELS:
-        problems.add(f"--isolation {args.isolation!r} is not one of {', '.join(LEVELS)}")
-    if args.name is not None and not values.NAME.match(args.name):
-        problems.add(f"--name {args.name!r}: a name has letters, digits, _ . - and at most 63 of them")
+    name, isolation = args.name, args.isolation
+    if isolation is not None and isolation not in LEVELS:
+        problems.add(f"--isolation {isolation!r} is not one of {', '.join(LEVELS)}")
+        isolation = None
+    if name is not None and not values.NAME.match(name):
+        problems.add(f"--name {name!r}: a name has letters, digits, _ . - and at most 63 of them")
+        name = None
     fields: dict[str, object] = {
         "image": args.image,
-        "isolation": args.isolation,
-        "name": args.name,
+        "isolation": isolation,
+        "name": name,
         "command": args.command,
         "entrypoint": None
         if args.entrypoint is None
@@ -186,8 +193,9 @@ def request(args: Namespace) -> dict[str, object]:
     asked = plan(args, problems)
     if args.plan is not None:
         asked["name"] = args.plan
-    problems.check()
-    return {"plan": asked, **{key: value for key, value in fields.items() if _given(key, value)}}
+    made = {"plan": asked, **{key: value for key, value in fields.items() if _given(key, value)}}
+    problems.check(lambda: app.judge("/v1/dry-run", made) if app else [])
+    return made
 
 
 def _given(key: str, value: object) -> bool:
@@ -238,4 +246,5 @@ def seconds(flag: str, text: str | None, problems: Problems) -> float | None:
 def _absolute(flag: str, path: str | None, problems: Problems) -> str | None:
     if path is not None and not path.startswith("/"):
         problems.add(f"{flag} {path!r} is not an absolute path")
+        return None
     return path

@@ -26,7 +26,7 @@ def add_detach_keys(parser: Parser) -> None:
 
 def main(args: Namespace, app: App) -> int:
     """Run it; the workload's exit code."""
-    request = options.request(args)
+    request = options.request(args, app)
     if args.dry_run:
         write(app.client.call("POST", "/v1/dry-run", body=request)["text"].rstrip("\n"))
         return 0

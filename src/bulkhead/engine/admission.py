@@ -23,7 +23,6 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
     problems = [*_argv_problems(argv, image), *signal_problems(request.stop_signal or image.config.stop_signal)]
     if problems:
         raise Refused(problems)
-    default_network = "host" if request.isolation is Isolation.CHROOT else "default"
     return Spec(
         id=identifier,
         name=request.name or generate_name(taken_names),
@@ -39,7 +38,7 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
         user=request.user if request.user is not None else image.config.user,
         hostname=request.hostname or identifier[:12],
         labels={**image.config.labels, **request.labels},
-        network=request.network or default_network,
+        network=network_of(request),
         ports=request.ports,
         mounts=request.mounts,
         tty=request.tty,
@@ -51,6 +50,11 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
         auto_remove=request.auto_remove,
         created=time.time(),
     )
+
+
+def network_of(request: CreateRequest) -> str:
+    """The network asked for, or the level's usual one."""
+    return request.network or ("host" if request.isolation is Isolation.CHROOT else "default")
 
 
 def command_line(request: CreateRequest, config: ImageConfig) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
 from bulkhead.engine import bundles, logs
-from bulkhead.engine.admission import request_problems, resolve_spec, signal_problems
+from bulkhead.engine.admission import network_of, request_problems, resolve_spec, signal_problems
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
 from bulkhead.engine.doctor import examine
@@ -39,7 +39,6 @@ from bulkhead.model import (
     Exit,
     HealthCheck,
     Instance,
-    Plan,
     PlanRequest,
     RestartPolicy,
     Spec,
@@ -85,7 +84,7 @@ class Engine:
                 self._watch(instance)
             elif instance.state is State.EXITED:
                 self._restarts.consider(instance)
-        self._context.disks.prefill(self.plans.resolve(PlanRequest()).disk)
+        self._context.disks.prefill(self.plans.default().disk)
         self._tell_hurdles()
         self._context.networks.prefill(self._context.state.network(DEFAULT))
         return repairs
@@ -140,19 +139,20 @@ class Engine:
         context = self._context
         networks = {network.name: network for network in context.state.networks()}
         problems = request_problems(request, networks=networks, drivers=tuple(context.drivers))
+        plan, wrong = self.plans.resolve(request.plan)
+        problems += wrong
+        problems += self.plans.problems(plan, isolation=request.isolation, network=network_of(request))
+        problems += context.networks.check_ports(request.ports)
         try:
-            plan: Plan | None = self.plans.resolve(request.plan)
-        except (Refused, NotFound) as error:
+            image = self.images.resolve(request.image)
+            names = [instance.spec.name for instance in context.state.instances()]
+            spec = resolve_spec(request, image, plan, taken_names=names)
+            if spec.isolation in context.drivers:
+                problems += context.drivers[spec.isolation].check(spec)
+        except BulkheadError as error:
+            if not problems:
+                raise
             problems += error.problems
-            plan = None
-        if problems or plan is None:
-            raise Refused(problems)
-        image = self.images.resolve(request.image)
-        instances = context.state.instances()
-        spec = resolve_spec(request, image, plan, taken_names=[instance.spec.name for instance in instances])
-        problems += self._reports.plan_problems(spec)
-        problems += context.drivers[spec.isolation].check(spec)
-        problems += context.networks.check_ports(spec.ports)
         if problems:
             raise Refused(problems)
         return spec, image
@@ -188,11 +188,12 @@ class Engine:
     def update(self, ref: str, plan: PlanRequest, *, restart: RestartPolicy | None = None) -> Instance:
         """Change its plan, at once when it runs, and its restart policy."""
         instance = self.get(ref)
-        changed = self.plans.change(instance.spec.plan, plan)
-        problems = self._reports.plan_problems(instance.spec.model_copy(update={"plan": changed}))
+        spec = instance.spec
+        changed, problems = self.plans.resolve(plan, base=spec.plan)
+        problems += self.plans.problems(changed, isolation=spec.isolation, network=spec.network)
         if problems:
             raise Refused(problems)
-        return self._lifecycle.update(instance, plan=changed, restart=restart or instance.spec.restart)
+        return self._lifecycle.update(instance, plan=changed, restart=restart or spec.restart)
 
     def _restart(self, instance_id: str) -> None:
         instance = self._context.state.get(instance_id)

@@ -8,13 +8,15 @@ from pydantic import ValidationError
 
 from bulkhead import limits
 from bulkhead.engine.context import Context
-from bulkhead.errors import Conflict, Problem, Refused
+from bulkhead.errors import Conflict, NotFound, Problem, Refused
 from bulkhead.host.facts import HostFacts
 from bulkhead.model import Isolation, NamedPlan, Plan, PlanRequest
 
 DEFAULT_MEMORY = 512 << 20
 DEFAULT_CPUS = 2.0
 DEFAULT_DISK = 5 << 30
+REQUIRED = ("memory", "cpus", "disk")
+"""What a plan cannot be without."""
 
 
 def default_plan(facts: HostFacts) -> Plan:
@@ -22,17 +24,18 @@ def default_plan(facts: HostFacts) -> Plan:
     return Plan(memory=DEFAULT_MEMORY, cpus=min(DEFAULT_CPUS, facts.cores), disk=DEFAULT_DISK)
 
 
-def put_over(base: Plan, asked: PlanRequest) -> Plan:
-    """`base` with the single fields that were asked for put over it. Raises Refused with every problem."""
-    fields = base.model_dump()
-    fields.update({key: value for key, value in asked.model_dump(exclude={"name"}).items() if value is not None})
+def put_over(base: Plan, asked: PlanRequest) -> tuple[Plan, list[Problem]]:
+    """`base` with the single fields that were asked for put over it; those that are wrong are left out, and told."""
+    fields, given = base.model_dump(), asked.model_dump(exclude={"name"}, exclude_none=True)
     try:
-        return Plan.model_validate(fields)
+        return Plan.model_validate({**fields, **given}), []
     except ValidationError as error:
-        raise Refused(
-            Problem(f"plan: {item['loc'][0]} {item['input']}: {item['msg'].lower()}", "see docs/reference/plans.md")
-            for item in error.errors()
-        ) from error
+        wrong = error.errors()
+        left_out = {item["loc"][0] for item in wrong}
+    good = {key: value for key, value in given.items() if key not in left_out}
+    hint = "see docs/reference/plans.md"
+    problems = [Problem(f"plan: {item['loc'][0]} {item['input']}: {item['msg'].lower()}", hint) for item in wrong]
+    return Plan.model_validate({**fields, **good}), problems
 
 
 class Plans:
@@ -47,13 +50,28 @@ class Plans:
         if context.config.default_plan not in {plan.name for plan in context.state.plans()}:
             context.state.save_plan(NamedPlan(name=context.config.default_plan, plan=default_plan(context.facts)))
 
-    def resolve(self, asked: PlanRequest) -> Plan:
-        """The named plan, or the default one, with the fields that were given."""
-        return put_over(self.get(asked.name or self._context.config.default_plan).plan, asked)
+    def default(self) -> Plan:
+        """The plan of those who ask for nothing."""
+        return self.get(self._context.config.default_plan).plan
 
-    def change(self, plan: Plan, changes: PlanRequest) -> Plan:
-        """Another named plan, or this one, with the fields that were given."""
-        return put_over(self.get(changes.name).plan if changes.name else plan, changes)
+    def resolve(self, asked: PlanRequest, *, base: Plan | None = None) -> tuple[Plan, list[Problem]]:
+        """The named plan, else `base` (the default one), with the fields that were given; and what is wrong with it.
+
+        What is wrong is left out, so that the rest can be judged in the same round.
+        """
+        problems: list[Problem] = []
+        if asked.name:
+            try:
+                base = self.get(asked.name).plan
+            except NotFound as error:
+                problems += error.problems
+        plan, wrong = put_over(base or self.default(), asked)
+        return plan, problems + wrong
+
+    def problems(self, plan: Plan, *, isolation: Isolation, network: str) -> list[Problem]:
+        """What this host cannot enforce of a plan."""
+        context = self._context
+        return limits.check(plan, facts=context.facts, layout=context.layout, isolation=isolation, network=network)
 
     def list(self) -> Sequence[NamedPlan]:
         """Every named plan."""
@@ -63,16 +81,19 @@ class Plans:
         """One plan. Raises NotFound."""
         return self._context.state.plan(name)
 
-    def create(self, plan: NamedPlan) -> NamedPlan:
-        """Name a plan that this host can enforce. Raises Refused, or Conflict when the name is taken."""
-        context = self._context
-        problems = limits.check(
-            plan.plan, facts=context.facts, layout=context.layout, isolation=Isolation.CONTAINER, network="default"
-        )
+    def create(self, name: str, asked: PlanRequest) -> NamedPlan:
+        """Name a plan that this host can enforce. Raises Refused with every problem, or Conflict when it is there."""
+        lacking = [field for field in REQUIRED if getattr(asked, field) is None]
+        problems = [Problem(f"plan: {field} is missing", "see docs/reference/plans.md") for field in lacking]
+        if asked.name is not None:
+            problems.append(Problem(f"plan {name} is made of fields, not of plan {asked.name}", "leave plan.name out"))
+        plan, wrong = put_over(default_plan(self._context.facts), asked)
+        problems += [*wrong, *self.problems(plan, isolation=Isolation.CONTAINER, network="default")]
         if problems:
             raise Refused(problems)
-        context.state.create_plan(plan)
-        return plan
+        named = NamedPlan(name=name, plan=plan)
+        self._context.state.create_plan(named)
+        return named
 
     def remove(self, name: str) -> None:
         """Forget a plan. Instances that were made with it keep what they have."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from bulkhead import limits
 from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
-from bulkhead.errors import Problem, Refused
+from bulkhead.errors import Refused
 from bulkhead.images import Image
 from bulkhead.isolation.base import Bundle, Explains
 from bulkhead.limits import Enforced
@@ -42,13 +42,6 @@ class Reporter:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-
-    def plan_problems(self, spec: Spec) -> list[Problem]:
-        """What this host cannot enforce of the spec's plan."""
-        context = self._context
-        return limits.check(
-            spec.plan, facts=context.facts, layout=context.layout, isolation=spec.isolation, network=spec.network
-        )
 
     def describe(self, instance: Instance) -> dict[str, object]:
         """One element of the array that `inspect` prints."""

@@ -70,11 +70,11 @@ class FakePlans:
     def get(self, name: str) -> NamedPlan:
         return named(self.items, name)  # type: ignore[no-any-return]
 
-    def create(self, plan: NamedPlan) -> NamedPlan:
-        if plan.name in self.items:
-            raise Conflict(f"plan {plan.name} exists", hint="choose another name")
-        self.items[plan.name] = plan
-        return plan
+    def create(self, name: str, asked: PlanRequest) -> NamedPlan:
+        if name in self.items:
+            raise Conflict(f"plan {name} exists", hint="choose another name")
+        self.items[name] = NamedPlan(name=name, plan=Plan(**asked.model_dump(exclude={"name"}, exclude_none=True)))
+        return self.items[name]
 
     def remove(self, name: str) -> None:
         del self.items[self.get(name).name]

@@ -29,7 +29,7 @@ def test_nothing_but_an_image() -> None:
 
 
 def test_an_image_alone_is_required() -> None:
-    with pytest.raises(Refused, match="are required: IMAGE$"):
+    with pytest.raises(Refused, match=r"are required: IMAGE$"):
         parse("--rm")
     assert parse("debian").command == []
 
