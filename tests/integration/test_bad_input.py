@@ -165,6 +165,8 @@ def test_what_clashes_with_an_instance(web: Daemon) -> None:
     refused(web, ["exec", "web", "/no/such"], "/no/such", code=127)
     refused(web, ["exec", "web", "/etc/passwd"], "/etc/passwd", code=126)
     refused(web, ["exec", "-u", "nono", "web", "true"], "user nono")
+    refused(web, ["exec", "-w", "/not/there", "web", "true"], "directory /not/there: ENOENT", "hint: check -w")
+    assert web.cli("exec", "web", "ls", "/not", check=False).returncode == 1
     refused(web, ["update", "--disk", "32M", "web"], "32M is less", "hint: ")
     refused(web, ["cp", "web:/etc", "off:/tmp"], "exactly one side")
     refused(web, ["cp", "-", "web:/tmp"], "tar stream is damaged", stdin=b"garbage" * 200)

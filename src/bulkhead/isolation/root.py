@@ -172,12 +172,19 @@ def command(spec: Spec, asked: Command, confinement: Confinement, *, container: 
     workdir = spec.workdir if asked.workdir is None else asked.workdir
     return [
         *([simple(Code.CONSOLE)] if asked.tty else []),
-        *run(asked.argv, env=env, user=user, workdir=workdir, confinement=confinement),
+        # As with podman and docker, a directory that is not there is not made: it is a mistake here.
+        *run(asked.argv, env=env, user=user, workdir=workdir, confinement=confinement, make_workdir=False),
     ]
 
 
 def run(
-    argv: Sequence[str], *, env: Sequence[str], user: str, workdir: str, confinement: Confinement
+    argv: Sequence[str],
+    *,
+    env: Sequence[str],
+    user: str,
+    workdir: str,
+    confinement: Confinement,
+    make_workdir: bool = True,
 ) -> list[Operation]:
     """From an instance's root to a program under a confinement."""
     bits = confinement.bounding
@@ -188,7 +195,7 @@ def run(
         *hardening.rlimits(confinement.hard_limits),
         *(simple(Code.ENV, *env[start : start + MOST]) for start in range(0, len(env), MOST)),
         simple(Code.USER, user),
-        simple(Code.CHDIR, workdir, CREATE),
+        simple(Code.CHDIR, workdir, CREATE if make_workdir else 0),
         simple(Code.CAPS, bits, bits, bits, 0, 0),
         *([simple(Code.NO_NEW_PRIVS)] if confinement.no_new_privs else []),
         *([simple(Code.SECCOMP, confinement.seccomp)] if confinement.seccomp else []),
