@@ -24,6 +24,9 @@ static void update(struct connection *connection)
 	/* Who does not take the answers gets no more requests served. */
 	if (connection->out.length < 2 * OUT_HIGH)
 		events |= EPOLLIN;
+	/* A port without another side is readable and hung up all the time: only what changes counts then. */
+	if (connection->away)
+		events = EPOLLIN | EPOLLET;
 	if (loop_watch(&connection->source, events) < 0)
 		connection->dead = true;
 }
@@ -37,8 +40,8 @@ void connection_flush(struct connection *connection)
 {
 	size_t before = connection->out.length;
 	while (connection->out.length > 0 && !connection->dead) {
-		ssize_t sent = send(connection->source.fd, buffer_contents(&connection->out), connection->out.length,
-				    MSG_NOSIGNAL | MSG_DONTWAIT);
+		/* write(2), since it may be a device; SIGPIPE is blocked, and none of the descriptors blocks. */
+		ssize_t sent = write(connection->source.fd, buffer_contents(&connection->out), connection->out.length);
 		if (sent < 0) {
 			if (errno != EAGAIN)
 				connection->dead = true;
@@ -81,8 +84,9 @@ static void receive(struct connection *connection)
 		connection->dead = true;
 		return;
 	}
-	ssize_t got = recv(connection->source.fd, room, READ_SIZE, MSG_DONTWAIT);
+	ssize_t got = read(connection->source.fd, room, READ_SIZE);
 	if (got > 0) {
+		connection->away = false;
 		buffer_commit(&connection->in, (size_t)got);
 		if (!serve_frames(connection))
 			connection->dead = true;
@@ -104,7 +108,7 @@ static void ready(struct source *source, uint32_t events)
 		connection_flush(connection);
 }
 
-void connection_open(int fd)
+static void open_connection(int fd, bool port)
 {
 	struct connection *connection = connection_count < CONNECTIONS_MAX ? calloc(1, sizeof *connection) : NULL;
 	if (connection == NULL) {
@@ -112,10 +116,21 @@ void connection_open(int fd)
 		return;
 	}
 	connection->source = (struct source){.fd = fd, .ready = ready};
+	connection->port = port;
 	connection->next = connections;
 	connections = connection;
 	connection_count++;
 	update(connection);
+}
+
+void connection_open(int fd)
+{
+	open_connection(fd, false);
+}
+
+void connection_open_port(int fd)
+{
+	open_connection(fd, true);
 }
 
 static void accept_one(struct source *source, uint32_t events)
@@ -136,6 +151,25 @@ int connections_listen(int fd)
 	return loop_watch(&listener, EPOLLIN);
 }
 
+bool connections_served(void)
+{
+	const struct connection *at = connections;
+	while (at != NULL && at->port && (at->away || (at->last && at->out.length == 0)))
+		at = at->next;
+	return at == NULL;
+}
+
+/* Everything that was said is forgotten, as if it had been closed and opened. */
+static void begin_again(struct connection *port)
+{
+	unsigned char rest[4096];
+	while (read(port->source.fd, rest, sizeof rest) > 0)
+		;
+	port->dead = port->last = false;
+	port->away = true;
+	update(port);
+}
+
 void connections_sweep(void)
 {
 	if (listener.events == 0)
@@ -148,11 +182,16 @@ void connections_sweep(void)
 		}
 		while (connection->streams != NULL)
 			stream_end(connection->streams, true);
-		*at = connection->next;
 		supervisor_forget(connection);
-		loop_close(&connection->source);
 		buffer_free(&connection->in);
 		buffer_free(&connection->out);
+		if (connection->port) {
+			begin_again(connection);
+			at = &connection->next;
+			continue;
+		}
+		*at = connection->next;
+		loop_close(&connection->source);
 		free(connection);
 		connection_count--;
 	}

@@ -15,6 +15,8 @@ struct connection {
 	struct stream *streams;
 	unsigned stream_count;
 	bool dead; /* to be freed by connections_sweep */
+	bool port; /* a device of a guest: what is dead of it is forgotten, and it stays for who comes next */
+	bool away; /* nobody is at the other side of the port */
 	bool last; /* what is queued is the last that it gets */
 };
 
@@ -25,6 +27,10 @@ extern unsigned connection_count;
 int connections_listen(int fd);
 /* Serves a connected socket, which does not block; closes it when there are too many. */
 void connection_open(int fd);
+/* Serves a virtio-serial port, which does not block. */
+void connection_open_port(int fd);
+/* Whether there is nobody left who could still want an answer. */
+bool connections_served(void);
 /* Sends what is queued, as far as the socket takes it. */
 void connection_flush(struct connection *connection);
 void connection_close(struct connection *connection);

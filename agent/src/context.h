@@ -85,6 +85,7 @@ int op_stage(struct context *context, const struct operation *operation);
 int op_attach(struct context *context, const struct operation *operation);
 int op_overlay(struct context *context, const struct operation *operation);
 int op_root(struct context *context, const struct operation *operation);
+int op_mountdev(struct context *context, const struct operation *operation);
 int context_set_root(struct context *context, const char *name);
 
 /* mounts.c */
@@ -121,6 +122,15 @@ int op_args(struct context *context, const struct operation *operation);
 int op_inherit(struct context *context, const struct operation *operation);
 /* Adds an operation's arguments; there is room for one more item afterwards. -1 without memory. */
 int strings_add(struct strings *strings, const struct operation *operation);
+
+/* guest_ops.c, netif.c */
+int op_module(struct context *context, const struct operation *operation);
+int op_clock(struct context *context, const struct operation *operation);
+int op_entropy(struct context *context, const struct operation *operation);
+int op_netif(struct context *context, const struct operation *operation);
+int op_poweroff(struct context *context, const struct operation *operation);
+/* -1 with a note where this is not the agent of a guest. */
+int need_guest(struct context *context);
 
 /* exec.c */
 int op_exec(struct context *context, const struct operation *operation);

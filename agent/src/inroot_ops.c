@@ -160,6 +160,9 @@ int op_chdir(struct context *context, const struct operation *operation)
 int op_hostname(struct context *context, const struct operation *operation)
 {
 	const struct argument *name = &operation->arguments[0];
+	/* The supervisor's own name is the host's, but in a guest. */
+	if (context->place == PLACE_SUPERVISOR && need_guest(context) < 0)
+		return -EPERM;
 	if (sethostname(name->data, name->length) < 0)
 		return failed(context, errno, "cannot set the host name", name->data);
 	return 0;

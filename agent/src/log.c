@@ -35,7 +35,7 @@ void log_open(int bundle, uint32_t size, uint32_t files)
 {
 	file.bundle = bundle;
 	file.limit = size;
-	file.files = files;
+	file.files = bundle < 0 ? 0 : files; /* a guest has no bundle */
 	if (files > 0)
 		open_file();
 }

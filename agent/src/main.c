@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "background.h"
+#include "guest.h"
 #include "spawner.h"
 #include "supervisor.h"
 #include "text.h"
@@ -64,6 +65,7 @@ static _Noreturn void command_supervise(const char *bundle_text, const char *lis
 		if (background_null_stdio() < 0 || background_detach() < 0)
 			_exit(1);
 		supervise(bundle, listener, inherited);
+		_exit(0);
 	}
 	size_t length = TEXT(line, text_number(number, (uint64_t)pid), "\n");
 	_exit(write(1, line, length) == (ssize_t)length ? 0 : 1);
@@ -71,11 +73,14 @@ static _Noreturn void command_supervise(const char *bundle_text, const char *lis
 
 int main(int argc, char **argv)
 {
+	bool named = argc == 2 && strcmp(argv[1], "init") == 0;
+	if (getpid() == 1 && (named || strcmp(argv[0], "/init") == 0))
+		init();
 	if (argc == 2 && strcmp(argv[1], "version") == 0)
 		_exit(write(1, "1\n", 2) == 2 ? 0 : 1);
 	if (argc == 4 && strcmp(argv[1], "supervise") == 0)
 		command_supervise(argv[2], argv[3]);
 	if (argc == 3 && strcmp(argv[1], "spawn") == 0)
 		spawner(take_descriptor(argv[2]));
-	stop(2, "usage: agent spawn CONTROL_FD | agent supervise BUNDLE_FD LISTEN_FD | agent version\n");
+	stop(2, "usage: agent spawn CONTROL_FD | agent supervise BUNDLE_FD LISTEN_FD | agent init | agent version\n");
 }

@@ -16,6 +16,7 @@ static const operation_function functions[] = {
 	[OP_ATTACH] = op_attach,
 	[OP_OVERLAY] = op_overlay,
 	[OP_ROOT] = op_root,
+	[OP_MOUNTDEV] = op_mountdev,
 	[OP_MOUNT] = op_mount,
 	[OP_BIND] = op_bind,
 	[OP_REBIND] = op_rebind,
@@ -42,6 +43,11 @@ static const operation_function functions[] = {
 	[OP_EXEC] = op_exec,
 	[OP_ARGS] = op_args,
 	[OP_INHERIT] = op_inherit,
+	[OP_MODULE] = op_module,
+	[OP_CLOCK] = op_clock,
+	[OP_ENTROPY] = op_entropy,
+	[OP_NETIF] = op_netif,
+	[OP_POWEROFF] = op_poweroff,
 };
 
 void context_init(struct context *context, enum place place, enum phase phase)

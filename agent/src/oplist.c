@@ -25,6 +25,7 @@ static const struct {
 	{OP_ATTACH, T, "ppii"},
 	{OP_OVERLAY, T, "pttpi"},
 	{OP_ROOT, T | C, "p"},
+	{OP_MOUNTDEV, T, "pppit"},
 	{OP_MOUNT, T | C, "ptpit"},
 	{OP_BIND, T, "ppii"},
 	{OP_REBIND, T | C, "ppii"},
@@ -35,7 +36,7 @@ static const struct {
 	{OP_DEVICE, T, "pp"},
 	{OP_PIVOT, C, ""},
 	{OP_SYSCTL, T | C, "pb"},
-	{OP_HOSTNAME, C, "t"},
+	{OP_HOSTNAME, S | C, "t"},
 	{OP_CONSOLE, C | E, ""},
 	{OP_LOOPBACK, T | C, ""},
 	{OP_CHDIR, C | E, "pi"},
@@ -51,6 +52,11 @@ static const struct {
 	{OP_EXEC, C | E, "t*"},
 	{OP_ARGS, C | E, "t*"},
 	{OP_INHERIT, C, "i"},
+	{OP_MODULE, S | T, "p"},
+	{OP_CLOCK, S | T, "ii"},
+	{OP_ENTROPY, S | T, "b"},
+	{OP_NETIF, S | T, "pbttit*"},
+	{OP_POWEROFF, S | T, ""},
 };
 
 #undef S

@@ -66,6 +66,7 @@ enum operation_code {
 	OP_ATTACH = 11,
 	OP_OVERLAY = 12,
 	OP_ROOT = 13,
+	OP_MOUNTDEV = 14,
 	OP_MOUNT = 20,
 	OP_BIND = 21,
 	OP_REBIND = 22,
@@ -92,6 +93,11 @@ enum operation_code {
 	OP_EXEC = 50,
 	OP_ARGS = 51,
 	OP_INHERIT = 52,
+	OP_MODULE = 60,
+	OP_CLOCK = 61,
+	OP_ENTROPY = 62,
+	OP_NETIF = 63,
+	OP_POWEROFF = 64,
 };
 
 #endif

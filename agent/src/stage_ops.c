@@ -2,8 +2,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -54,6 +56,17 @@ int op_stage(struct context *context, const struct operation *operation)
 	return 0;
 }
 
+/* Attaches a mount under a name on the stage, and closes it. */
+static int attach(struct context *context, int mounted, const char *name)
+{
+	int at = ensure_below_stage(context, name);
+	int error = at < 0 || mount_attach(mounted, at) < 0 ? errno : 0;
+	if (at >= 0)
+		close(at);
+	close(mounted);
+	return error ? failed(context, error, "cannot attach on the stage", name) : 0;
+}
+
 int op_attach(struct context *context, const struct operation *operation)
 {
 	const char *path = operation->arguments[0].data, *name = operation->arguments[1].data;
@@ -61,12 +74,36 @@ int op_attach(struct context *context, const struct operation *operation)
 	int tree = mount_clone(context, AT_FDCWD, path, attributes, flags);
 	if (tree < 0)
 		return failed(context, errno, mount_clone_error(flags), path);
-	int at = ensure_below_stage(context, name);
-	int error = at < 0 || mount_attach(tree, at) < 0 ? errno : 0;
-	if (at >= 0)
-		close(at);
-	close(tree);
-	return error ? failed(context, error, "cannot attach on the stage", name) : 0;
+	return attach(context, tree, name);
+}
+
+/* What the kernel read of the device before may be another disk's: a guest that is restored from a template gets its
+   own disks in the places of the template's. */
+static int forget_cached(const char *device)
+{
+	int fd = open(device, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	int result = ioctl(fd, BLKFLSBUF, 0), error = errno;
+	close(fd);
+	errno = error;
+	return result;
+}
+
+int op_mountdev(struct context *context, const struct operation *operation)
+{
+	const char *device = operation->arguments[0].data, *type = operation->arguments[1].data;
+	const char *name = operation->arguments[2].data, *data = operation->arguments[4].data;
+	char said[200], text[300];
+	if (forget_cached(device) < 0)
+		return failed(context, errno, "cannot use the block device", device);
+	int mounted = mount_new(type, device, data, operation_integer(operation, 3), said);
+	if (mounted < 0) {
+		int error = errno;
+		TEXT(text, type, " of ", device, *said ? ": " : "", said);
+		return failed(context, error, "cannot mount", text);
+	}
+	return attach(context, mounted, name);
 }
 
 int op_overlay(struct context *context, const struct operation *operation)

@@ -10,12 +10,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "guest.h"
 #include "killall.h"
 #include "log.h"
 
 enum { IDLE_MS = 10000, LINGER_MS = 2000, GONE_MS = 10000 };
 
 struct supervisor supervisor = {.bundle = -1};
+bool in_guest;
 
 static struct process *find(pid_t pid)
 {
@@ -146,7 +148,10 @@ static void workload_ended(void)
 	uint32_t code = exit_code(workload.wait_status), number = exit_signal(workload.wait_status);
 	clock_gettime(CLOCK_REALTIME, &supervisor.ended);
 	supervisor_clean_up(&reports);
-	exit_file_write(&supervisor, workload.wait_status, &reports);
+	if (in_guest)
+		sync(); /* before EXIT: whoever is told of the end may end the machine */
+	else
+		exit_file_write(&supervisor, workload.wait_status, &reports);
 	buffer_free(&reports);
 	struct stream *next;
 	for (struct stream *at = stream_of(&workload, NULL); at != NULL; at = next) {
@@ -216,7 +221,7 @@ void supervisor_forget(const struct connection *connection)
 static bool finished(void)
 {
 	if (supervisor.state == STATE_ENDED)
-		return connection_count == 0 || loop_now() >= supervisor.deadline;
+		return connections_served() || loop_now() >= supervisor.deadline;
 	if (supervisor.state != STATE_IDLE || connection_count > 0)
 		supervisor.deadline = 0;
 	else if (supervisor.deadline == 0)
@@ -224,7 +229,7 @@ static bool finished(void)
 	return supervisor.deadline != 0 && loop_now() >= supervisor.deadline;
 }
 
-_Noreturn void supervise(int bundle, int listener, const uint32_t inherited[static 8])
+void supervise(int bundle, int listener, const uint32_t inherited[static 8])
 {
 	static struct source children = {.ready = child_ended};
 	sigset_t ended;
@@ -237,7 +242,11 @@ _Noreturn void supervise(int bundle, int listener, const uint32_t inherited[stat
 	children.fd = signalfd(-1, &ended, SFD_CLOEXEC | SFD_NONBLOCK);
 	supervisor.bundle = bundle;
 	memcpy(supervisor.inherited, inherited, sizeof supervisor.inherited);
-	if (children.fd < 0 || loop_open() < 0 || loop_watch(&children, EPOLLIN) < 0 || connections_listen(listener) < 0)
+	if (children.fd < 0 || loop_open() < 0 || loop_watch(&children, EPOLLIN) < 0)
+		_exit(1);
+	if (in_guest)
+		connection_open_port(listener);
+	else if (connections_listen(listener) < 0)
 		_exit(1);
 	while (!finished()) {
 		uint64_t now = loop_now();
@@ -245,5 +254,4 @@ _Noreturn void supervise(int bundle, int listener, const uint32_t inherited[stat
 		connections_sweep();
 		processes_sweep();
 	}
-	_exit(0);
 }

@@ -13,7 +13,7 @@ enum state { STATE_IDLE, STATE_STARTING, STATE_RUNNING, STATE_ENDED };
 
 struct supervisor {
 	enum state state;
-	int bundle;
+	int bundle; /* -1: none, in a guest */
 	uint32_t inherited[8]; /* bits of the descriptors below 256 that came along, for a netns to name */
 	struct joined joined;
 	char *kill;
@@ -29,8 +29,8 @@ struct supervisor {
 
 extern struct supervisor supervisor;
 
-/* Serves until the end. `bundle` is an open directory, `listener` a listening socket. */
-_Noreturn void supervise(int bundle, int listener, const uint32_t inherited[static 8]);
+/* Serves until the end. `bundle` is an open directory, `listener` a listening socket; in a guest -1 and a port. */
+void supervise(int bundle, int listener, const uint32_t inherited[static 8]);
 
 /* launch.c: START. The failure, when it cannot even begin, is answered there. */
 void supervisor_start(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length);

@@ -129,7 +129,7 @@ static void steps(void)
 static void forget(const struct supervisor *supervisor_before, const struct process *workload_before)
 {
 	for (struct connection *at = connections; at != NULL; at = at->next)
-		at->dead = true;
+		at->dead = true, at->port = false;
 	connections_sweep();
 	for (struct process *at = processes; at != NULL; at = at->next) {
 		process_close(at);
@@ -179,7 +179,8 @@ static void fuzz_connection(const uint8_t *data, size_t size)
 		if (peers[which] < 0) {
 			if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 				abort();
-			connection_open(pair[0]);
+			/* The second one as a port, which outlives its peer. */
+			(which ? connection_open_port : connection_open)(pair[0]);
 			peers[which] = pair[1];
 		}
 		if (action == 5) {

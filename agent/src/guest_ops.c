@@ -1,0 +1,88 @@
+/* Operations on the machine itself, for the agent of a guest. */
+#define _GNU_SOURCE
+#include "guest_ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/reboot.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "context.h"
+#include "guest.h"
+
+enum { ENTROPY_MIN = 32, ENTROPY_MAX = 512 };
+
+int need_guest(struct context *context)
+{
+	return in_guest ? 0 : failed(context, EPERM, "this is for the agent of a guest", "");
+}
+
+int module_load(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	long result = syscall(SYS_finit_module, fd, "", 0);
+	int error = result < 0 && errno != EEXIST ? errno : 0;
+	close(fd);
+	errno = error;
+	return error ? -1 : 0;
+}
+
+int op_module(struct context *context, const struct operation *operation)
+{
+	const char *path = operation->arguments[0].data;
+	if (need_guest(context) < 0)
+		return -EPERM;
+	return module_load(path) < 0 ? failed(context, errno, "cannot load", path) : 0;
+}
+
+int op_clock(struct context *context, const struct operation *operation)
+{
+	uint64_t seconds = operation_integer(operation, 0), nanoseconds = operation_integer(operation, 1);
+	struct timespec now = {.tv_sec = (time_t)seconds, .tv_nsec = (long)nanoseconds};
+	if (need_guest(context) < 0)
+		return -EPERM;
+	return clock_settime(CLOCK_REALTIME, &now) < 0 ? failed(context, errno, "cannot set the clock", "") : 0;
+}
+
+/* A guest that was restored has the generator of all others that were: what comes is credited, and used at once. */
+int op_entropy(struct context *context, const struct operation *operation)
+{
+	const struct argument *bytes = &operation->arguments[0];
+	union {
+		struct rand_pool_info info;
+		char space[sizeof(struct rand_pool_info) + ENTROPY_MAX];
+	} pool = {0};
+	if (need_guest(context) < 0)
+		return -EPERM;
+	if (bytes->length < ENTROPY_MIN || bytes->length > ENTROPY_MAX)
+		return failed(context, EINVAL, "it takes 32 to 512 bytes", "");
+	pool.info.entropy_count = (int)bytes->length * 8;
+	pool.info.buf_size = (int)bytes->length;
+	memcpy(pool.space + sizeof pool.info, bytes->data, bytes->length);
+	int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+	int error = fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0 ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	return error ? failed(context, error, "cannot seed", "/dev/urandom") : 0;
+}
+
+int power_off(void)
+{
+	sync();
+	return reboot(RB_POWER_OFF);
+}
+
+int op_poweroff(struct context *context, const struct operation *operation)
+{
+	(void)operation;
+	if (need_guest(context) < 0)
+		return -EPERM;
+	return power_off() < 0 ? failed(context, errno, "cannot power off", "") : 0;
+}

@@ -1,0 +1,172 @@
+/* PID 1 of a guest: from the kernel's first process to a supervisor that serves one virtio-serial port. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "background.h"
+#include "guest.h"
+#include "guest_ops.h"
+#include "mounts.h"
+#include "supervisor.h"
+#include "text.h"
+
+enum { PORT_TRIES = 30000, PAUSE_US = 1000 };
+
+static const char *const port_name = "bulkhead.agent";
+
+/* Nobody else could say it: on the console, and off. */
+static _Noreturn void give_up(const char *what, const char *name)
+{
+	char text[300], number[24];
+	int console = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	size_t length = TEXT(text, "agent: cannot ", what, " ", name, ": error ", text_number(number, (uint64_t)errno), "\n");
+	if (console < 0 || write(console, text, length) >= 0)
+		power_off();
+	_exit(1);
+}
+
+/* pivot_root(2) refuses the kernel's first root file system, which a workload would leave. A clone of it on top will do. */
+static void cover_root(void)
+{
+	int root = open_tree(AT_FDCWD, "/", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	int slash = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0 || slash < 0 || mount_attach(root, slash) < 0 || fchdir(root) < 0 || chroot(".") < 0)
+		give_up("cover", "the root");
+	close(root);
+	close(slash);
+}
+
+static void mount_all(void)
+{
+	static const struct {
+		const char *type, *target;
+		unsigned long flags;
+	} mounts[] = {
+		{"devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC},
+		{"proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC},
+		{"sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC},
+		{"cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	};
+	for (size_t i = 0; i < sizeof mounts / sizeof *mounts; i++) {
+		if (strcmp(mounts[i].type, "cgroup2") != 0 && mkdir(mounts[i].target, 0755) < 0 && errno != EEXIST)
+			give_up("make", mounts[i].target);
+		if (mount(mounts[i].type, mounts[i].target, mounts[i].type, mounts[i].flags, NULL) < 0 && errno != EBUSY)
+			give_up("mount", mounts[i].target);
+	}
+	if (mkdir("/stage", 0755) < 0 && errno != EEXIST)
+		give_up("make", "/stage");
+}
+
+/* A file of up to `size` - 1 bytes as text; -1: errno. */
+static ssize_t read_file(const char *path, char *to, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, to, size - 1);
+	if (fd >= 0)
+		close(fd);
+	to[got > 0 ? got : 0] = 0;
+	return got;
+}
+
+/* In the order of the file. Their memory is of more use to the workload. */
+static void load_modules(void)
+{
+	char list[8192], *end;
+	if (read_file("/modules", list, sizeof list) < 0)
+		give_up("read", "/modules");
+	for (char *path = list; (end = strchr(path, '\n')) != NULL; path = end + 1) {
+		*end = 0;
+		if (*path == 0)
+			continue;
+		if (module_load(path) < 0)
+			give_up("load", path);
+		unlink(path);
+	}
+}
+
+/* Every controller is there for the groups that the engine makes. */
+static void enable_controllers(void)
+{
+	char names[512], enable[600], *end;
+	size_t length = 0;
+	if (read_file("/sys/fs/cgroup/cgroup.controllers", names, sizeof names) < 0)
+		give_up("read", "the controllers");
+	for (char *name = names; (end = strpbrk(name, " \n")) != NULL; name = end + 1) {
+		*end = 0;
+		length += text_join(enable + length, sizeof enable - length, (const char *const[]){"+", name, " ", NULL});
+	}
+	int fd = open("/sys/fs/cgroup/cgroup.subtree_control", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, enable, length) < 0)
+		give_up("enable", enable);
+	close(fd);
+}
+
+static void bring_up_loopback(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		give_up("bring up", "lo");
+	close(fd);
+}
+
+/* The device of the port that the host has given our name; -1: not there yet. */
+static int find_port(void)
+{
+	static const char *const ports = "/sys/class/virtio-ports";
+	char path[400], name[64];
+	int fd = -1;
+	DIR *directory = opendir(ports);
+	for (struct dirent *entry; directory != NULL && fd < 0 && (entry = readdir(directory)) != NULL;) {
+		TEXT(path, ports, "/", entry->d_name, "/name");
+		if (*entry->d_name == '.' || read_file(path, name, sizeof name) < 0)
+			continue;
+		name[strcspn(name, "\n")] = 0;
+		TEXT(path, "/dev/", entry->d_name);
+		if (strcmp(name, port_name) == 0)
+			fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	}
+	if (directory != NULL)
+		closedir(directory);
+	return fd;
+}
+
+/* Its driver learns of the name a moment after it was loaded. */
+static int open_port(void)
+{
+	for (int i = 0; i < PORT_TRIES; i++) {
+		int fd = find_port();
+		if (fd >= 0)
+			return fd;
+		nanosleep(&(struct timespec){.tv_nsec = PAUSE_US * 1000}, NULL);
+	}
+	give_up("find the port", port_name);
+}
+
+_Noreturn void init(void)
+{
+	static const uint32_t nothing[8];
+	in_guest = true;
+	umask(022);
+	cover_root();
+	mount_all();
+	if (background_shield() < 0 || background_null_stdio() < 0)
+		give_up("set up", "the process");
+	/* In a session of its own already, where the kernel made one. */
+	background_detach();
+	load_modules();
+	enable_controllers();
+	bring_up_loopback();
+	supervise(-1, open_port(), nothing);
+	power_off();
+	_exit(1);
+}

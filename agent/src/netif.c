@@ -1,0 +1,170 @@
+/* NETIF: an interface of a guest, over rtnetlink. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "context.h"
+#include "guest.h"
+#include "text.h"
+
+enum { MAC_LENGTH = 6, MTU_MAX = 65535 };
+
+struct message {
+	struct nlmsghdr header;
+	char space[256];
+};
+
+struct address {
+	unsigned char family, prefix;
+	unsigned char bytes[16];
+	unsigned short length;
+};
+
+/* "10.0.0.2/24", or without a prefix the address alone. */
+static int parse_address(const char *text, bool with_prefix, struct address *address)
+{
+	char host[INET6_ADDRSTRLEN];
+	const char *slash = strchr(text, '/');
+	size_t length = slash ? (size_t)(slash - text) : strlen(text);
+	uint64_t prefix = 0;
+	bool six = strchr(text, ':') != NULL;
+	*address = (struct address){.family = six ? AF_INET6 : AF_INET, .length = six ? 16 : 4};
+	if (length >= sizeof host || (slash != NULL) != with_prefix)
+		return -1;
+	memcpy(host, text, length);
+	host[length] = 0;
+	if (slash != NULL && text_parse(slash + 1, strlen(slash + 1), six ? 128 : 32, &prefix) < 0)
+		return -1;
+	address->prefix = (unsigned char)prefix;
+	return inet_pton(address->family, host, address->bytes) == 1 ? 0 : -1;
+}
+
+static void begin(struct message *message, unsigned short type, unsigned short flags, const void *body, size_t length)
+{
+	*message = (struct message){.header = {.nlmsg_len = (uint32_t)NLMSG_SPACE(length),
+					       .nlmsg_type = type,
+					       .nlmsg_flags = (unsigned short)(NLM_F_REQUEST | NLM_F_ACK | flags)}};
+	memcpy(NLMSG_DATA(&message->header), body, length);
+}
+
+static void add(struct message *message, unsigned short type, const void *data, unsigned short length)
+{
+	struct rtattr *attribute = (struct rtattr *)(void *)((char *)message + message->header.nlmsg_len);
+	attribute->rta_type = type;
+	attribute->rta_len = (unsigned short)RTA_LENGTH(length);
+	memcpy(RTA_DATA(attribute), data, length);
+	message->header.nlmsg_len += (uint32_t)RTA_SPACE(length);
+}
+
+/* Sends it and waits for the kernel's word. -1: errno. */
+static int ask(int fd, const struct message *message)
+{
+	struct {
+		struct nlmsghdr header;
+		struct nlmsgerr said;
+		char rest[512];
+	} answer;
+	if (send(fd, message, message->header.nlmsg_len, 0) < 0 || recv(fd, &answer, sizeof answer, 0) < 0)
+		return -1;
+	errno = answer.header.nlmsg_type == NLMSG_ERROR ? -answer.said.error : EPROTO;
+	return errno == 0 || errno == EEXIST ? 0 : -1;
+}
+
+static int set_link(int fd, int index, const struct argument *mac, uint32_t mtu)
+{
+	struct ifinfomsg link = {.ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+	struct message message;
+	begin(&message, RTM_NEWLINK, 0, &link, sizeof link);
+	if (mac->length > 0)
+		add(&message, IFLA_ADDRESS, mac->data, MAC_LENGTH);
+	if (mtu > 0)
+		add(&message, IFLA_MTU, &mtu, sizeof mtu);
+	return ask(fd, &message);
+}
+
+static int add_address(int fd, int index, const struct address *address)
+{
+	/* The engine has seen to it that the address is nobody else's. */
+	struct ifaddrmsg about = {.ifa_family = address->family,
+				  .ifa_prefixlen = address->prefix,
+				  .ifa_flags = address->family == AF_INET6 ? IFA_F_NODAD : 0,
+				  .ifa_index = (unsigned)index};
+	struct message message;
+	begin(&message, RTM_NEWADDR, NLM_F_CREATE, &about, sizeof about);
+	add(&message, IFA_LOCAL, address->bytes, address->length);
+	add(&message, IFA_ADDRESS, address->bytes, address->length);
+	return ask(fd, &message);
+}
+
+static int add_gateway(int fd, int index, const struct address *gateway)
+{
+	struct rtmsg route = {.rtm_family = gateway->family,
+			      .rtm_table = RT_TABLE_MAIN,
+			      .rtm_protocol = RTPROT_STATIC,
+			      .rtm_scope = RT_SCOPE_UNIVERSE,
+			      .rtm_type = RTN_UNICAST};
+	struct message message;
+	begin(&message, RTM_NEWROUTE, NLM_F_CREATE, &route, sizeof route);
+	add(&message, RTA_GATEWAY, gateway->bytes, gateway->length);
+	add(&message, RTA_OIF, &index, sizeof index);
+	return ask(fd, &message);
+}
+
+static int find(struct context *context, int fd, const char *name)
+{
+	struct ifreq request = {0};
+	TEXT(request.ifr_name, name);
+	if (strlen(name) >= sizeof request.ifr_name)
+		return failed(context, ENAMETOOLONG, "no interface is named", name);
+	if (ioctl(fd, SIOCGIFINDEX, &request) < 0)
+		return failed(context, errno, "no interface is named", name);
+	return request.ifr_ifindex;
+}
+
+static int set_up(struct context *context, int fd, const struct operation *operation)
+{
+	const struct argument *arguments = operation->arguments;
+	struct address address;
+	uint64_t mtu = operation_integer(operation, 4);
+	if ((arguments[1].length != 0 && arguments[1].length != MAC_LENGTH) || mtu > MTU_MAX)
+		return failed(context, EINVAL, "a MAC is not 6 bytes long, or the MTU is too large for", arguments[0].data);
+	int index = find(context, fd, arguments[0].data);
+	if (index < 0)
+		return index;
+	if (set_link(fd, index, &arguments[1], (uint32_t)mtu) < 0)
+		return failed(context, errno, "cannot bring up", arguments[0].data);
+	for (unsigned i = 5; i < operation->count; i++) {
+		if (parse_address(arguments[i].data, true, &address) < 0)
+			return failed(context, EINVAL, "not an address with a prefix:", arguments[i].data);
+		if (add_address(fd, index, &address) < 0)
+			return failed(context, errno, "cannot add the address", arguments[i].data);
+	}
+	for (unsigned i = 2; i <= 3; i++) {
+		if (arguments[i].length == 0)
+			continue;
+		if (parse_address(arguments[i].data, false, &address) < 0 ||
+		    address.family != (i == 2 ? AF_INET : AF_INET6))
+			return failed(context, EINVAL, "not an address of a gateway:", arguments[i].data);
+		if (add_gateway(fd, index, &address) < 0)
+			return failed(context, errno, "cannot add the route through", arguments[i].data);
+	}
+	return 0;
+}
+
+int op_netif(struct context *context, const struct operation *operation)
+{
+	if (need_guest(context) < 0)
+		return -EPERM;
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (fd < 0)
+		return failed(context, errno, "cannot open", "rtnetlink");
+	int result = set_up(context, fd, operation);
+	close(fd);
+	return result;
+}
