@@ -1,7 +1,8 @@
 """Sizes, rates and times as people write them. Standard library only: the CLI's hot path uses this too.
 
 Sizes: `k`, `M`, `G`, `T` are powers of 1,024 as in Docker; `kB`, `MB`, `GB` powers of 1,000; `KiB`, `MiB` as
-written. Network rates: powers of 1,000, bits per second, as in tc ("100M", "100Mbit").
+written. Network rates: powers of 1,000, bits per second, as in tc ("100M", "100Mbit"). Times: seconds, or
+durations as in Go ("1m30s", "50ms").
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import signal
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKmMgGtTpP]?)(i?[bB]?)$")
 _RATE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:bit|bps|bit/s)?$")
-_TIME = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?$")
+_TIME_PART = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
+_TIME_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _POWERS = "kmgtp"
 
 
@@ -42,15 +44,16 @@ def _times(number: str, unit: int) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds of "30", "30s", "1m30s", "1.5h". Raises ValueError with the reason."""
+    """Seconds of "30", "30s", "50ms", "1m30s", "1.5h": a plain number, or what Go and with it docker take.
+
+    Raises ValueError with the reason.
+    """
     text = text.strip()
-    if re.fullmatch(r"\d+(?:\.\d+)?", text):
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
         return float(text)
-    found = _TIME.match(text)
-    if not text or not found:
-        raise ValueError(f"{text!r} is not a time such as 30s, 1m30s or 2h")
-    hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    if not re.fullmatch(f"(?:{_TIME_PART})+", text):
+        raise ValueError(f"{text!r} is not a time such as 30s, 50ms, 1m30s or 2h")
+    return sum(float(number) * _TIME_UNITS[unit] for number, unit in re.findall(_TIME_PART, text))
 
 
 def format_size(size: int) -> str:

@@ -77,11 +77,27 @@ def test_rates(text: str, rate: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("30", 30), ("0.5", 0.5), ("30s", 30), ("1m30s", 90), ("1.5h", 5400), ("1h1m1s", 3661)]
+    ("text", "seconds"),
+    [
+        ("30", 30),
+        ("0.5", 0.5),
+        ("30s", 30),
+        ("1m30s", 90),
+        ("1.5h", 5400),
+        ("1h1m1s", 3661),
+        ("50ms", 0.05),
+        ("1s500ms", 1.5),
+        ("250us", 0.00025),
+        ("250µs", 0.00025),
+        ("100ns", 1e-7),
+        (".5s", 0.5),
+        ("2.m", 120),
+        ("30s1m", 90),
+    ],
 )
 def test_times(text: str, seconds: float) -> None:
     """With and without units."""
-    assert parse_seconds(text) == seconds
+    assert parse_seconds(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "1e9", "5 GG", "0x10", "1.G", ".5G", "5G\n6G", "nan", "inf", "1_000"])
@@ -92,7 +108,7 @@ def test_what_is_no_size_is_refused_by_name(text: str) -> None:
             parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "s", "1d", "-1s", "1s1m", "abc", "1h 2m"])
+@pytest.mark.parametrize("text", ["", "s", "1d", "-1s", "1m30", "abc", "1h 2m", "ms", ".s", "1e3s", "1ms\n2s"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     """With the text in the reason."""
     with pytest.raises(ValueError, match="is not a time"):
