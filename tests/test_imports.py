@@ -38,6 +38,7 @@ THIRD_PARTY = {
     "pydantic": {"model", "config", "store", "isolation", "images", "network", "storage", "limits", "engine", "api"},
     "pydantic_core": {"api"},
     "pyseccomp": {"isolation"},
+    "qemu": {"host"},
     "rich": {"cli"},
     "zstandard": {"images"},
 }

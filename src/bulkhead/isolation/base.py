@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.operations import Operation
 from bulkhead.errors import Problem
-from bulkhead.model import Exit, Isolation, Spec
+from bulkhead.model import Address, Exit, Isolation, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,23 @@ class MountedVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class Boot:
+    """What a VM starts from: files that its hypervisor opens, never what the host has mounted of them."""
+
+    vmm: Path
+    """Mount point of the root that the hypervisor sees, and nothing else."""
+    kernel: Path
+    initrd: Path
+    disk: Path
+    """The instance's own disk: a raw ext4 file."""
+    layers: tuple[Path, ...]
+    """EROFS files, the lowest layer first."""
+    accelerator: Literal["kvm", "tcg"]
+    tap: str = ""
+    """Name of the tap in the instance's network namespace; "" for no network."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """One instance's directory and what the engine has made ready for this start."""
 
@@ -99,6 +116,10 @@ class Bundle:
     cpuset: tuple[int, ...] = ()
     resolv_conf: str = ""
     hosts: str = ""
+    address: Address | None = None
+    """Where it is on its network; a VM sets this up itself."""
+    boot: Boot | None = None
+    """For a VM. Its `layers` and `disk` stand in the place of those above, and the sources of volumes are files."""
 
 
 @dataclass(frozen=True, slots=True)
