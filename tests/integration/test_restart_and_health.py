@@ -131,6 +131,38 @@ def test_an_end_told_late_concerns_its_own_run_alone(bulkhead: Daemon, wall: str
     assert actions(bulkhead, name) == ["create", *["start", "exit"] * 21]
 
 
+@pytest.mark.parametrize("wall", ["chroot", "container"])
+def test_a_start_that_fails_is_tried_again(bulkhead: Daemon, wall: str, tmp_path: Path) -> None:
+    shared, name = tmp_path / "shared", f"patient-{wall}"
+    shared.mkdir()
+    volume = ("-v", f"{shared}:/data", "--isolation", wall)
+    run(bulkhead, name, "echo begun; while [ -e /data/go ]; do sleep 0.05; done", "--restart", "always", *volume)
+    until("it has begun", lambda: begun(bulkhead, name))
+    shared.rmdir()
+    until("starts fail", lambda: int(str(record(bulkhead, name)["restarts"])) >= 3)
+    until("and say why", lambda: "shared" in str(record(bulkhead, name)["exit"]))
+    shared.mkdir()
+    (shared / "go").touch()
+    until("it runs again", lambda: state(bulkhead, name) == "running")
+    (shared / "go").unlink()
+    bulkhead.cli("rm", "-f", name)
+
+
+def test_starts_that_fail_are_counted(bulkhead: Daemon, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "go").touch()
+    script = "echo begun; while [ -e /data/go ]; do sleep 0.05; done; exit 3"
+    run(bulkhead, "counted", script, "--restart", "on-failure:3", "-v", f"{shared}:/data")
+    (shared / "go").unlink()
+    shared.rmdir()
+    until("all are used up", lambda: record(bulkhead, "counted")["restarts"] == 3)
+    bulkhead.restart()
+    told = record(bulkhead, "counted")
+    assert (told["state"], told["restarts"], begun(bulkhead, "counted")) == ("exited", 3, 1)
+    assert "shared" in str(told["exit"])
+
+
 # --- health
 
 

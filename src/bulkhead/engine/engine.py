@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
@@ -65,9 +66,7 @@ class Engine:
         self._copier = Copier(context, self._lifecycle.resources)
         self._exits = ExitWatcher(self._lifecycle.finish)
         self._restarts = Restarter(self._restart)
-        self._health = HealthMonitor(
-            find=context.state.get, check=self._check_health, report=self._lifecycle.set_health
-        )
+        self._health = HealthMonitor(find=context.state.get, check=self._check_health, report=self._report_health)
         self._lifecycle.on_started = self._watch
 
     def recover(self) -> list[str]:
@@ -198,7 +197,21 @@ class Engine:
     def _restart(self, instance_id: str) -> None:
         instance = self._context.state.get(instance_id)
         if not instance.stop_requested and instance.state is State.EXITED:
-            self._lifecycle.start(instance, restarts=instance.restarts + 1)
+            with self._going_on(instance_id):
+                self._lifecycle.start(instance, restarts=instance.restarts + 1)
+
+    def _report_health(self, instance_id: str, health: str) -> None:
+        with self._going_on(instance_id):
+            self._lifecycle.set_health(instance_id, health)
+
+    @contextmanager
+    def _going_on(self, instance_id: str) -> Iterator[None]:
+        """A restart that fails counts as an end: the restart policy holds for it as well."""
+        try:
+            yield
+        except BulkheadError:
+            self._restarts.consider(self._context.state.get(instance_id))
+            raise
 
     # --- looking
 

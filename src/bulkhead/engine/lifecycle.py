@@ -174,7 +174,10 @@ class Lifecycle:
     def _start_failed(self, before: Instance, error: BulkheadError) -> None:
         now = time.time()
         failed = Exit(code=error.exit_code, error=error.what, started=now, ended=now)
-        self._context.state.save(before.model_copy(update={"exit": failed, "address": None, "pid": 0}))
+        changes = {"exit": failed, "address": None, "pid": 0}
+        if before.restarts:  # the stop that came before was the restart's own
+            changes["stop_requested"] = False
+        self._context.state.save(before.model_copy(update=changes))
         network = self.resources.network_of(before.spec)
         if network:
             self.resources.update_names(network)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from bulkhead.errors import BulkheadError
@@ -29,13 +28,17 @@ def wanted(instance: Instance) -> bool:
 
 def delay(instance: Instance) -> float:
     """Seconds to wait before the next start: doubled with every restart in a row."""
-    if instance.exit and instance.exit.ended - instance.started > SETTLED:
+    # By the exit's own times: of a start that failed both are the same, whenever the run before it began.
+    if instance.exit and instance.exit.started and instance.exit.ended - instance.exit.started > SETTLED:
         return FIRST_DELAY
     return min(FIRST_DELAY * float(1 << min(instance.restarts, 10)), LONGEST_DELAY)
 
 
 class Restarter:
-    """Waits for the delay and calls `restart(instance_id)`; an instance is scheduled at most once."""
+    """Waits for the delay and calls `restart(instance_id)`; an instance is scheduled at most once.
+
+    A restart that fails is the caller's to consider again: the record tells how often it has been tried.
+    """
 
     def __init__(self, restart: Callable[[str], object]) -> None:
         self._restart = restart
@@ -62,7 +65,7 @@ class Restarter:
         try:
             self._restart(instance_id)
         except BulkheadError as error:
-            log.warning("restart of %s at %.0f: %s", instance_id, time.time(), error)
+            log.warning("restart of %s: %s", instance_id[:12], error)
 
     def close(self) -> None:
         """Forget what is scheduled; the next daemon looks at every instance again."""
