@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from bulkhead.errors import HostError
@@ -36,7 +37,7 @@ EXT4_GOING_FLAGS_NOLOGFLUSH = 0x2
 
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 _F_ADD_SEALS, _ALL_SEALS = 1033, 0xF
-_MFD_CLOEXEC, _MFD_ALLOW_SEALING, _MFD_EXEC = 0x1, 0x2, 0x10
+_MFD_CLOEXEC, _MFD_ALLOW_SEALING, _MFD_NOEXEC, _MFD_EXEC = 0x1, 0x2, 0x8, 0x10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -167,23 +168,36 @@ def ext4_resize(mount_point: Path, blocks: int) -> None:
         os.close(descriptor)
 
 
-def sealed_memfd(name: str, data: bytes, *, executable: bool = True) -> int:
-    """A memory file that nobody can change any more, also not through /proc. The caller closes the descriptor."""
+def sealed_memfd(name: str, data: bytes) -> int:
+    """A program in memory that nobody can change any more, also not through /proc. The caller closes the descriptor."""
+    return _sealed(name, len(data), [(0, memoryview(data))], executable=True)
+
+
+def sealed_sparse_memfd(name: str, size: int, portions: Iterable[tuple[int, memoryview]]) -> int:
+    """As `sealed_memfd`, not to be executed, with `portions` at their offsets and holes between them."""
+    return _sealed(name, size, portions, executable=False)
+
+
+def _sealed(name: str, size: int, portions: Iterable[tuple[int, memoryview]], *, executable: bool) -> int:
     flags = _MFD_CLOEXEC | _MFD_ALLOW_SEALING
     try:
-        descriptor = os.memfd_create(name, flags | (_MFD_EXEC if executable else 0))
+        descriptor = os.memfd_create(name, flags | (_MFD_EXEC if executable else _MFD_NOEXEC))
     except OSError as error:
-        if error.errno != errnos.EINVAL:  # MFD_EXEC came with Linux 6.3; before it every memfd is executable
+        if error.errno != errnos.EINVAL:  # both came with Linux 6.3; before it every memfd is executable
             raise CallError("memfd_create", name, error.errno or errnos.EIO) from error
         descriptor = os.memfd_create(name, flags)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        os.ftruncate(descriptor, size)
+        for offset, data in portions:
+            done = 0
+            while done < len(data):
+                done += os.pwrite(descriptor, data[done:], offset + done)
         fcntl.fcntl(descriptor, _F_ADD_SEALS, _ALL_SEALS)
-    except OSError as error:
+    except BaseException as error:
         os.close(descriptor)
-        raise CallError("seal memfd", name, error.errno or errnos.EIO) from error
+        if isinstance(error, OSError):
+            raise CallError("seal memfd", name, error.errno or errnos.EIO) from error
+        raise
     return descriptor
 
 
