@@ -31,7 +31,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
-_NEWADDR, _NEWROUTE, _GETROUTE = 20, 24, 26
+_NEWADDR, _DELADDR, _NEWROUTE, _GETROUTE = 20, 21, 24, 26
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
 _ADDRESS, _IFNAME, _MTU, _LINK_INDEX, _MASTER, _LINKINFO = 1, 3, 4, 5, 10, 18
 _IFALIAS, _STATS64, _AF_SPEC, _NET_NS_FD = 20, 23, 26, 28
@@ -163,6 +163,19 @@ def add_address(index: int, address: IpAddress, prefix: int) -> Message:
     head = struct.pack("=BBBBI", _family(address), prefix, _IFA_NODAD if address.version == 6 else 0, 0, index)
     body = head + attribute(_IFA_ADDRESS, packed) + attribute(_IFA_LOCAL, packed)
     return Message(_NEWADDR, CREATE | EXCL, body, f"add address {address}/{prefix}", (errno.EEXIST,))
+
+
+def delete_address(index: int, address: IpAddress, prefix: int) -> Message:
+    """Take an address from a link. One that it does not have is fine."""
+    packed = address.packed
+    body = struct.pack("=BBBBI", _family(address), prefix, 0, 0, index)
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    return Message(_DELADDR, 0, body, f"remove address {address}/{prefix}", (errno.EADDRNOTAVAIL,))
+
+
+def set_mac(index: int, mac: str, what: str) -> Message:
+    """Give a link another MAC address."""
+    return _link(_SETLINK, 0, index, 0, attribute(_ADDRESS, mac_bytes(mac)), what=f"set the MAC address of {what}")
 
 
 def add_default_route(gateway: IpAddress, index: int) -> Message:
