@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.errors import ImageError
-from bulkhead.images.documents import ConfigFile, RunConfig
+from bulkhead.images.documents import ROOTFS, ConfigFile, RunConfig
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
@@ -65,6 +65,16 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Blob:
+    """A file of an image that is no root file system."""
+
+    media_type: str
+    digest: str
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One image of the store."""
 
@@ -77,10 +87,24 @@ class Image:
     created: float | None
     """Seconds since the epoch."""
     size: int
-    """Bytes of its layers' EROFS files; layers are shared between images."""
+    """Bytes of its layers' EROFS files (shared between images) or of its blobs."""
     config: ImageConfig
     layers: tuple[Layer, ...]
     """The lowest first."""
+    kind: str = ROOTFS
+    """"rootfs", or another thing, such as "kernel", that no instance is made of."""
+    blobs: tuple[Blob, ...] = ()
+    """What it consists of where it is no root file system."""
+    annotations: dict[str, str] = field(default_factory=dict)
+    """What its manifest says of it."""
+
+    def blob(self, media_type: str) -> Blob:
+        """The one blob of this type. Raises ImageError when there is none, or several."""
+        found = [blob for blob in self.blobs if blob.media_type == media_type]
+        if len(found) != 1:
+            name = self.references[0] if self.references else self.digest
+            raise ImageError(f"image {name} has {len(found)} parts of type {media_type}, one is needed")
+        return found[0]
 
 
 def read_config(run: RunConfig, what: str) -> ImageConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -36,11 +37,18 @@ LAYER_TYPES = (
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 )
 REF_NAME = "org.opencontainers.image.ref.name"
+KIND = "org.bulkhead.kind"
+"""Annotation of a manifest: what the image is where it is no root file system, such as "kernel"."""
+BLOB_PREFIX = "application/vnd.bulkhead."
+"""Media types of the layers of such an image: files, kept as they are."""
 CONTAINERD_NAME = "io.containerd.image.name"
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=1 << 17)]
 T = TypeVar("T")
+ROOTFS = "rootfs"
+"""The kind of an ordinary image: layers of files that make a root file system."""
+KINDS = (ROOTFS, "kernel", "disk")
 
 
 def _none_is(empty: type) -> BeforeValidator:
@@ -89,6 +97,12 @@ class Manifest(Document):
     media_type: Line = Field(default="", alias="mediaType")
     config: Descriptor
     layers: Annotated[tuple[Descriptor, ...], _none_is(tuple)] = ()
+    annotations: Annotated[dict[Text, Text], _none_is(dict)] = {}
+
+    @property
+    def kind(self) -> str:
+        """What it is; "rootfs" where it says nothing else."""
+        return self.annotations.get(KIND, ROOTFS)
 
 
 class RunConfig(Document):
@@ -158,3 +172,8 @@ def dump(document: object) -> bytes:
 def digest_of(data: bytes) -> str:
     """`sha256:` and the hex digits."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def time_text(seconds: float) -> str:
+    """A time, in seconds since the epoch, as documents have it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

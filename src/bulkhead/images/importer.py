@@ -135,6 +135,14 @@ class _OciImage:
             raise ImageError(f"manifest {descriptor.digest} is of type {kind!r}, which is no image's")
         config_data = self._document(manifest.config, "config")
         config = _checked_config(self._ingest, config_data, manifest.config.digest, len(manifest.layers))
+        keys = self._layers(manifest, config) if manifest.kind == documents.ROOTFS else self._blobs(manifest)
+        self._ingest.add_document(config_data, manifest.config.media_type)
+        self._ingest.add_document(data, kind)
+        kept = Descriptor(media_type=kind, digest=descriptor.digest, size=len(data))
+        return self._ingest.name_image(kept, keys, names)
+
+    def _layers(self, manifest: Manifest, config: ConfigFile) -> list[str]:
+        """Take in the layers of a root file system; their keys."""
         keys: list[str] = []
         for number, (layer, diff_id) in enumerate(zip(manifest.layers, config.rootfs.diff_ids, strict=True), 1):
             if layer.media_type not in documents.LAYER_TYPES:
@@ -144,10 +152,24 @@ class _OciImage:
             _, found = self._ingest.add_layer(chunks, descriptor=layer, diff_id=diff_id, below=keys)
             _tell(found, self._request)
             keys.append(found.key)
-        self._ingest.add_document(config_data, manifest.config.media_type)
-        self._ingest.add_document(data, kind)
-        kept = Descriptor(media_type=kind, digest=descriptor.digest, size=len(data))
-        return self._ingest.name_image(kept, keys, names)
+        return keys
+
+    def _blobs(self, manifest: Manifest) -> list[str]:
+        """Take in the files of an image that is no root file system; it has no layers, so no keys."""
+        if manifest.kind not in documents.KINDS:
+            known = ", ".join(documents.KINDS)
+            raise ImageError(f"the image is a {manifest.kind[:40]!r}, which is not known", hint=f"known are {known}")
+        for number, blob in enumerate(manifest.layers, 1):
+            if not blob.media_type.startswith(documents.BLOB_PREFIX):
+                raise ImageError(f"blob {blob.digest} is of type {blob.media_type!r}, which no {manifest.kind} has")
+            chunks = reported(
+                self._part(blob, "blob").chunks(),
+                self._request.progress,
+                f"file {number} of {len(manifest.layers)}",
+                blob.size,
+            )
+            self._ingest.add_blob(chunks, blob.media_type, descriptor=blob)
+        return []
 
     def _part(self, descriptor: Descriptor, what: str) -> Part:
         part = self._archive.part("blobs/sha256/" + descriptor.digest.removeprefix("sha256:"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from bulkhead.errors import ImageError
@@ -14,7 +14,7 @@ from bulkhead.images.bounds import check_space
 from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from bulkhead.images.layer import Unpacked
 from bulkhead.images.layout import LAYER_KEYS, Layout
-from bulkhead.images.reader import write_all
+from bulkhead.images.reader import Digester, write_all
 
 
 class Ingest:
@@ -64,6 +64,22 @@ class Ingest:
         suffix = "+" + found.compression if found.compression else ""
         return descriptor or Descriptor(media_type=OCI_LAYER + suffix, digest=found.digest, size=found.size), found
 
+    def add_blob(self, chunks: Iterable[bytes], media_type: str, *, descriptor: Descriptor | None = None) -> Descriptor:
+        """Take in a file as it is, checked against its descriptor where that is known. Raises ImageError."""
+        bounds = self.layout.bounds
+        if descriptor and self._pin_blob(descriptor):
+            return descriptor
+        check_space(self._directory, bounds, coming=descriptor.size if descriptor else 0)
+        with self.draft() as (path, fd), closing(Digester(fd)) as digester:
+            for _ in digester.pass_on(chunks):
+                if digester.size > bounds.total:
+                    raise ImageError(f"a file of the image is larger than {bounds.total} bytes")
+            found = Descriptor(media_type=media_type, digest=digester.finish(), size=digester.size)
+            if descriptor and (found.digest, found.size) != (descriptor.digest, descriptor.size):
+                raise ImageError(f"blob {descriptor.digest} has in truth the digest {found.digest}")
+            self._keep(path, self.layout.blob_path(found.digest))
+        return found
+
     def add_document(self, data: bytes, media_type: str) -> Descriptor:
         """Take in a manifest or config."""
         descriptor = Descriptor(media_type=media_type, digest=documents.digest_of(data), size=len(data))
@@ -72,14 +88,24 @@ class Ingest:
             self._keep(path, self.layout.blob_path(descriptor.digest))
         return descriptor
 
-    def add_image(self, config: bytes, layers: Sequence[Descriptor], keys: Sequence[str], names: Sequence[str]) -> str:
-        """Take in an image of layers that were added: makes its manifest. Returns the manifest's digest."""
-        manifest = {
+    def add_image(
+        self,
+        config: bytes,
+        layers: Sequence[Descriptor],
+        keys: Sequence[str],
+        names: Sequence[str],
+        *,
+        annotations: Mapping[str, str] | None = None,
+    ) -> str:
+        """Take in an image of layers or blobs that were added: makes its manifest. Returns the manifest's digest."""
+        manifest: dict[str, object] = {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "config": as_json(self.add_document(config, OCI_CONFIG)),
             "layers": [as_json(descriptor) for descriptor in layers],
         }
+        if annotations:
+            manifest["annotations"] = dict(annotations)
         return self.name_image(self.add_document(documents.dump(manifest), OCI_MANIFEST), keys, names)
 
     def name_image(self, manifest: Descriptor, keys: Sequence[str], names: Sequence[str]) -> str:

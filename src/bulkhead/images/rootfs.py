@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from bulkhead.errors import Unavailable
 from bulkhead.events import Progress, Step
@@ -36,7 +35,7 @@ def add_rootfs(
     layer, found = ingest.add_layer(chunks, must_end=True)
     for note in found.notes:
         progress(Step(f"passed over: {note}"))
-    when = datetime.fromtimestamp(time.time() if created is None else created, UTC).isoformat().replace("+00:00", "Z")
+    when = documents.time_text(time.time() if created is None else created)
     document = {
         "architecture": architecture or found.architecture or host_architecture(),
         "os": "linux",

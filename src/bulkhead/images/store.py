@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,16 +13,16 @@ from typing import BinaryIO
 
 from bulkhead.errors import Conflict, HostError, ImageError, NotFound, Refused
 from bulkhead.events import Progress, quiet
-from bulkhead.images import bootstrap, reference, sweep
+from bulkhead.images import bootstrap, documents, reference, sweep
 from bulkhead.images.archive import Directory, open_file
 from bulkhead.images.bounds import Bounds, check_space
 from bulkhead.images.changes import from_fields
-from bulkhead.images.config import Image, ImageConfig, Layer, read_config, read_created
+from bulkhead.images.config import Blob, Image, ImageConfig, Layer, read_config, read_created
 from bulkhead.images.documents import ConfigFile, Manifest
 from bulkhead.images.importer import Request, import_archive, import_fd
 from bulkhead.images.ingest import Ingest, ingest
 from bulkhead.images.layout import HINT, Index, Layout
-from bulkhead.images.reader import CHUNK, reported, write_all
+from bulkhead.images.reader import CHUNK, file_chunks, reported, write_all
 from bulkhead.images.sweep import Pruned
 
 _HINT = "`bulkhead image ls` shows what there is; `bulkhead image bootstrap debian:bookworm` makes one"
@@ -55,6 +56,7 @@ class ImageStore:
         manifest, file = self._documents(image.digest)
         return {
             "Id": image.digest,
+            "Kind": image.kind,
             "Config digest": manifest.config.digest,
             "RepoTags": [*image.references],
             "RepoDigests": sorted({f"{reference.parse(name).name}@{image.digest}" for name in image.references}),
@@ -64,6 +66,8 @@ class ImageStore:
             "Size": image.size,
             "Config": image.config.to_document(),
             "RootFS": {"Type": "layers", "Layers": [*file.rootfs.diff_ids]},
+            "Blobs": [{"MediaType": blob.media_type, "Digest": blob.digest, "Size": blob.size} for blob in image.blobs],
+            "Annotations": image.annotations,
         }
 
     def erofs_path(self, diff_id: str) -> Path:
@@ -142,6 +146,39 @@ class ImageStore:
             lambda into: bootstrap.run(into, recipe, self._cache, names=names, config=settings, progress=progress),
             recipe.default_name,
         )
+
+    def add_files(
+        self,
+        kind: str,
+        files: Sequence[tuple[str, Path]],
+        *,
+        names: Sequence[str],
+        architecture: str,
+        annotations: Mapping[str, str],
+        progress: Progress = quiet,
+    ) -> Image:
+        """Make an image that is no root file system: of files (media type, path), which are kept as they are.
+
+        `kind` is one of documents.KINDS. Raises Refused for names that are none; nothing is left behind then.
+        """
+        given = [name for text in names for name in _given(text)]
+
+        def take(into: Ingest) -> str:
+            blobs = []
+            for media_type, path in files:
+                with ExitStack() as stack:
+                    fd, size = open_file(path, stack), path.stat().st_size
+                    blobs.append(into.add_blob(reported(file_chunks(fd), progress, "storing", size), media_type))
+            document = {
+                "architecture": architecture,
+                "os": "linux",
+                "created": documents.time_text(time.time()),
+                "rootfs": {"type": "layers", "diff_ids": [blob.digest for blob in blobs]},
+            }
+            said = {**annotations, documents.KIND: kind}
+            return into.add_image(documents.dump(document), blobs, (), given, annotations=said)
+
+        return self._take(take, f"the {kind}")
 
     def remove(
         self, name: str, *, in_use: Mapping[str, Sequence[str]] | None = None, force: bool = False
@@ -233,26 +270,38 @@ class ImageStore:
         return image
 
     def _parse(self, index: Index, digest: str) -> Image:
-        _, file = self._documents(digest)
+        manifest, file = self._documents(digest)
         what = f"image {digest}"
-        keys = index.layers_of(digest)
-        if len(keys) != len(file.rootfs.diff_ids):
-            raise ImageError(f"{what} has {len(file.rootfs.diff_ids)} layers, its index entry {len(keys)}", hint=HINT)
-        layers = []
-        for key in keys:
-            path = self._layout.erofs_path(key)
-            try:
-                layers.append(Layer(key, path, path.stat().st_size))
-            except FileNotFoundError as error:
-                raise ImageError(f"{what} lacks its layer {key}", hint=HINT) from error
+        layers = self._layers(index, digest, file) if manifest.kind == documents.ROOTFS else ()
+        blobs = () if manifest.kind == documents.ROOTFS else self._blobs(manifest)
         return Image(
             digest=digest,
             references=(),
             architecture=file.architecture,
             created=read_created(file, what),
-            size=sum(layer.size for layer in layers),
+            size=sum(layer.size for layer in layers) + sum(blob.size for blob in blobs),
             config=read_config(file.config, what),
-            layers=tuple(layers),
+            layers=layers,
+            kind=manifest.kind,
+            blobs=blobs,
+            annotations=dict(manifest.annotations),
+        )
+
+    def _layers(self, index: Index, digest: str, file: ConfigFile) -> tuple[Layer, ...]:
+        keys = index.layers_of(digest)
+        if len(keys) != len(file.rootfs.diff_ids):
+            what = f"image {digest} has {len(file.rootfs.diff_ids)} layers, its index entry {len(keys)}"
+            raise ImageError(what, hint=HINT)
+        paths = [self._layout.erofs_path(key) for key in keys]
+        try:
+            return tuple(Layer(key, path, path.stat().st_size) for key, path in zip(keys, paths, strict=True))
+        except FileNotFoundError as error:
+            raise ImageError(f"image {digest} lacks its layer {error.filename}", hint=HINT) from error
+
+    def _blobs(self, manifest: Manifest) -> tuple[Blob, ...]:
+        return tuple(
+            Blob(blob.media_type, blob.digest, self._layout.blob_path(blob.digest), blob.size)
+            for blob in manifest.layers
         )
 
     def _documents(self, digest: str) -> tuple[Manifest, ConfigFile]:

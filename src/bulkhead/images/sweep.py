@@ -10,7 +10,7 @@ from bulkhead.errors import ImageError
 from bulkhead.host.workspace import abandoned
 from bulkhead.images import documents
 from bulkhead.images.archive import open_file
-from bulkhead.images.documents import ConfigFile, Manifest
+from bulkhead.images.documents import ROOTFS, ConfigFile, Manifest
 from bulkhead.images.ingest import ingest
 from bulkhead.images.layout import Draft, Index, Layout
 from bulkhead.images.reader import file_chunks
@@ -78,6 +78,11 @@ def _repair(layout: Layout, index: Index, digest: str) -> list[str]:
     done: list[str] = []
     manifest, config = documents_of(layout, digest)
     keys = index.layers_of(digest)
+    if manifest.kind != ROOTFS:
+        for part in manifest.layers:
+            if not layout.is_sound(layout.blob_path(part.digest), size=part.size):
+                raise ImageError(f"its part {part.digest} is lost")
+        return done
     if not len(keys) == len(manifest.layers) == len(config.rootfs.diff_ids):
         raise ImageError("its layers and its index entry do not match")
     for number, (layer, key) in enumerate(zip(manifest.layers, keys, strict=True)):

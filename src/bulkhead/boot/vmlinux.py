@@ -1,0 +1,85 @@
+"""The kernel as QEMU starts it without a boot loader: an uncompressed ELF file with the entry of PVH.
+
+What Debian packs is a bzImage: a boot sector, setup code, and a compressed payload that holds the ELF file
+(Documentation/x86/boot.rst). Unpacking it here, once, spares every guest that work, which counts under TCG.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from bulkhead.boot.unpacking import unpack
+from bulkhead.errors import ImageError
+
+MAX_SIZE = 256 << 20
+_SECTOR = 512
+_SETUP_SECTORS, _MAGIC, _VERSION, _PAYLOAD = 0x1F1, 0x202, 0x206, 0x248
+_HAS_PAYLOAD = 0x208
+"""The boot protocol's version since which the header says where the payload is."""
+_IDENT = b"\x7fELF\x02\x01\x01"
+"""ELF, 64 bits, little-endian, version 1."""
+_AMD64 = 62
+_PT_NOTE = 4
+_PHYS32_ENTRY = 18
+"""XEN_ELFNOTE_PHYS32_ENTRY: where PVH enters, as a 32-bit physical address."""
+_MAX_NOTES = 1 << 20
+
+
+def extract(image: bytes) -> bytes:
+    """The ELF file in a bzImage. Raises ImageError when there is none, it is damaged, or PVH cannot start it."""
+    if len(image) < _PAYLOAD + 8 or image[_MAGIC : _MAGIC + 4] != b"HdrS":
+        raise ImageError("the kernel is no bzImage: it lacks the header of the x86 boot protocol")
+    version = struct.unpack_from("<H", image, _VERSION)[0]
+    if version < _HAS_PAYLOAD:
+        raise ImageError(f"the kernel's boot protocol {version >> 8}.{version & 255:02} is too old: 2.08 is needed")
+    offset, length = struct.unpack_from("<II", image, _PAYLOAD)
+    start = ((image[_SETUP_SECTORS] or 4) + 1) * _SECTOR + offset
+    payload = image[start : start + length]
+    if len(payload) != length or length < 8:
+        raise ImageError(f"the kernel is cut off: its payload has {len(payload)} of {length} bytes")
+    # Whatever compresses it: the last four bytes are the unpacked size.
+    size = struct.unpack_from("<I", payload, length - 4)[0]
+    if size > MAX_SIZE:
+        raise ImageError(f"the kernel unpacks to {size} bytes, at most {MAX_SIZE} are allowed")
+    elf = unpack(payload, most=size, what="the kernel's payload")
+    if len(elf) != size:
+        raise ImageError(f"the kernel unpacks to {len(elf)} bytes, its header promises {size}")
+    pvh_entry(elf)
+    return elf
+
+
+def pvh_entry(elf: bytes) -> int:
+    """The physical address at which PVH enters a kernel. Raises ImageError when it is no ELF file that has one."""
+    if not elf.startswith(_IDENT) or len(elf) < 64:
+        raise ImageError("the kernel is no 64-bit ELF file")
+    machine = struct.unpack_from("<H", elf, 18)[0]
+    if machine != _AMD64:
+        raise ImageError(f"the kernel is built for ELF machine {machine}, not for amd64")
+    table = struct.unpack_from("<Q", elf, 32)[0]
+    entry_size, count = struct.unpack_from("<HH", elf, 54)
+    if entry_size != 56 or table + count * entry_size > len(elf):
+        raise ImageError("the kernel's ELF program headers are damaged")
+    for number in range(count):
+        kind, _, offset, _, _, size = struct.unpack_from("<IIQQQQ", elf, table + number * entry_size)
+        if kind == _PT_NOTE and size <= _MAX_NOTES:
+            found = _entry_among(elf[offset : offset + size])
+            if found is not None:
+                return found
+    raise ImageError("the kernel has no PVH entry", hint="a kernel built with CONFIG_PVH=y has one")
+
+
+def _entry_among(notes: bytes) -> int | None:
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, size, kind = struct.unpack_from("<III", notes, at)
+        name_at = at + 12
+        data_at = name_at + _up(name_size)
+        at = data_at + _up(size)
+        is_entry = kind == _PHYS32_ENTRY and notes[name_at : name_at + name_size] == b"Xen\0"
+        if is_entry and size in (4, 8) and data_at + size <= len(notes):
+            return int.from_bytes(notes[data_at : data_at + size], "little")
+    return None
+
+
+def _up(size: int) -> int:
+    return -(-size // 4) * 4
