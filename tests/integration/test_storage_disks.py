@@ -371,6 +371,19 @@ def test_recovery_lets_go_of_what_nobody_knows(config: Config, disks: Disks, bun
     after.close()
 
 
+def test_recovery_tells_of_a_disk_of_the_pool_once(config: Config, disks: Disks) -> None:
+    """It is a mount, a loop device and a file: any of them may be what is left."""
+    disks.prefill(SIZE)
+    disks.settle()
+    names = sorted(file.stem for file in (config.state_dir / "pool").glob("*.img"))
+    assert names
+    after = Disks(config)
+    after.prepare()
+    assert sorted(after.recover([])) == [f"pool disk {name}" for name in names]
+    assert after.recover([]) == []
+    after.close()
+
+
 CRASH = """
     import os, sys
     from pathlib import Path

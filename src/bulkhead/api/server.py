@@ -52,8 +52,7 @@ def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
         # Clients that connect from here on wait for the recovery.
         engine = build(config)
         try:
-            for repair in engine.recover():
-                log.info("recovery: %s", repair)
+            engine.recover()  # logs what it repairs
             app = create_app(engine)
             # What was loaded stays for good: collections that go through all of it would hold requests up.
             gc.collect()

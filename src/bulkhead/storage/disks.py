@@ -170,7 +170,7 @@ class Disks:
         found += self._recover_loops(known) + self._recover_files()
         for name in ("pool", "disks"):
             area.tidy(self._config, name)
-        return found
+        return list(dict.fromkeys(found))  # a disk of the pool is a mount, a device and a file
 
     def probe_direct_io(self) -> tuple[bool, str]:
         """Whether loop devices read and write past the host's page cache here, and why not.
@@ -225,7 +225,9 @@ class Disks:
         for device in loop.attached():
             owner = device.backing.parent
             if owner == pool or (owner.parent == instances and owner.name not in known):
-                found.append(f"loop device of {device.backing}")
+                found.append(
+                    f"pool disk {device.backing.stem}" if owner == pool else f"loop device of {device.backing}"
+                )
                 ext4.free(device, layout=self._layout)
         return found
 
@@ -236,4 +238,4 @@ class Disks:
                 shutil.rmtree(file)
             else:
                 file.unlink()
-        return [f"file {file}" for file in leftovers]
+        return [f"pool disk {file.stem}" if file.suffix == ".img" else f"file {file}" for file in leftovers]

@@ -163,7 +163,7 @@ def test_life_of_a_daemon(number: signal.Signals, config: Config, tmp_path: Path
             assert process.returncode == 0, err
             assert manager.recv(100) == b"STOPPING=1"
     assert out == "[('recover',), ('close',)]\n"
-    assert err.splitlines() == ["recovery: something was mended", "serving", "stopping; instances run on"]
+    assert err.splitlines() == ["serving", "stopping; instances run on"]
     assert not config.socket_path.exists()
 
 
