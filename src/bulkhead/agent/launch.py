@@ -20,6 +20,7 @@ NETNS_PATH = f"/proc/self/fd/{NETNS_FD}"
 """What `Start.netns` is when the agent was launched with a network namespace."""
 NETNS_NEW = "new"
 """What it is for a namespace of its own that has nothing but lo."""
+BUILT = Path(__file__).resolve().parents[3] / "agent" / "build" / "agent"
 INSTALLED = Path("/usr/lib/bulkhead/agent")
 MAX_INHERITED = 2
 BACKLOG = 64
@@ -29,8 +30,7 @@ SPAWN_SECONDS = 10.0
 def find_agent() -> Path:
     """The agent's binary: `$BULKHEAD_AGENT`, the checkout's build, or the installed one. Raises Unavailable."""
     named = os.environ.get("BULKHEAD_AGENT")
-    built = Path(__file__).resolve().parents[3] / "agent" / "build" / "agent"
-    candidates = [Path(named)] if named else [built, INSTALLED]
+    candidates = [Path(named)] if named else [BUILT, INSTALLED]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def read_link(bundle: Path) -> str | None:
 
 def write_handle(bundle: Path, handle: Handle) -> None:
     """What finds the running instance again."""
-    _write(bundle / "handle.json", json.dumps(asdict(handle)))
+    _write(bundle / "handle.json", json.dumps({field: getattr(handle, field) for field in Handle.__dataclass_fields__}))
 
 
 def read_handle(bundle: Path) -> Handle | None:

@@ -28,16 +28,15 @@ class Resources:
     def acquire(self, instance: Instance, *, undo: ExitStack, always: ExitStack) -> tuple[Instance, Bundle]:
         """Make everything ready for a start. `undo` puts it back after a failure, `always` ends in any case."""
         context, spec = self.context, instance.spec
-        bundle = self.acquire_files(instance, undo)
-        volumes = self._volumes(spec)
-        checkpoint("start.volumes")
         instance = instance.model_copy(
             update={"cpuset": limits.choose_cpuset(spec.plan, context.facts, self._cpusets(instance))}
         )
+        bundle = self.acquire_files(instance, undo)
+        volumes = self._volumes(spec)
+        checkpoint("start.volumes")
         instance, netns_fd = self._network(instance, undo, always)
         bundle = replace(
             bundle,
-            limits=self._limits(instance),
             volumes=volumes,
             netns_fd=netns_fd,
             cpuset=instance.cpuset,
@@ -175,15 +174,18 @@ class Resources:
 
     def release_volumes(self, spec: Spec) -> None:
         """Unmount the volumes that no other running instance uses."""
+        volumes = [mount.source for mount in spec.mounts if mount.kind == "volume"]
+        if not volumes:
+            return
         busy = {
             mount.source
             for other in self.context.state.instances()
             if other.pid and other.spec.id != spec.id
             for mount in other.spec.mounts
         }
-        for mount in spec.mounts:
-            if mount.kind == "volume" and mount.source not in busy:
-                self.context.volumes.detach(mount.source)
+        for volume in volumes:
+            if volume not in busy:
+                self.context.volumes.detach(volume)
 
     def _resolv_conf(self, instance: Instance) -> str:
         if instance.address:

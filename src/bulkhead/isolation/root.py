@@ -121,9 +121,9 @@ def kernel(join: Sequence[str], *, lxcfs: Path | None = None) -> list[Operation]
     if v1:
         # The host's root's: nothing can be made in it from inside.
         operations.append(mount("tmpfs", CGROUP_ROOT, attrs=KERNEL_FS, data="mode=0755,uid=0,gid=0,size=4k"))
-        operations += [bind(str(path), f"{CGROUP_ROOT}/{name}", attrs=attrs) for name, path in v1.items()]
+        operations += [bind(path, f"{CGROUP_ROOT}/{name}", attrs=attrs) for name, path in v1.items()]
     else:
-        operations += [bind(str(path), CGROUP_ROOT, attrs=attrs) for path in named.values()]
+        operations += [bind(path, CGROUP_ROOT, attrs=attrs) for path in named.values()]
     if lxcfs:
         operations.append(bind(f"{lxcfs}{hardening.LXCFS_CPU}", hardening.LXCFS_CPU, attrs=attrs))
         operations.append(bind(f"{lxcfs}/proc", HOST_LXCFS, attrs=attrs))
@@ -137,11 +137,14 @@ def show_lxcfs() -> list[Operation]:
     return [*files, simple(Code.MASK, HOST_LXCFS)]
 
 
-def _own_cgroups(join: Sequence[str]) -> dict[str, PurePosixPath]:
+def _own_cgroups(join: Sequence[str]) -> dict[str, str]:
     """The instance's own directories by the first part of their path; not a tree's root, which it may join as well."""
-    own = [PurePosixPath(path).parent for path in join]
-    parts = {path: path.relative_to(CGROUP_ROOT).parts for path in own if path.is_relative_to(CGROUP_ROOT)}
-    return {inside[0]: path for path, inside in parts.items() if len(inside) > 1}
+    own = {}
+    for path in join:
+        tree, *below, _ = path.removeprefix(f"{CGROUP_ROOT}/").split("/")
+        if below and not tree.startswith("/"):
+            own[tree] = path.rpartition("/")[0]
+    return own
 
 
 def names(bundle: Bundle, *, hostname: bool) -> list[Operation]:

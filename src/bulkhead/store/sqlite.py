@@ -12,7 +12,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from bulkhead.errors import HostError
@@ -191,7 +190,9 @@ class SQLiteStore:
             connection.execute("COMMIT")
 
     def _append(self, connection: sqlite3.Connection, event: Event) -> None:
-        value = json.dumps(asdict(event), separators=(",", ":"))
+        value = json.dumps(
+            {field: getattr(event, field) for field in Event.__dataclass_fields__}, separators=(",", ":")
+        )
         cursor = connection.execute("INSERT INTO event (at, value) VALUES (?, ?)", (event.when, value))
         number = cursor.lastrowid or 0
         if number % min(TRIM_EVERY, self._max_events) == 0:

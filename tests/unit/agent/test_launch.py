@@ -22,13 +22,13 @@ def test_a_named_agent_is_the_only_one_looked_for(tmp_path: Path, monkeypatch: p
 
 def test_without_a_name_the_checkouts_or_the_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BULKHEAD_AGENT", raising=False)
-    monkeypatch.setattr(launch, "__file__", str(tmp_path / "src/bulkhead/agent/launch.py"))
+    built = tmp_path / "agent/build/agent"
+    monkeypatch.setattr(launch, "BUILT", built)
     monkeypatch.setattr(launch, "INSTALLED", tmp_path / "installed")
     with pytest.raises(Unavailable, match="installed"):
         launch.find_agent()
     (tmp_path / "installed").touch()
     assert launch.find_agent() == tmp_path / "installed"
-    built = tmp_path / "agent/build/agent"
     built.parent.mkdir(parents=True)
     built.touch()
     assert launch.find_agent() == built
