@@ -96,6 +96,8 @@ class Boot:
     accelerator: Literal["kvm", "tcg"]
     tap: str = ""
     """Name of the tap in the instance's network namespace; "" for no network."""
+    guest_limits: Limits = NoLimits()
+    """The plan within the guest; the bundle's limits hold the hypervisor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,147 @@
+"""What the agent in a guest is asked for: a container's start without the walls that the guest's own kernel is.
+
+Pure. The workload has every capability and an ordinary Linux: all of it ends at the hypervisor. It runs in a pid and a
+mount namespace, so that it is PID 1 and its root is the image's, as in a container.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+
+from bulkhead.agent.frames import ExecRequest, Start, StartFlag
+from bulkhead.agent.operations import RECURSIVE, Attr, Code, Operation, bind, mount, simple
+from bulkhead.isolation import capabilities, root, vmm
+from bulkhead.isolation.base import Bundle, Command, Limits
+from bulkhead.isolation.hardening import KERNEL_FS
+from bulkhead.isolation.root import Confinement, Namespace
+from bulkhead.isolation.supervised import exec_flags, start_flags
+from bulkhead.model import Address, Spec
+
+STAGE = "/stage"
+"""An empty directory that the guest's agent has made."""
+INTERFACE = "eth0"
+ENTROPY = 64
+"""Bytes of the host's randomness that a guest's generator starts with."""
+CONFINEMENT = Confinement(bounding=capabilities.mask(capabilities.Cap), no_new_privs=False)
+_SECONDS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is new at each start: the time in ns since the epoch, and randomness."""
+
+    now: int
+    entropy: bytes
+
+
+def start_request(bundle: Bundle, limits: Limits, moment: Moment) -> Start:
+    """The workload's start, in one request."""
+    return Start(
+        flags=start_flags(bundle.spec),
+        clone_flags=Namespace.PID,
+        unshare_flags=Namespace.MOUNT,
+        log_files=0,
+        join=tuple(limits.join),
+        kill=limits.kill,
+        prepare=(*_prepare(bundle, moment), *limits.prepare),
+        stage=tuple(_stage(bundle)),
+        inside=(*_inside(bundle), *root.program(_named(bundle.spec), CONFINEMENT, container=False)),
+    )
+
+
+def hold_request(bundle: Bundle, moment: Moment) -> Start:
+    """The root with its mounts, and nothing that runs in it."""
+    return Start(
+        flags=StartFlag.HOLD,
+        clone_flags=Namespace.PID,
+        unshare_flags=Namespace.MOUNT,
+        log_files=0,
+        prepare=tuple(_prepare(bundle, moment)),
+        stage=tuple(_stage(bundle)),
+        inside=(simple(Code.ROOT, root.ROOT), simple(Code.PIVOT)),
+    )
+
+
+def command_request(spec: Spec, limits_join: tuple[str, ...], command: Command) -> ExecRequest:
+    """A command beside the workload."""
+    return ExecRequest(
+        flags=exec_flags(command),
+        setns_flags=Namespace.PID | Namespace.MOUNT,
+        rows=command.rows,
+        columns=command.columns,
+        join=limits_join,
+        inside=tuple(root.command(_named(spec), command, CONFINEMENT, container=False)),
+    )
+
+
+def _named(spec: Spec) -> Spec:
+    """With the host's name in the environment, as docker and podman have it."""
+    return spec.model_copy(update={"env": (f"HOSTNAME={spec.hostname}", *spec.env)})
+
+
+def _prepare(bundle: Bundle, moment: Moment) -> list[Operation]:
+    """Nothing that two guests may share is left of what the guest was before."""
+    return [
+        simple(Code.ENTROPY, moment.entropy),
+        simple(Code.CLOCK, *divmod(moment.now, _SECONDS)),
+        *([network(bundle.address)] if bundle.address and bundle.boot and bundle.boot.tap else []),
+    ]
+
+
+def network(address: Address) -> Operation:
+    """The guest's interface."""
+    mac = bytes.fromhex(address.mac.replace(":", ""))
+    addresses = (f"{address.ipv4}/{address.prefix4}", f"{address.ipv6}/{address.prefix6}")
+    return simple(Code.NETIF, INTERFACE, mac, address.gateway4, address.gateway6, 0, *addresses)
+
+
+def device(number: int) -> str:
+    """The block device of a disk: 0 is /dev/vda."""
+    return f"/dev/vd{string.ascii_lowercase[number]}"
+
+
+def _stage(bundle: Bundle) -> list[Operation]:
+    """The disks to an overlay, made the root; the guest's devices and kernel interfaces in it; the volumes."""
+    layers = range(len(vmm.require_boot(bundle).layers))
+    first_volume = 1 + len(layers)
+    read_only = int(Attr.RDONLY)
+    return [
+        simple(Code.STAGE, STAGE),
+        simple(Code.MOUNTDEV, device(0), "ext4", "disk", 0, ""),
+        *(simple(Code.MOUNTDEV, device(1 + n), "erofs", f"l{n}", read_only, "") for n in layers),
+        simple(
+            Code.OVERLAY,
+            ":".join(f"l{n}" for n in reversed(layers)),
+            f"disk/{root.UPPER}",
+            f"disk/{root.WORK}",
+            root.ROOT,
+            0,
+        ),
+        simple(Code.ROOT, root.ROOT),
+        bind("/dev", "/dev", flags=RECURSIVE),
+        bind("/sys", "/sys", flags=RECURSIVE),
+        *(operation for n in range(len(bundle.volumes)) for operation in _volume(bundle, n, first_volume + n)),
+    ]
+
+
+def _volume(bundle: Bundle, number: int, disk: int) -> list[Operation]:
+    volume = bundle.volumes[number]
+    attrs = Attr.NOSUID | Attr.NODEV | (Attr.RDONLY if volume.read_only else Attr.NONE)
+    return [
+        # A read-only disk cannot replay its journal; nobody else has it while it is the guest's.
+        simple(Code.MOUNTDEV, device(disk), "ext4", f"v{number}", int(attrs), "noload" if volume.read_only else ""),
+        bind(f"{STAGE}/v{number}/data", volume.target, attrs=attrs),
+    ]
+
+
+def _inside(bundle: Bundle) -> list[Operation]:
+    return [
+        simple(Code.ROOT, root.ROOT),
+        mount("proc", "/proc", attrs=KERNEL_FS),
+        *root.names(bundle, hostname=True),
+        simple(Code.HOSTNAME, bundle.spec.hostname),
+        simple(Code.KEYRING),
+        *([simple(Code.CONSOLE)] if bundle.spec.tty else []),
+        simple(Code.PIVOT),
+    ]

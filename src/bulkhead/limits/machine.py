@@ -1,0 +1,59 @@
+"""The plan of a VM, twice: what holds its hypervisor on the host, and what holds the workload in the guest."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from bulkhead.host.cgroups import Layout
+from bulkhead.host.facts import HostFacts
+from bulkhead.limits.program import V2_CONTROLLERS, LimitProgram, program
+from bulkhead.model import Plan
+
+OVERHEAD = {"kvm": 96 << 20, "tcg": 176 << 20}
+"""Bytes that a hypervisor may use beyond the guest's memory: its own, the devices' and, with TCG, 64 MiB of
+translated code with what describes it. The host's page cache of the instance's files counts as well."""
+THREADS = 96
+"""Threads of a hypervisor beside its processors: it does disk I/O in up to 64."""
+_GUEST_CGROUP = "bulkhead"
+_GUEST_LAYOUT = Layout(
+    "v2", {}, Path("/sys/fs/cgroup"), frozenset(V2_CONTROLLERS), frozenset({"memory.peak", "cpu.quota", "io.max"})
+)
+
+
+def vmm_plan(plan: Plan, accelerator: str) -> Plan:
+    """What the hypervisor's cgroup is to hold it to. Disk limits are the hypervisor's own: it throttles."""
+    changed = {
+        "memory": plan.memory + OVERHEAD[accelerator],
+        "pids": math.ceil(plan.cpus) + THREADS,
+        "iops": None,
+        "disk_bps": None,
+    }
+    return plan.model_copy(update=changed)
+
+
+def guest_program(plan: Plan, *, instance_id: str) -> LimitProgram:
+    """The limits within the guest: processes and threads. Memory and processors are the guest's own.
+
+    The cgroup has no quota: the host holds all of the guest to the plan's share of its cores.
+    """
+    cores = math.ceil(plan.cpus)
+    facts = HostFacts(
+        cores=cores,
+        online=tuple(range(cores)),
+        ghz=None,
+        ghz_source="",
+        memory=plan.memory,
+        swap=0,
+        kernel="",
+    )
+    own = plan.model_copy(update={"cpus": float(cores), "ghz": None, "swap": 0, "iops": None, "disk_bps": None})
+    return program(
+        own,
+        cgroup=_GUEST_CGROUP,
+        instance_id=instance_id,
+        layout=_GUEST_LAYOUT,
+        facts=facts,
+        cpuset=(),
+        device=None,
+    )
