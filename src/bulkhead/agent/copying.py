@@ -94,12 +94,20 @@ def _content(files: Files, path: str, size: int) -> Iterator[bytes]:
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-class _BoundedInfo(tarfile.TarInfo):
-    """A header whose description of the next entry cannot fill the memory."""
+class _StrictInfo(tarfile.TarInfo):
+    """A header that is none is an error: tarfile takes one in the middle for the end of the archive.
+
+    Its description of the next entry cannot fill the memory.
+    """
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _BoundedInfo:
-        info = super().frombuf(buf, encoding, errors)
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictInfo:
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise Refused(f"the tar stream is damaged: {error}", hint="what came before it was copied") from error
+            raise  # zeros, or nothing: the end
         if info.type in _DESCRIBING and info.size > MAX_HEADER:
             raise Refused(f"the tar stream has a header of {info.size} bytes, at most {MAX_HEADER} make sense")
         return info
@@ -111,7 +119,7 @@ def copy_in(files: Files, stream: BinaryIO, path: str) -> None:
         raise Refused(f"{path} is not a directory in the instance", hint="name the directory to copy into")
     times: list[tuple[str, int]] = []
     try:
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_BoundedInfo) as archive:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictInfo) as archive:
             for info in archive:
                 target = _inside(path, info.name)
                 if target is not None:

@@ -289,3 +289,15 @@ def test_damaged_streams_and_huge_headers_are_refused(make_files: Make) -> None:
             copy_in(make_files(tree.handle), io.BytesIO(stream), "/to")
     with pytest.raises(Refused, match="not a directory"):
         copy_in(make_files(tree.handle), archive(), "/file")
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 512, b"x" * 100, b"\0" * 511 + b"\1"])
+def test_a_damaged_header_in_the_middle_is_not_the_end(make_files: Make, damage: bytes) -> None:
+    tree = Tree({"/": None, "/to": None})
+    first = archive((member("a"), b"x" * 512)).getvalue()[:1024]
+    for stream in (first + damage, first + damage + archive((member("b"), b"y")).getvalue()):
+        with pytest.raises(Refused, match="damaged"):
+            copy_in(make_files(tree.handle), io.BytesIO(stream), "/to")
+    assert tree.content["/to/a"] == b"x" * 512
+    assert "/to/b" not in tree.content
+    copy_in(make_files(tree.handle), io.BytesIO(first), "/to")
