@@ -40,7 +40,7 @@ THIRD_PARTY = {
     "pyseccomp": {"isolation"},
     "qemu": {"host"},
     "rich": {"cli"},
-    "zstandard": {"images"},
+    "zstandard": {"images", "boot"},
 }
 """Who may use what comes from outside of the standard library."""
 

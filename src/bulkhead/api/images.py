@@ -51,6 +51,14 @@ class BootstrapRequest(Model):
     config: ImageConfigRequest = ImageConfigRequest()
 
 
+class KernelRequest(Model):
+    """A kernel for virtual machines, made from a distribution's package."""
+
+    distribution: str = Field(min_length=1, max_length=64, description="debian")
+    version: str | None = Field(default=None, max_length=128, description="of the package; None: the newest")
+    name: str | None = Field(default=None, max_length=256)
+
+
 class RemoveRequest(Model):
     """Which image to remove."""
 
@@ -106,6 +114,17 @@ async def bootstrap_image(request: Request, body: BootstrapRequest) -> Response:
             config=body.config.model_dump(exclude_defaults=True),
             progress=progress,
         )
+
+    return _with_progress(request, work)
+
+
+@router.post("/images/kernel")
+async def make_kernel(request: Request, body: KernelRequest) -> Response:
+    """Make a kernel image from a package; progress and result as NDJSON."""
+    images = service_of(request).engine.images
+
+    def work(progress: Progress) -> object:
+        return images.make_kernel(body.distribution, version=body.version, name=body.name, progress=progress)
 
     return _with_progress(request, work)
 

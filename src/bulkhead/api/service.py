@@ -84,6 +84,9 @@ class Images(Protocol):
     ) -> object:
         """Make an image from a distribution's packages. `config`: keys of the OCI image's configuration."""
 
+    def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> object:
+        """Make a kernel for virtual machines from a distribution's package. None: the newest, the usual name."""
+
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name; what has been removed."""
 

@@ -15,6 +15,9 @@ from bulkhead.errors import ImageError, Refused, Unavailable
 from bulkhead.events import Progress, Step
 
 DISTRIBUTIONS = ("debian",)
+ELF_TYPE = "application/vnd.bulkhead.kernel.elf"
+INITRD_TYPE = "application/vnd.bulkhead.kernel.initrd"
+"""Media types of a kernel image's two files."""
 LIST = "modules"
 """The initrd's file that names the modules, a path in each line, in the order in which they are to be loaded."""
 _DIRECTORY = "lib/modules"

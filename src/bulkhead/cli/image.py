@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bulkhead.client import Response
 
-HEADER = ("NAME", "ID", "ARCH", "CREATED", "SIZE")
+HEADER = ("NAME", "ID", "KIND", "ARCH", "CREATED", "SIZE")
 NAMELESS = "<none>"
 CHUNK = 1 << 18
 
@@ -48,7 +48,7 @@ def _rows(image: dict[str, Any], *, whole: bool) -> Iterator[tuple[str, ...]]:
     created = age(image["created"]) + " ago" if image["created"] else "-"
     for name in image["references"] or [NAMELESS]:
         identifier = short_id(image["digest"], whole=whole)
-        yield name, identifier, image["architecture"], created, format_size(image["size"])
+        yield name, identifier, image["kind"], image["architecture"], created, format_size(image["size"])
 
 
 # --- bootstrap and import
@@ -98,6 +98,19 @@ def _bootstrap(args: Namespace, app: App) -> int:
 
 def _command(text: str) -> list[str]:
     return values.parse_entrypoint(text) if text.startswith("[") else ["/bin/sh", "-c", text]
+
+
+def _kernel_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--version", metavar="V", help="version of its kernel package, such as 6.1.192-2 (the newest)")
+    add("distribution", metavar="DISTRIBUTION", help="debian: its cloud kernel")
+    add("name", metavar="NAME", nargs="?", help="what to call it (kernel/debian:6.1 and kernel/debian:latest)")
+
+
+def _kernel(args: Namespace, app: App) -> int:
+    body = {"distribution": args.distribution, "version": args.version, "name": args.name}
+    with app.client.stream("POST", "/v1/images/kernel", body=body) as response:
+        return _made(response)
 
 
 def _import_arguments(parser: Parser) -> None:
@@ -196,6 +209,9 @@ def _prune(args: Namespace, app: App) -> int:
 SUBCOMMANDS = {
     "ls": Subcommand("List images", _ls_arguments, _ls),
     "bootstrap": Subcommand("Make an image from a distribution's packages", _bootstrap_arguments, _bootstrap),
+    "kernel": Subcommand(
+        "Make a kernel for virtual machines from a distribution's package", _kernel_arguments, _kernel
+    ),
     "import": Subcommand("Read an archive or a root file system", _import_arguments, _import),
     "inspect": Subcommand("Show everything about images, as a JSON array", _inspect_arguments, _inspect),
     "rm": Subcommand("Remove names, and images with their last one", _rm_arguments, _rm),

@@ -86,5 +86,5 @@ def run_group(prog: str, help_line: str, subcommands: Mapping[str, Subcommand], 
     subcommand = subcommands.get(words[0])
     if subcommand is None:
         parser.error(f"unknown command {words[0]!r}: {', '.join(subcommands)}")
-    args = subcommand_parser(f"{prog} {words[0]}", subcommand).parse_args(words[1:])
+    args = subcommand_parser(f"{prog} {words[0]}", subcommand).parse_intermixed_args(words[1:])
     return int(subcommand.main(args, app))

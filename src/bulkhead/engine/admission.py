@@ -127,6 +127,10 @@ def request_problems(
 
 
 def _argv_problems(argv: Sequence[str], image: Image) -> list[Problem]:
+    if image.kind != "rootfs":
+        name = image.references[0] if image.references else image.digest
+        hint = f"run another image with --isolation vm --kernel {name}" if image.kind == "kernel" else ""
+        return [Problem(f"image {name} is a {image.kind}, not a root file system", hint)]
     if not argv:
         name = image.references[0] if image.references else image.digest
         return [Problem(f"image {name} has no command of its own and none was given", "name one after the image")]

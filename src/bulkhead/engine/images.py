@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from bulkhead.engine import kernels
 from bulkhead.engine.context import Context
 from bulkhead.events import Progress
 from bulkhead.images import Image
@@ -52,6 +53,11 @@ class ImageCatalog:
         return self._store.bootstrap(
             release, packages=packages, name=name, architecture=architecture, config=config, progress=progress
         )
+
+    def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> Image:
+        """Make a kernel for virtual machines from a distribution's package."""
+        config = self._context.config
+        return kernels.make(self._store, config, distribution, version=version, name=name, progress=progress)
 
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name."""

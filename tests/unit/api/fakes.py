@@ -133,6 +133,7 @@ class FakeImages:
             {
                 "references": ["debian:bookworm"],
                 "digest": "sha256:" + "1" * 64,
+                "kind": "rootfs",
                 "architecture": "amd64",
                 "created": None,
                 "size": 100 << 20,
@@ -166,6 +167,11 @@ class FakeImages:
         progress(Step(f"packages of {release}"))
         self.seen.append((release, tuple(packages), name, architecture, dict(config)))
         return {"references": [name or release]}
+
+    def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> object:
+        progress(Step(f"kernel of {distribution}"))
+        self.seen.append((distribution, version, name))
+        return {"references": [name or "kernel/debian:latest"]}
 
     def remove(self, reference: str, *, force: bool) -> object:
         self.inspect(reference)

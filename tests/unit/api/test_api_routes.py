@@ -308,6 +308,14 @@ def test_bootstrap(client: Client, engine: FakeEngine) -> None:
     assert engine.images.seen == [("debian:bookworm", ("nginx-light",), None, None, {"command": ("nginx",)})]
 
 
+def test_kernel(client: Client, engine: FakeEngine) -> None:
+    with client.stream("POST", "/v1/images/kernel", body={"distribution": "debian", "version": "6.1.0-1"}) as response:
+        lines = list(response.json_lines())
+    assert lines[0]["step"]["label"] == "kernel of debian"
+    assert lines[-1] == {"result": {"references": ["kernel/debian:latest"]}}
+    assert engine.images.seen == [("debian", "6.1.0-1", None)]
+
+
 def test_import_of_a_path(client: Client, engine: FakeEngine, tmp_path: Path) -> None:
     (tmp_path / "root.tar").write_bytes(b"12345")
     with client.stream(

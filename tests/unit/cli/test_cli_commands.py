@@ -202,7 +202,8 @@ def test_plans_networks_volumes(cli: Cli) -> None:
 
 
 def test_images(cli: Cli, engine: FakeEngine, tmp_path: Path) -> None:
-    assert cli("image", "ls").out.splitlines()[1].split() == ["debian:bookworm", "111111111111", "amd64", "-", "100M"]
+    row = cli("image", "ls").out.splitlines()[1].split()
+    assert row == ["debian:bookworm", "111111111111", "rootfs", "amd64", "-", "100M"]
     assert cli("image", "ls", "-q").out == "111111111111\n"
     made = cli(
         *["image", "bootstrap", "debian:bookworm", "--packages", "nginx-light,curl", "--packages", "redis"],
@@ -227,6 +228,9 @@ def test_images(cli: Cli, engine: FakeEngine, tmp_path: Path) -> None:
         "i386",
         {"command": ("nginx", "-g", "daemon off;"), "env": ("A=1",), "ports": ("80",)},
     )
+    made = cli("image", "kernel", "debian", "--version", "6.1.0-1", "kernel/mine")
+    assert (made.code, made.out, made.err) == (0, "kernel/mine\n", "kernel of debian\n")
+    assert engine.images.seen[1] == ("debian", "6.1.0-1", "kernel/mine")
     archive = tmp_path / "root.tar"
     archive.write_bytes(b"12345")
     made = cli("image", "import", str(archive), "small", "--change", "CMD sh")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def test_command_line_joins_as_docker_does(
 
 def test_later_environment_wins_and_keeps_its_place() -> None:
     assert merge_environment(["A=1", "B=2"], ["A=3", "C=", "D=x=y"]) == ("A=3", "B=2", "C=", "D=x=y")
+
+
+def test_a_kernel_is_not_run_as_an_instance() -> None:
+    kernel = replace(image(), kind="kernel")
+    with pytest.raises(Refused, match="image app:latest is a kernel, not a root file system") as caught:
+        resolve_spec(CreateRequest(image="app", command=("true",)), kernel, PLAN, taken_names=[])
+    assert "--kernel app:latest" in caught.value.hint
 
 
 def test_spec_takes_what_the_image_says() -> None:
