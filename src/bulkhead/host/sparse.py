@@ -1,11 +1,13 @@
-"""Files with holes: dropping pages of zeros, and turning one into memory that nobody can change."""
+"""Files with holes: copying them, dropping pages of zeros, turning one into memory that nobody can change."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from bulkhead.errors import HostError
@@ -14,6 +16,8 @@ from bulkhead.host import syscalls
 PAGE = 4096
 _PORTION = 1 << 20
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 0x1, 0x2
+_FICLONE = 0x40049409
+_CANNOT_CLONE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -26,6 +30,59 @@ def punch(path: Path) -> None:
         for start, data in _portions(descriptor):
             for begin, end in _runs(data, zero=True):
                 _punch(descriptor, start + begin, end - begin, path)
+
+
+def copy_sparse(source: Path, target: Path, size: int) -> None:
+    """Make the file `target` with what is in `source`, `size` bytes long; what is beyond its end is a hole.
+
+    The two share their blocks where the file system can do that (btrfs, XFS); else the data is copied, holes stay
+    holes. Raises HostError when `target` is there already, or `size` is less than the source has; nothing stays then.
+    """
+    with ExitStack() as stack:
+        try:
+            old = stack.enter_context(source.open("rb")).fileno()
+            present = os.fstat(old).st_size
+            if size < present:
+                raise HostError(f"{source.name} has {present} bytes, which do not go into {size}")
+            new = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, new)
+            undo = stack.enter_context(ExitStack())
+            undo.callback(target.unlink)
+            copy_data(old, new)
+            os.truncate(new, size)
+            undo.pop_all()
+        except OSError as error:
+            raise HostError(f"{source} cannot be copied to {target}: {error.strerror}") from error
+
+
+def copy_data(old: int, new: int) -> None:
+    """Fill an empty file with another's bytes, by descriptors; holes stay holes. Raises OSError."""
+    try:
+        fcntl.ioctl(new, _FICLONE, old)
+        return
+    except OSError as error:
+        if error.errno not in _CANNOT_CLONE:
+            raise
+    for start, end in extents(old):
+        at = os.lseek(new, start, os.SEEK_SET)
+        # Not copy_file_range(2): it does not go from one kind of file system to another.
+        while at < end and (done := os.sendfile(new, old, at, end - at)):
+            at += done
+    os.truncate(new, os.fstat(old).st_size)
+
+
+def extents(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of what is not a hole. Raises OSError."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole from here to the end
+                return
+            raise
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
 
 
 def sealed(path: Path, *, size: int) -> int:
@@ -54,21 +111,14 @@ def _pages(descriptor: int) -> Iterator[tuple[int, memoryview]]:
 
 def _portions(descriptor: int) -> Iterator[tuple[int, bytes]]:
     """What is not a hole, in portions of at most 1 MiB."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole from here to the end
-                return
-            raise
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        while start < end:
-            data = os.pread(descriptor, min(_PORTION, end - start), start)
+    for start, end in extents(descriptor):
+        at = start
+        while at < end:
+            data = os.pread(descriptor, min(_PORTION, end - at), at)
             if not data:
                 return
-            yield start, data
-            start += len(data)
+            yield at, data
+            at += len(data)
 
 
 def _runs(data: bytes, *, zero: bool) -> Iterator[tuple[int, int]]:
