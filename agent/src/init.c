@@ -45,25 +45,43 @@ static void cover_root(void)
 	close(slash);
 }
 
+static void make_directory(const char *path)
+{
+	if (mkdir(path, 0755) < 0 && errno != EEXIST)
+		give_up("make", path);
+}
+
+/* What a workload finds in /dev and /sys is bound there as it is here: one mount each when it starts. */
 static void mount_all(void)
 {
 	static const struct {
-		const char *type, *target;
+		const char *type, *target, *data;
 		unsigned long flags;
+		bool make;
 	} mounts[] = {
-		{"devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC},
-		{"proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC},
-		{"sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC},
-		{"cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC},
+		{"devtmpfs", "/dev", "mode=755", MS_NOSUID | MS_NOEXEC, true},
+		{"devpts", "/dev/pts", "ptmxmode=666,mode=620,gid=5", MS_NOSUID | MS_NOEXEC, true},
+		{"tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV, true},
+		{"proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, true},
+		{"sysfs", "/sys", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, true},
+		{"cgroup2", "/sys/fs/cgroup", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, false},
 	};
+	static const char *const links[][2] = {{"pts/ptmx", "/dev/ptmx"},
+					       {"/proc/self/fd", "/dev/fd"},
+					       {"/proc/self/fd/0", "/dev/stdin"},
+					       {"/proc/self/fd/1", "/dev/stdout"},
+					       {"/proc/self/fd/2", "/dev/stderr"}};
 	for (size_t i = 0; i < sizeof mounts / sizeof *mounts; i++) {
-		if (strcmp(mounts[i].type, "cgroup2") != 0 && mkdir(mounts[i].target, 0755) < 0 && errno != EEXIST)
-			give_up("make", mounts[i].target);
-		if (mount(mounts[i].type, mounts[i].target, mounts[i].type, mounts[i].flags, NULL) < 0 && errno != EBUSY)
+		if (mounts[i].make)
+			make_directory(mounts[i].target);
+		if (mount(mounts[i].type, mounts[i].target, mounts[i].type, mounts[i].flags, mounts[i].data) < 0)
 			give_up("mount", mounts[i].target);
 	}
-	if (mkdir("/stage", 0755) < 0 && errno != EEXIST)
-		give_up("make", "/stage");
+	unlink("/dev/ptmx"); /* the one of devpts is what a terminal is opened through */
+	for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+		if (symlink(links[i][0], links[i][1]) < 0)
+			give_up("link", links[i][1]);
+	make_directory("/stage");
 }
 
 /* A file of up to `size` - 1 bytes as text; -1: errno. */

@@ -94,10 +94,15 @@ int op_mountdev(struct context *context, const struct operation *operation)
 {
 	const char *device = operation->arguments[0].data, *type = operation->arguments[1].data;
 	const char *name = operation->arguments[2].data, *data = operation->arguments[4].data;
-	char said[200], text[300];
+	uint64_t attributes = operation_integer(operation, 3);
+	char said[200], text[300], options[4096];
+	if (strlen(data) + 4 > sizeof options)
+		return failed(context, E2BIG, "too many options for", device);
 	if (forget_cached(device) < 0)
 		return failed(context, errno, "cannot use the block device", device);
-	int mounted = mount_new(type, device, data, operation_integer(operation, 3), said);
+	/* Read-only as a whole, or a device that can only be read is refused. */
+	TEXT(options, attributes & MOUNT_ATTR_RDONLY ? "ro," : "", data);
+	int mounted = mount_new(type, device, options, attributes, said);
 	if (mounted < 0) {
 		int error = errno;
 		TEXT(text, type, " of ", device, *said ? ": " : "", said);

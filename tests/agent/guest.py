@@ -237,5 +237,5 @@ def file_disk(path: Path, *, writable: bool = False) -> str:
     return f"driver=file,filename={path},read-only={'off' if writable else 'on'},auto-read-only=off"
 
 
-PLACEHOLDER = "driver=null-co,size=1T,read-zeroes=on"
+PLACEHOLDER = "driver=null-co,size=1099511627776,read-zeroes=on"
 """A template's disk: as large as a disk may be, since a guest keeps its idea of the size."""

@@ -43,7 +43,7 @@ class Frame:
         return head + self.payload
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: an exception is given its traceback
 class Failure(Exception):
     """An ERROR."""
 
