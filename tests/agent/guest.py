@@ -221,14 +221,12 @@ def erofs(root: Path, to: Path) -> Path:
 
 def disk(path: Path, size: int = 64 << 20) -> Path:
     """An instance's disk: sparse, ext4, with the directories of an overlay."""
-    with ExitStack() as stack:
-        tree = path.with_suffix(".tree")
-        for name in ("upper", "work"):
-            (tree / name).mkdir(parents=True)
-        stack.callback(subprocess.run, ["rm", "-rf", tree], check=True)
-        path.touch()
-        os.truncate(path, size)
-        subprocess.run(["mkfs.ext4", "-q", "-d", tree, path], check=True)
+    tree = path.with_suffix(".tree")
+    for name in ("upper", "work"):
+        (tree / name).mkdir(parents=True)
+    path.touch()
+    os.truncate(path, size)
+    subprocess.run(["mkfs.ext4", "-q", "-d", tree, path], check=True)
     return path
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.agent.files import Files
 from bulkhead.agent.operations import (
     RECURSIVE,
     Attr,
@@ -34,12 +33,11 @@ from bulkhead.agent.operations import (
     write,
 )
 from bulkhead.agent.session import Session
-from tests.agent.box import STRICT, Box
-from tests.agent.guest import PLACEHOLDER, Kernel, Machine, Monitor, debian_kernel, disk, erofs, file_disk, initramfs
+from tests.agent.box import STRICT
+from tests.agent.guest import PLACEHOLDER, Kernel, Machine, debian_kernel, disk, erofs, file_disk, initramfs
 from tests.agent.wire import (
     DATA,
     EXEC,
-    EXIT,
     NEWNS,
     NEWPID,
     RESIZE,
@@ -194,7 +192,7 @@ def answers(machine: Machine) -> bool:
     with Connection(machine.port) as connection:
         connection.socket.settimeout(0.5)
         try:
-            return connection.info()["state"] == "idle"
+            return bool(connection.info()["state"] == "idle")
         except TimeoutError:
             return False
 
@@ -227,7 +225,7 @@ def idle_guest(connection: Connection) -> None:
 
 def lives_on(connection: Connection, machine: Machine) -> None:
     before = [*prepare(os.urandom(64), mac=MAC), write(f"{GROUP}/cpu.max", "50000 100000")]
-    script = "trap 'echo hello; exit 7' USR1; echo ready; while read line; do echo got $line; done; while sleep 1; do :; done"
+    script = "trap 'echo hello; exit 7' USR1; echo ready; while read l; do echo got $l; done; while sleep 1; do :; done"
     connection.start(start("sh", "-c", script, before=before, staged=stage("/dev/vdb", "/dev/vdc"), flags=STDIN))
     assert connection.info()["state"] == "running"
     assert abs(int(sh(connection, "date +%s")) - time.time()) < 30
