@@ -24,5 +24,6 @@ void test_users(void);
 void test_inroot(void);
 void test_log(void);
 void test_files(void);
+void test_guest(void);
 
 #endif
