@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bulkhead import limits
+from bulkhead.boot import probe
 from bulkhead.engine.context import Context
 from bulkhead.engine.plans import default_plan
+from bulkhead.errors import Unavailable
 from bulkhead.host import processes
 from bulkhead.isolation.base import Ability
 from bulkhead.model import Isolation, Plan
@@ -15,8 +17,10 @@ PROGRAMS = {
     "dnsmasq": ("dnsmasq-base", "names between instances of a network"),
     "lxcfs": ("lxcfs", "the plan's memory and processors in /proc"),
     "mkfs.ext4": ("e2fsprogs", "disks and volumes"),
+    "mkfs.erofs": ("erofs-utils", "the jail of virtual machines"),
     "mmdebstrap": ("mmdebstrap", "image bootstrap"),
     "nft": ("nftables", "published ports, walls between networks"),
+    "qemu-system-x86_64": ("qemu-system-x86", "virtual machines"),
     "resize2fs": ("e2fsprogs", "growing disks"),
 }
 """What each is for, with the package that brings it."""
@@ -36,7 +40,7 @@ LIMITS: dict[str, dict[str, int | float]] = {
 
 def examine(context: Context) -> list[Ability]:
     """Every ability, the levels first."""
-    return [*_levels(context), *_limits(context), *_storage(context), *_network(context), *_programs()]
+    return [*_levels(context), *_limits(context), *_storage(context), *_network(context), _kvm(context), *_programs()]
 
 
 def _levels(context: Context) -> Iterator[Ability]:
@@ -77,6 +81,15 @@ def _network(context: Context) -> Iterator[Ability]:
         yield Ability("network", works=False, reason=hurdle.what, hint=hurdle.hint)
     if not hurdles:
         yield Ability("network", works=True, reason="the host's firewall lets instances and published ports through")
+
+
+def _kvm(context: Context) -> Ability:
+    try:
+        found = probe.find(context.config.state_dir)
+    except Unavailable as error:
+        return Ability("kvm", works=False, reason=error.what, hint=error.hint)
+    works = found.accelerator == "kvm"
+    return Ability("kvm", works, "a trial guest ran" if works else found.reason, found.hint)
 
 
 def _programs() -> Iterator[Ability]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from bulkhead.config import Config
 
 _CPUS = Path("/sys/devices/system/cpu")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NODES = Path("/sys/devices/system/node/has_memory")
 
 
@@ -83,6 +84,11 @@ def _memory_nodes() -> tuple[int, ...]:
         return parse_cpu_list(_NODES.read_text())
     except FileNotFoundError:  # a kernel without NUMA
         return (0,)
+
+
+def boot_id() -> str:
+    """Which of its boots the host is in."""
+    return _BOOT_ID.read_text().strip()
 
 
 @cache
