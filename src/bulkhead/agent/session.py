@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ MAX_QUEUE = 4096
 """Frames that wait on one stream; flow control keeps an honest agent far below."""
 SOCKET = "agent.sock"
 DEFAULT_TIMEOUT = 10.0
+_CONNECT_TIME, _NO_TIME = struct.pack("ll", 10, 0), struct.pack("ll", 0, 0)
+"""As struct timeval."""
 
 
 @contextmanager
@@ -46,8 +49,11 @@ def connect_socket(path: Path) -> socket.socket:
     """A blocking connection to `agent.sock`. Raises Unavailable when nobody listens."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        # An agent that is stopped accepts nothing: its queue fills up in the end.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _CONNECT_TIME)
         with short_path(path) as name:
             connection.connect(name)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _NO_TIME)
     except OSError as error:
         connection.close()
         raise Unavailable(f"no agent answers at {path}: {error.strerror}") from error

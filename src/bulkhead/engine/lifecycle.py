@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
 from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
@@ -229,7 +230,7 @@ class Lifecycle:
     def _kill_now(self, instance: Instance) -> None:
         """KILL without waiting for the lock, which a stop may hold for its whole timeout."""
         with suppress(BulkheadError), Session.connect(self._context.bundle_dir(instance) / "agent.sock") as session:
-            session.signal(signals.SIGKILL, everyone=True)
+            session.signal(signals.SIGKILL, everyone=True, timeout=ANSWER_SECONDS)
 
     # --- changes while it lives
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from bulkhead.agent.session import Session
+from bulkhead.agent.ending import quit_or_kill
 from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import LOST, Lifecycle
@@ -18,7 +18,6 @@ from bulkhead.host import cgroups
 from bulkhead.model import Instance, State
 
 log = logging.getLogger(__name__)
-QUIT_SECONDS = 10.0
 
 
 class Recovery:
@@ -47,11 +46,11 @@ class Recovery:
         name, directory = instance.spec.name, self._context.bundle_dir(instance)
         match instance.state:
             case State.CREATING | State.DELETING:
-                quit_agent(directory)
+                quit_or_kill(directory)
                 self._lifecycle.erase(instance)
                 self._repairs.append(f"{name}: {instance.state} was interrupted, removed")
             case State.STARTING:
-                quit_agent(directory)
+                quit_or_kill(directory)
                 self._lifecycle.undo_start(instance)
                 self._repairs.append(f"{name}: its start was interrupted, undone")
             case State.RUNNING | State.STOPPING:
@@ -79,7 +78,7 @@ class Recovery:
         known = {instance.spec.id: instance for instance in context.state.instances()}
         for directory in context.config.instances_dir.iterdir():
             if directory.name not in known:
-                quit_agent(directory)
+                quit_or_kill(directory)
                 bundles.remove(directory)
                 self._repairs.append(f"bundle {directory.name[:12]} without a record removed")
         for instance_id in cgroups.list_instances(context.layout, context.config.cgroup):
@@ -110,15 +109,3 @@ class Recovery:
         )
         for network in context.state.networks():
             self._lifecycle.resources.update_names(network)
-
-
-def quit_agent(directory: Path) -> None:
-    """End the supervisor of a bundle and all that it supervises, if one answers."""
-    if not (directory / "agent.sock").exists():
-        return
-    try:
-        with Session.connect(directory / "agent.sock") as session:
-            session.quit()
-    except (OSError, BulkheadError):
-        # Nobody listens, or it ended in the middle of the answer: what is left of it goes with its cgroup.
-        return

@@ -217,6 +217,38 @@ def wait_gone(pid: int, started: int, *, timeout: float) -> bool:
         os.close(pidfd)
 
 
+def is_stopped(pid: int, started: int) -> bool:
+    """Whether a process with this identity is there and stopped (SIGSTOP, a debugger): it does nothing until CONT."""
+    if start_time(pid) != started:
+        return False
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat[stat.rindex(b")") + 2 :].split()[0] in (b"T", b"t")
+
+
+def holding(directory: Path, executable: str) -> list[tuple[int, int]]:
+    """(pid, start time) of every process of a program that has a directory open.
+
+    `executable` is what /proc/PID/exe begins with. Looks through all of /proc: for when nothing else helps.
+    """
+    wanted, found = str(directory.resolve()), []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if not str((process / "exe").readlink()).startswith(executable):
+                continue
+            held = any(str(each.readlink()) == wanted for each in (process / "fd").iterdir())
+        except OSError:  # it has ended, or is one of the kernel's
+            continue
+        started = start_time(int(process.name))
+        if held and started is not None:
+            found.append((int(process.name), started))
+    return found
+
+
 def _open(pid: int, started: int | None) -> int | None:
     """A pidfd of the process with this identity, or None when it has gone (and another may have its pid)."""
     if (pidfd := syscalls.pidfd_open(pid)) is None:

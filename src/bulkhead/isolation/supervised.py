@@ -11,12 +11,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bulkhead.agent.ending import quit_or_kill, unstick
 from bulkhead.agent.frames import ExecFlag, ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import find_agent, launch
 from bulkhead.agent.operations import Operation, describe
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.config import Config
-from bulkhead.errors import AgentError, BulkheadError, Problem, Refused, Unavailable
+from bulkhead.errors import AgentError, Problem, Refused, Unavailable
 from bulkhead.host import processes
 from bulkhead.isolation import hardening, probing, root
 from bulkhead.isolation.base import Bundle, Command, Handle, Inspection, Probe
@@ -132,12 +133,13 @@ class Supervised:
     def stop(self, bundle: Path, handle: Handle, *, signal: str, timeout: float) -> None:
         """Send `signal` (a name), after `timeout` seconds KILL to all; returns when nothing is left."""
         number = parse_signal(signal)
+        unstick(handle.supervisor_pid, handle.supervisor_started)
         try:
             with Session.connect(bundle / SOCKET) as session:
                 _end(session, number, timeout)
         except Unavailable:
-            # The supervisor was killed, or has just ended with its workload.
-            pass
+            # The supervisor was killed, or has just ended with its workload; or it was stopped meanwhile.
+            unstick(handle.supervisor_pid, handle.supervisor_started)
         if not processes.wait_gone(handle.supervisor_pid, handle.supervisor_started, timeout=KILL_SECONDS):
             raise AgentError(
                 f"the supervisor {handle.supervisor_pid} did not end within {KILL_SECONDS:g} s of KILL",
@@ -147,8 +149,7 @@ class Supervised:
 
     def delete(self, bundle: Path, instance_id: str) -> None:
         """Leave nothing of a run, also after a crash in the middle of a start."""
-        with suppress(BulkheadError), Session.connect(bundle / SOCKET) as session:
-            session.quit()
+        quit_or_kill(bundle)
         self._outside.remove_cgroups(instance_id)
         (bundle / SOCKET).unlink(missing_ok=True)
 
