@@ -2,18 +2,20 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "reader.h"
 #include "supervisor.h"
 #include "text.h"
 
-enum { READ_SIZE = 16 << 10 };
+enum { READ_SIZE = 16 << 10, MEET_MS = 100 };
 
 struct connection *connections;
 unsigned connection_count;
@@ -77,6 +79,29 @@ static bool serve_frames(struct connection *connection)
 	return true;
 }
 
+/* The kernel learns by one queue that somebody is at the other side of a port, and gets what he says by another: bytes
+   may come while it still tells of a hangup, which must not be taken for his. Whether it is over in a moment. */
+static bool meets(const struct connection *port)
+{
+	struct pollfd polled = {.fd = port->source.fd};
+	for (int i = 0; i < MEET_MS; i++) {
+		if (poll(&polled, 1, 0) == 0 || !(polled.revents & POLLHUP))
+			return true;
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	}
+	return false;
+}
+
+/* Nobody is at the other side, unless he has just come and waits for an answer. */
+static void hung_up(struct connection *connection)
+{
+	bool answered = connection->out.length == 0 || connection->streams != NULL;
+	if (connection->port && !answered && meets(connection))
+		return;
+	connection->dead = true;
+	connection->away = connection->port;
+}
+
 static void receive(struct connection *connection)
 {
 	unsigned char *room = buffer_reserve(&connection->in, READ_SIZE);
@@ -86,12 +111,12 @@ static void receive(struct connection *connection)
 	}
 	ssize_t got = read(connection->source.fd, room, READ_SIZE);
 	if (got > 0) {
-		connection->away = false;
+		connection->away = connection->away && !meets(connection);
 		buffer_commit(&connection->in, (size_t)got);
 		if (!serve_frames(connection))
 			connection->dead = true;
 	} else if (got == 0 || errno != EAGAIN) {
-		connection->dead = true;
+		hung_up(connection);
 	}
 	if (connection->in.length == 0)
 		buffer_free(&connection->in);
@@ -103,7 +128,7 @@ static void ready(struct source *source, uint32_t events)
 	if (events & EPOLLIN)
 		receive(connection);
 	else if (events & (EPOLLHUP | EPOLLERR))
-		connection->dead = true;
+		hung_up(connection);
 	if (!connection->dead)
 		connection_flush(connection);
 }
@@ -163,7 +188,8 @@ bool connections_served(void)
 static void begin_again(struct connection *port)
 {
 	unsigned char rest[4096];
-	while (read(port->source.fd, rest, sizeof rest) > 0)
+	/* What broke the rules is passed over; of who has gone nothing is left, and what is there now is another's. */
+	while (!port->away && read(port->source.fd, rest, sizeof rest) > 0)
 		;
 	port->dead = port->last = false;
 	port->away = true;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../src/context.h"
@@ -24,6 +25,7 @@ static unsigned alive_count, ended_count, behaviour;
 int __wrap_kill(pid_t pid, int number);
 int __wrap_waitid(idtype_t type, id_t id, siginfo_t *info, int options);
 pid_t __wrap_waitpid(pid_t pid, int *wait_status, int options);
+int __wrap_nanosleep(const struct timespec *time, struct timespec *left);
 
 void world_behaviour(unsigned bits)
 {
@@ -98,6 +100,14 @@ pid_t __wrap_waitpid(pid_t pid, int *wait_status, int options)
 	memmove(ended, ended + 1, --ended_count * sizeof *ended);
 	*wait_status = behaviour & 1 ? SIGKILL : (int)(behaviour & 0xff) << 8;
 	return pid;
+}
+
+/* No time passes. */
+int __wrap_nanosleep(const struct timespec *time, struct timespec *left)
+{
+	(void)time;
+	(void)left;
+	return 0;
 }
 
 static pid_t born(void)
