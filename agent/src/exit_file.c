@@ -49,21 +49,28 @@ static int put_reports(struct buffer *to, const struct buffer *reports)
 	return result | put(to, "]");
 }
 
-static int make_json(struct buffer *to, const struct supervisor *of, int wait_status, const struct buffer *reports)
+static int put_error(struct buffer *to, const char *error)
 {
-	char code[24], number[24], text[96];
-	TEXT(text, "{\"code\":", text_number(code, exit_code(wait_status)), ",\"signal\":",
-	     text_number(number, exit_signal(wait_status)), ",\"started\":");
-	return put(to, text) | put_time(to, &of->started) | put(to, ",\"ended\":") | put_time(to, &of->ended) |
-	       put(to, ",\"reports\":") | put_reports(to, reports) | put(to, "}\n");
+	if (*error == 0)
+		return 0;
+	return put(to, ",\"error\":") | put_string(to, (const unsigned char *)error, strlen(error));
 }
 
-int exit_file_write(const struct supervisor *of, int wait_status, const struct buffer *reports)
+static int make_json(struct buffer *to, const struct supervisor *of, const struct buffer *reports)
+{
+	char code[24], number[24], text[96];
+	TEXT(text, "{\"code\":", text_number(code, of->code), ",\"signal\":",
+	     text_number(number, of->signal), ",\"started\":");
+	return put(to, text) | put_time(to, &of->started) | put(to, ",\"ended\":") | put_time(to, &of->ended) |
+	       put(to, ",\"reports\":") | put_reports(to, reports) | put_error(to, of->error) | put(to, "}\n");
+}
+
+int exit_file_write(const struct supervisor *of, const struct buffer *reports)
 {
 	struct buffer json = {0};
 	int fd = openat(of->bundle, "exit.json.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	int error = fd < 0 ? errno : 0;
-	if (!error && make_json(&json, of, wait_status, reports) < 0)
+	if (!error && make_json(&json, of, reports) < 0)
 		error = ENOMEM;
 	if (!error && write(fd, json.data, json.length) != (ssize_t)json.length)
 		error = ENOSPC;

@@ -11,7 +11,11 @@ static bool length_fits(uint8_t type, uint32_t length)
 	case FRAME_START:
 	case FRAME_EXEC:
 	case FRAME_RUN:
+	case FRAME_GUEST_START:
+	case FRAME_GUEST_RUN:
 		return length <= FRAME_MAX;
+	case FRAME_GUEST:
+		return length >= 1 && length <= GUEST_NAME_MAX;
 	case FRAME_DATA:
 		return length <= DATA_MAX;
 	case FRAME_SIGNAL:
@@ -25,8 +29,9 @@ static bool length_fits(uint8_t type, uint32_t length)
 	case FRAME_INFO:
 	case FRAME_QUIT:
 	case FRAME_EOF:
-	case FRAME_CLOSE:
 		return length == 0;
+	case FRAME_CLOSE:
+		return length == 0 || length == 4;
 	default: /* unknown, or one that only the agent sends */
 		return false;
 	}
@@ -37,12 +42,58 @@ static uint32_t get_u32(const unsigned char *at)
 	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-int frame_parse(const unsigned char header[static FRAME_HEADER], struct frame *frame)
+static bool answer_length_fits(uint8_t type, uint32_t length)
+{
+	switch (type) {
+	case FRAME_OK:
+		return length <= FRAME_MAX;
+	case FRAME_ERROR:
+		return length >= ERROR_HEAD && length <= ERROR_HEAD + ERROR_TEXT_MAX;
+	case FRAME_DATA: /* of no bytes it would cost no credit */
+		return length >= 1 && length <= DATA_MAX;
+	case FRAME_CREDIT:
+		return length == 4;
+	default:
+		return length == 8;
+	}
+}
+
+static void read_header(const unsigned char header[static FRAME_HEADER], struct frame *frame)
 {
 	frame->length = get_u32(header);
 	frame->type = header[5];
 	frame->channel = header[6];
 	frame->stream = get_u32(header + 8);
+}
+
+const char *frame_parse_answer(const unsigned char header[static FRAME_HEADER], struct frame *frame)
+{
+	read_header(header, frame);
+	if (header[4] != PROTOCOL_VERSION || header[7] != 0 || frame->stream == 0)
+		return "a frame that is none";
+	switch (frame->type) {
+	case FRAME_OK:
+	case FRAME_ERROR:
+	case FRAME_DATA:
+	case FRAME_CREDIT:
+	case FRAME_EXIT:
+		break;
+	default:
+		return "a frame of a type that no agent sends";
+	}
+	if (!answer_length_fits(frame->type, frame->length))
+		return "a frame of a length that its type does not have";
+	bool output = frame->channel == CHANNEL_OUT || frame->channel == CHANNEL_ERR;
+	if (frame->type == FRAME_DATA ? !output : frame->channel != 0)
+		return "a frame on a channel that its type does not have";
+	if (frame->stream == STREAM_WORKLOAD && frame->type != FRAME_OK && frame->type != FRAME_ERROR)
+		return "a frame on the workload's stream that is no answer";
+	return NULL;
+}
+
+int frame_parse(const unsigned char header[static FRAME_HEADER], struct frame *frame)
+{
+	read_header(header, frame);
 	if (header[4] != PROTOCOL_VERSION || header[7] != 0 || frame->stream == 0)
 		return -1;
 	if (!length_fits(frame->type, frame->length))

@@ -14,6 +14,8 @@ struct frame {
 
 /* Reads a header that was sent to the agent. -1 when it breaks a rule of the protocol. */
 int frame_parse(const unsigned char header[static FRAME_HEADER], struct frame *frame);
+/* Reads a header that an agent has sent, that of a guest. NULL, or the rule that it breaks. */
+const char *frame_parse_answer(const unsigned char header[static FRAME_HEADER], struct frame *frame);
 
 /* Appends a frame. -1 without memory. */
 int frame_put(struct buffer *to, enum frame_type type, unsigned channel, uint32_t stream, const void *payload,

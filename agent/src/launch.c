@@ -60,30 +60,41 @@ static void close_inherited(void)
 	memset(supervisor.inherited, 0, sizeof supervisor.inherited);
 }
 
+/* The process that is started: the workload's, or the machine that it is going to be in. NULL without memory. */
+static struct process *first_process(const struct start_request *request)
+{
+	if (!(request->flags & START_GUEST))
+		return &workload;
+	supervisor.vmm = process_new();
+	if (supervisor.vmm != NULL)
+		supervisor.vmm->log = &vmm_log;
+	return supervisor.vmm;
+}
+
 static void begin(const struct start_request *request)
 {
+	struct process *process = first_process(request);
 	struct context context;
 	struct launch launch;
 	struct failure failure;
 	context_init(&context, PLACE_SUPERVISOR, PHASE_PREPARE);
-	int result = operations_run(&context, &request->prepare);
+	int result = process == NULL ? -1 : operations_run(&context, &request->prepare);
 	buffer_free(&context.reports);
-	failure = context.failure;
+	failure = process == NULL ? (struct failure){.error = ENOMEM, .text = "out of memory"} : context.failure;
 	if (result == 0)
 		result = check_inherited(request, &failure);
 	if (result == 0)
 		result = spawn_start(request, &launch, &failure);
 	close_inherited();
 	if (result == 0) {
-		process_launched(&workload, &launch);
+		process_launched(process, &launch);
 		return;
 	}
-	workload.failure = malloc(sizeof failure);
-	if (workload.failure != NULL)
-		*workload.failure = failure;
-	workload.failed = true;
-	workload.coming = false;
-	supervisor_failed(&workload);
+	if (process != NULL) {
+		process->failed = true;
+		process->coming = false;
+	}
+	supervisor_start_failed(&failure);
 }
 
 void supervisor_start(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length)
@@ -113,7 +124,9 @@ void supervisor_start(struct connection *connection, uint32_t stream, unsigned c
 	if (*request.netns != 0)
 		supervisor.joined.namespaces |= CLONE_NEWNET;
 	unlinkat(supervisor.bundle, "exit.json", 0);
-	log_open(supervisor.bundle, request.log_size, request.log_files);
+	log_open(&workload_log, supervisor.bundle, request.log_size, request.log_files);
+	if (request.flags & START_GUEST)
+		log_open(&vmm_log, supervisor.bundle, request.log_size, request.log_files);
 	begin(&request);
 	start_free(&request);
 }

@@ -14,56 +14,53 @@
 
 enum { LINES = 64, PREFIX = 48 };
 
-static struct {
-	int bundle, fd;
-	uint32_t limit, files;
-	uint64_t size; /* of whole entries */
-} file = {.bundle = -1, .fd = -1};
+struct log workload_log = {.name = "log", .bundle = -1, .fd = -1}, vmm_log = {.name = "vmm.log", .bundle = -1, .fd = -1};
 
-static void open_file(void)
+static void open_file(struct log *log)
 {
 	struct stat is;
 	/* Not blocking: whatever else may be there under that name, the supervisor does not wait for it. */
-	file.fd = openat(file.bundle, "log", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
-	if (file.fd >= 0 && (fstat(file.fd, &is) < 0 || !S_ISREG(is.st_mode)))
-		log_close();
-	if (file.fd >= 0)
-		file.size = (uint64_t)is.st_size;
+	log->fd = openat(log->bundle, log->name,
+			 O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+	if (log->fd >= 0 && (fstat(log->fd, &is) < 0 || !S_ISREG(is.st_mode)))
+		log_close(log);
+	if (log->fd >= 0)
+		log->size = (uint64_t)is.st_size;
 }
 
-void log_open(int bundle, uint32_t size, uint32_t files)
+void log_open(struct log *log, int bundle, uint32_t size, uint32_t files)
 {
-	file.bundle = bundle;
-	file.limit = size;
-	file.files = bundle < 0 ? 0 : files; /* a guest has no bundle */
+	log->bundle = bundle;
+	log->limit = size;
+	log->files = bundle < 0 ? 0 : files; /* a guest has no bundle */
 	if (files > 0)
-		open_file();
+		open_file(log);
 }
 
-void log_close(void)
+void log_close(struct log *log)
 {
-	if (file.fd >= 0)
-		close(file.fd);
-	file.fd = -1;
+	if (log->fd >= 0)
+		close(log->fd);
+	log->fd = -1;
 }
 
-static const char *name_of(char name[static 32], uint32_t number)
+static const char *name_of(const struct log *log, char name[static 32], uint32_t number)
 {
 	char space[24];
-	const char *const parts[] = {number ? "log." : "log", number ? text_number(space, number) : NULL, NULL};
+	const char *const parts[] = {log->name, number ? "." : NULL, text_number(space, number), NULL};
 	text_join(name, 32, parts);
 	return name;
 }
 
-static void rotate(void)
+static void rotate(struct log *log)
 {
 	char from[32], to[32];
-	log_close();
-	if (file.files == 1)
-		unlinkat(file.bundle, "log", 0);
-	for (uint32_t number = file.files - 1; number > 0; number--)
-		renameat(file.bundle, name_of(from, number - 1), file.bundle, name_of(to, number));
-	open_file();
+	log_close(log);
+	if (log->files == 1)
+		unlinkat(log->bundle, log->name, 0);
+	for (uint32_t number = log->files - 1; number > 0; number--)
+		renameat(log->bundle, name_of(log, from, number - 1), log->bundle, name_of(log, to, number));
+	open_file(log);
 }
 
 /* Year, month and day in the Gregorian calendar; gmtime_r(3) would read the time zone's files. */
@@ -101,25 +98,25 @@ static size_t make_prefix(char prefix[static PREFIX], const struct timespec *now
 }
 
 /* All of it or nothing: an entry that was cut off by a full disk is taken back. */
-static void append(struct iovec *parts, int count, size_t length)
+static void append(struct log *log, struct iovec *parts, int count, size_t length)
 {
-	ssize_t written = writev(file.fd, parts, count);
+	ssize_t written = writev(log->fd, parts, count);
 	if (written == (ssize_t)length)
-		file.size += length;
-	else if (written > 0 && ftruncate(file.fd, (off_t)file.size) < 0)
-		file.size += (size_t)written;
+		log->size += length;
+	else if (written > 0 && ftruncate(log->fd, (off_t)log->size) < 0)
+		log->size += (size_t)written;
 }
 
-void log_write(unsigned channel, const unsigned char *data, size_t length)
+void log_write(struct log *log, unsigned channel, const unsigned char *data, size_t length)
 {
 	char prefix[2][PREFIX];
 	struct iovec parts[3 * LINES];
 	struct timespec now;
-	if (file.files == 0)
+	if (log->files == 0)
 		return;
-	if (file.fd < 0)
-		open_file();
-	if (file.fd < 0)
+	if (log->fd < 0)
+		open_file(log);
+	if (log->fd < 0)
 		return;
 	clock_gettime(CLOCK_REALTIME, &now);
 	size_t prefix_length = make_prefix(prefix[0], &now, channel, true);
@@ -137,10 +134,10 @@ void log_write(unsigned channel, const unsigned char *data, size_t length)
 			data += line + (end != NULL);
 			length -= line + (end != NULL);
 		}
-		append(parts, count, total);
-		if (file.limit > 0 && file.size > file.limit)
-			rotate();
-		if (file.fd < 0)
+		append(log, parts, count, total);
+		if (log->limit > 0 && log->size > log->limit)
+			rotate(log);
+		if (log->fd < 0)
 			return;
 	}
 }

@@ -26,7 +26,8 @@ static void status_ready(struct source *source, uint32_t events);
 	.status = {.fd = -1, .ready = status_ready}, .in = {.fd = -1, .ready = input_ready},                           \
 	.out = {{.fd = -1, .ready = stdout_ready}, {.fd = -1, .ready = stderr_ready}}
 
-struct process workload = {.logged = true, .coming = true, NO_SOURCES};
+struct process workload = {.log = &workload_log, .coming = true, NO_SOURCES};
+struct process elsewhere = {.coming = true, NO_SOURCES};
 struct process *processes = &workload;
 
 struct process *process_new(void)
@@ -53,17 +54,15 @@ void process_launched(struct process *process, const struct launch *launch)
 	process_resume(process);
 }
 
-/* Output: to the log, and to every stream that wants it. */
-static void distribute(struct process *process, unsigned channel, const unsigned char *data, size_t length)
+void process_output(struct process *process, unsigned channel, const unsigned char *data, size_t length)
 {
-	if (process->logged)
-		log_write(channel, data, length);
+	if (process->log != NULL)
+		log_write(process->log, channel, data, length);
 	for (struct stream *at = stream_of(process, NULL); at != NULL; at = stream_of(process, at))
 		stream_output(at, channel, data, length);
 }
 
-/* What may be read now, so that no stream gets more than it has given credit for. */
-static size_t output_room(const struct process *process, unsigned channel)
+size_t process_output_room(const struct process *process, unsigned channel)
 {
 	size_t room = CHUNK;
 	for (struct stream *at = stream_of(process, NULL); at != NULL; at = stream_of(process, at))
@@ -84,14 +83,14 @@ static ssize_t pass_output(struct process *process, unsigned channel, size_t roo
 		loop_close(source);
 		return -1;
 	}
-	distribute(process, channel, chunk, (size_t)got);
+	process_output(process, channel, chunk, (size_t)got);
 	return got;
 }
 
 static void output_ready(struct process *process, unsigned channel)
 {
 	/* Output of a program whose exec is not known of yet must not come before the OK that tells of it. */
-	size_t room = process->coming ? 0 : output_room(process, channel);
+	size_t room = process->coming ? 0 : process_output_room(process, channel);
 	if (room == 0)
 		loop_watch(&process->out[channel - 1], 0); /* process_resume puts it back */
 	else
@@ -163,7 +162,7 @@ static void pass_all_input(struct process *process)
 	if (process->in.fd < 0 && process->coming)
 		return;
 	for (struct stream *at = stream_of(process, NULL); at != NULL; at = stream_of(process, at))
-		if (at->gives_input && !pass_input(process, at))
+		if (at->gives_input && at->relay == NULL && !pass_input(process, at))
 			waits = true;
 	loop_watch(&process->in, waits ? EPOLLOUT : 0);
 }
@@ -177,7 +176,7 @@ static void input_ready(struct source *source, uint32_t events)
 void process_resume(struct process *process)
 {
 	for (unsigned channel = CHANNEL_OUT; channel <= CHANNEL_ERR; channel++)
-		if (output_room(process, channel) > 0)
+		if (process_output_room(process, channel) > 0)
 			loop_watch(&process->out[channel - 1], EPOLLIN);
 	pass_all_input(process);
 }

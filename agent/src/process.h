@@ -8,13 +8,15 @@
 #include "loop.h"
 #include "spawn.h"
 
+struct log;
 struct stream;
 
 struct process {
 	struct process *next;
 	pid_t pid, first_pid;		/* 0: none yet; the first is the one that was forked, 0 when reaped */
 	struct source status, in, out[2]; /* out[0] is channel 1: stdout or the terminal */
-	bool terminal, logged;
+	bool terminal;
+	struct log *log; /* of its output; NULL: none */
 	bool coming;		/* not executed yet */
 	bool ready, failed;	/* what its reports have said */
 	bool ended, finished;	/* reaped; its EXIT is on the way */
@@ -28,9 +30,11 @@ struct process {
 /* With four descriptors each they stay below the usual limit of 1,024. */
 enum { PROCESSES_MAX = 192 };
 
-/* Every process, the workload last. */
+/* Every process, the workload last. The workload of a guest is none of these: it has no pid and no descriptor. */
 extern struct process *processes;
 extern struct process workload;
+/* Of streams that are joined with a guest: it takes nothing and gives nothing. */
+extern struct process elsewhere;
 
 /* A process that is not launched yet; NULL without memory or when there are too many. */
 struct process *process_new(void);
@@ -42,6 +46,10 @@ void process_reports(struct process *process);
 void process_reaped(struct process *process, int wait_status);
 /* Passes on all output that is there now, whatever the credit. */
 void process_drain(struct process *process);
+/* Output: to the log, and to every stream that wants it. */
+void process_output(struct process *process, unsigned channel, const unsigned char *data, size_t length);
+/* How much of it may come now, so that no stream gets more than it has given credit for. */
+size_t process_output_room(const struct process *process, unsigned channel);
 /* Its input or output may go on: data came, credit came, a stream came or went. */
 void process_resume(struct process *process);
 void process_resize(struct process *process, uint16_t rows, uint16_t columns);

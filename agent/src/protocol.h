@@ -12,6 +12,10 @@ enum {
 	LIST_MAX_BYTES = 512 << 10,
 	JOIN_MAX = 32,
 	REPORT_MAX = 16 << 10,
+	ERROR_HEAD = 12,
+	ERROR_TEXT_MAX = 4096,
+	ERRNO_MAX = 4095,
+	GUEST_NAME_MAX = 255,
 };
 
 #define STREAM_WORKLOAD 0xffffffffu
@@ -28,6 +32,9 @@ enum frame_type {
 	FRAME_FILES = 8,
 	FRAME_INFO = 9,
 	FRAME_QUIT = 10,
+	FRAME_GUEST = 11,
+	FRAME_GUEST_START = 12,
+	FRAME_GUEST_RUN = 13,
 	FRAME_OK = 16,
 	FRAME_ERROR = 17,
 	FRAME_DATA = 32,
@@ -48,10 +55,11 @@ enum phase {
 	PHASE_REQUEST = 5,
 };
 
-enum start_flags { START_TERMINAL = 1, START_STDIN = 2, START_HOLD = 4 };
+enum start_flags { START_TERMINAL = 1, START_STDIN = 2, START_HOLD = 4, START_GUEST = 8 };
 enum exec_flags { EXEC_TERMINAL = 1, EXEC_STDIN = 2 };
 enum attach_flags { ATTACH_STDIN = 1, ATTACH_OUTPUT = 2 };
 enum signal_flags { SIGNAL_ALL = 1 };
+enum close_flags { CLOSE_HANG_UP = 1 };
 enum operation_flags { OPERATION_OPTIONAL = 1, OPERATION_REPORT = 2 };
 enum mount_flags { MOUNT_IDMAPPED = 1, MOUNT_RECURSIVE = 2, MOUNT_MISSING_OK = 4 };
 

@@ -42,8 +42,10 @@ static const char *start_head(struct reader *reader, struct start_request *reque
 	request->kill = read_text(reader, PATH_LIMIT);
 	if (reader->bad)
 		return "the payload is cut off or a path is too long";
-	if (request->flags & ~(uint32_t)(START_TERMINAL | START_STDIN | START_HOLD))
+	if (request->flags & ~(uint32_t)(START_TERMINAL | START_STDIN | START_HOLD | START_GUEST))
 		return "unknown flags";
+	if (request->flags & START_GUEST && request->flags != START_GUEST)
+		return "a machine has no terminal, no stdin and no hold of its own";
 	if (request->clone_flags & ~(uint32_t)CLONE_ALLOWED || request->unshare_flags & ~(uint32_t)UNSHARE_ALLOWED)
 		return "a CLONE flag that does not belong there";
 	bool mapped = request->id_count > 0 && request->id_base <= UINT32_MAX - request->id_count;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "killall.h"
+#include "link.h"
 #include "supervisor.h"
 #include "text.h"
 
@@ -108,9 +109,14 @@ static void serve_attach(struct connection *connection, uint32_t id, uint32_t fl
 		return;
 	stream->gives_input = flags & ATTACH_STDIN;
 	stream->gets_output = flags & ATTACH_OUTPUT;
+	if (link_attach(stream) < 0) {
+		refuse(connection, id, EAGAIN, "too many streams in the guest");
+		stream_end(stream, false);
+		return;
+	}
 	connection_ok(connection, id, NULL, 0);
 	if (supervisor.state == STATE_ENDED && workload.ended)
-		stream_exit(stream, exit_code(workload.wait_status), exit_signal(workload.wait_status));
+		stream_exit(stream, supervisor.code, supervisor.signal);
 }
 
 static int signal_workload(int number, uint32_t flags)
@@ -131,7 +137,9 @@ static int signal_workload(int number, uint32_t flags)
 static void serve_signal(struct connection *connection, uint32_t id, uint32_t number, uint32_t flags)
 {
 	const struct stream *stream = stream_find(connection, id);
-	if (id == STREAM_WORKLOAD) {
+	if (stream != NULL && stream->remote) {
+		link_signal(stream, number);
+	} else if (id == STREAM_WORKLOAD) {
 		if (signal_workload(number > 64 ? 0 : (int)number, flags) < 0)
 			refuse(connection, id, errno, "cannot send the signal");
 		else
@@ -168,7 +176,8 @@ static void serve_info(struct connection *connection, uint32_t id)
 	static const char *const names[] = {"idle", "starting", "running", "ended"};
 	char json[128], pid[24], seconds[24], millis[24], version[24];
 	const struct timespec *started = &supervisor.started;
-	size_t length = TEXT(json, "{\"pid\":", text_number(pid, (uint64_t)workload.pid), ",\"state\":\"",
+	const struct process *first = supervisor.vmm != NULL ? supervisor.vmm : &workload;
+	size_t length = TEXT(json, "{\"pid\":", text_number(pid, (uint64_t)first->pid), ",\"state\":\"",
 			     names[supervisor.state], "\",\"started\":", text_number(seconds, (uint64_t)started->tv_sec), ".",
 			     text_digits(millis, (uint64_t)started->tv_nsec / 1000000, 3), ",\"version\":",
 			     text_number(version, PROTOCOL_VERSION), "}");
@@ -205,12 +214,15 @@ static bool serve_stream(struct connection *connection, const struct frame *fram
 	case FRAME_CREDIT:
 		return stream_credit(stream, frame->channel, read_u32(&reader));
 	case FRAME_RESIZE: {
-		uint16_t rows = read_u16(&reader);
-		process_resize(stream->process, rows, read_u16(&reader));
+		uint16_t rows = read_u16(&reader), columns = read_u16(&reader);
+		if (supervisor.vmm != NULL)
+			link_resize(stream, rows, columns);
+		else
+			process_resize(stream->process, rows, columns);
 		return true;
 	}
 	default:
-		stream_end(stream, false);
+		stream_end(stream, frame->length > 0 && read_u32(&reader) & CLOSE_HANG_UP);
 		return true;
 	}
 }
@@ -219,9 +231,13 @@ bool serve(struct connection *connection, const struct frame *frame, unsigned ch
 {
 	struct reader reader = {.at = payload, .end = payload + frame->length};
 	uint32_t first = frame->length >= 4 ? read_u32(&reader) : 0;
-	if (frame->type <= FRAME_QUIT && frame->type != FRAME_SIGNAL && frame->type != FRAME_RESIZE &&
+	if (frame->type < FRAME_OK && frame->type != FRAME_SIGNAL && frame->type != FRAME_RESIZE &&
 	    stream_find(connection, frame->stream) != NULL)
 		return false; /* the number is in use */
+	if (link_takes(frame)) {
+		link_serve(connection, frame, payload);
+		return true;
+	}
 	switch (frame->type) {
 	case FRAME_START:
 		supervisor_start(connection, frame->stream, payload, frame->length);

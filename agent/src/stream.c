@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "connection.h"
+#include "relay.h"
 
 struct stream *stream_new(struct connection *connection, uint32_t id, struct process *process)
 {
@@ -50,6 +51,8 @@ void stream_end(struct stream *stream, bool closed)
 		at = &(*at)->next;
 	*at = stream->next;
 	stream->connection->stream_count--;
+	if (stream->relay != NULL)
+		relay_abandon(stream->relay, closed);
 	if (stream->opener) {
 		process->opener = NULL;
 		if (closed && process != &workload)
@@ -103,7 +106,7 @@ size_t stream_room(const struct stream *stream, unsigned channel)
 	return room < stream->credit[channel - 1] ? room : stream->credit[channel - 1];
 }
 
-static void send_data(struct stream *stream, unsigned channel, const unsigned char *data, size_t length)
+void stream_send(struct stream *stream, unsigned channel, const unsigned char *data, size_t length)
 {
 	while (length > 0) {
 		size_t part = length < DATA_MAX ? length : DATA_MAX;
@@ -123,7 +126,7 @@ void stream_output(struct stream *stream, unsigned channel, const unsigned char 
 		return;
 	if (now > stream->credit[channel - 1])
 		now = stream->credit[channel - 1];
-	send_data(stream, channel, data, now);
+	stream_send(stream, channel, data, now);
 	if (buffer_append(late, data + now, length - now) < 0)
 		connection_close(stream->connection);
 	connection_flush(stream->connection);
@@ -148,8 +151,10 @@ bool stream_credit(struct stream *stream, unsigned channel, uint32_t credit)
 	if (credit > UINT32_MAX / 2 - *has)
 		return false;
 	*has += credit;
+	if (stream->remote)
+		return true; /* link_sweep goes on with it */
 	size_t part = late->length < *has ? late->length : *has;
-	send_data(stream, channel, buffer_contents(late), part);
+	stream_send(stream, channel, buffer_contents(late), part);
 	if (part > 0)
 		buffer_consume(late, part);
 	connection_flush(stream->connection);

@@ -7,14 +7,17 @@
 #include "protocol.h"
 
 struct connection;
+struct relay;
 
 struct stream {
 	struct stream *next;
 	struct connection *connection;
 	struct process *process;
+	struct relay *relay; /* of a guest's: where its input goes, and the output of a remote one comes from */
 	uint32_t id;
 	bool gets_output, gives_input, opener;
 	bool input_ended, exiting;
+	bool remote; /* of an exec or file session in a guest */
 	uint32_t exit_code, exit_signal;
 	uint32_t credit[2]; /* bytes that may be sent, per output channel */
 	uint32_t allowed;   /* bytes that the other side may send */
@@ -34,6 +37,8 @@ bool stream_credit(struct stream *stream, unsigned channel, uint32_t credit);
 /* How much output the stream takes now. */
 size_t stream_room(const struct stream *stream, unsigned channel);
 void stream_output(struct stream *stream, unsigned channel, const unsigned char *data, size_t length);
+/* Sends output as far as there is credit; the caller flushes the connection. */
+void stream_send(struct stream *stream, unsigned channel, const unsigned char *data, size_t length);
 /* Bytes of the input have been passed on. */
 void stream_consumed(struct stream *stream, size_t length);
 /* Sends EXIT when all output has gone. */

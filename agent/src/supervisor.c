@@ -12,7 +12,9 @@
 
 #include "guest.h"
 #include "killall.h"
+#include "link.h"
 #include "log.h"
+#include "vmm.h"
 
 enum { IDLE_MS = 10000, LINGER_MS = 2000, GONE_MS = 10000 };
 
@@ -82,9 +84,15 @@ static void kill_process(const struct process *process)
 		kill(process->pid, SIGKILL);
 }
 
+/* The process whose end is that of the instance. */
+static struct process *first_process(void)
+{
+	return supervisor.vmm != NULL ? supervisor.vmm : &workload;
+}
+
 void supervisor_kill(void)
 {
-	kill_process(&workload);
+	kill_process(first_process());
 }
 
 void supervisor_clean_up(struct buffer *reports)
@@ -95,8 +103,8 @@ void supervisor_clean_up(struct buffer *reports)
 	if (supervisor.kill != NULL && *supervisor.kill != 0)
 		killall(supervisor.kill);
 	wait_for_the_killed();
-	process_drain(&workload);
-	process_close(&workload);
+	process_drain(first_process());
+	process_close(first_process());
 	context_init(&context, PLACE_SUPERVISOR, PHASE_FINISH);
 	/* Each of them is done, whatever became of those before: nothing is to be left. */
 	for (uint32_t i = 0; i < supervisor.finish.count; i++) {
@@ -104,7 +112,8 @@ void supervisor_clean_up(struct buffer *reports)
 		operations_run(&context, &one);
 	}
 	*reports = context.reports;
-	log_close();
+	log_close(&workload_log);
+	log_close(&vmm_log);
 }
 
 static void answer(struct connection *connection, uint32_t stream, const void *payload, size_t length)
@@ -122,43 +131,54 @@ static void end(void)
 	answer(supervisor.quitter, supervisor.quitter_stream, NULL, 0);
 }
 
-static void workload_executed(void)
+void supervisor_answer_start(uint32_t number)
 {
 	unsigned char pid[4];
-	clock_gettime(CLOCK_REALTIME, &supervisor.started);
-	supervisor.state = STATE_RUNNING;
-	write_integer(pid, (uint64_t)workload.pid, 4);
+	write_integer(pid, number, 4);
 	answer(supervisor.starter, supervisor.starter_stream, pid, sizeof pid);
 	supervisor.starter = NULL;
 }
 
-static void workload_failed(void)
+static void workload_executed(void)
+{
+	clock_gettime(CLOCK_REALTIME, &supervisor.started);
+	supervisor.state = STATE_RUNNING;
+	supervisor_answer_start((uint32_t)workload.pid);
+}
+
+void supervisor_start_failed(const struct failure *failure)
 {
 	struct buffer reports = {0};
 	supervisor_clean_up(&reports);
 	buffer_free(&reports);
-	if (supervisor.starter != NULL && workload.failure != NULL)
-		connection_error(supervisor.starter, supervisor.starter_stream, workload.failure);
+	if (supervisor.starter != NULL && failure != NULL)
+		connection_error(supervisor.starter, supervisor.starter_stream, failure);
+	end();
+}
+
+void supervisor_conclude(void)
+{
+	struct buffer reports = {0};
+	supervisor_clean_up(&reports);
+	if (in_guest)
+		sync(); /* before EXIT: whoever is told of the end may end the machine */
+	else
+		exit_file_write(&supervisor, &reports);
+	buffer_free(&reports);
+	struct stream *next;
+	for (struct stream *at = stream_of(&workload, NULL); at != NULL; at = next) {
+		next = stream_of(&workload, at);
+		stream_exit(at, supervisor.code, supervisor.signal);
+	}
 	end();
 }
 
 static void workload_ended(void)
 {
-	struct buffer reports = {0};
-	uint32_t code = exit_code(workload.wait_status), number = exit_signal(workload.wait_status);
+	supervisor.code = exit_code(workload.wait_status);
+	supervisor.signal = exit_signal(workload.wait_status);
 	clock_gettime(CLOCK_REALTIME, &supervisor.ended);
-	supervisor_clean_up(&reports);
-	if (in_guest)
-		sync(); /* before EXIT: whoever is told of the end may end the machine */
-	else
-		exit_file_write(&supervisor, workload.wait_status, &reports);
-	buffer_free(&reports);
-	struct stream *next;
-	for (struct stream *at = stream_of(&workload, NULL); at != NULL; at = next) {
-		next = stream_of(&workload, at);
-		stream_exit(at, code, number);
-	}
-	end();
+	supervisor_conclude();
 }
 
 void supervisor_executed(struct process *process)
@@ -168,6 +188,10 @@ void supervisor_executed(struct process *process)
 		workload_executed();
 		return;
 	}
+	if (process == supervisor.vmm) {
+		supervisor_answer_start((uint32_t)process->pid);
+		return;
+	}
 	write_integer(pid, (uint64_t)process->pid, 4);
 	if (process->opener != NULL)
 		connection_ok(process->opener->connection, process->opener->id, pid, sizeof pid);
@@ -175,8 +199,8 @@ void supervisor_executed(struct process *process)
 
 void supervisor_failed(struct process *process)
 {
-	if (process == &workload) {
-		workload_failed();
+	if (process == first_process()) {
+		supervisor_start_failed(process->failure);
 		return;
 	}
 	kill_process(process);
@@ -194,6 +218,10 @@ void supervisor_ended(struct process *process)
 {
 	if (process == &workload) {
 		workload_ended();
+		return;
+	}
+	if (process == supervisor.vmm) {
+		vmm_ended();
 		return;
 	}
 	process_drain(process);
@@ -216,6 +244,15 @@ void supervisor_forget(const struct connection *connection)
 		supervisor.starter = NULL;
 	if (supervisor.quitter == connection)
 		supervisor.quitter = NULL;
+	link_forget(connection);
+}
+
+static int timeout(void)
+{
+	uint64_t now = loop_now(), first = supervisor.deadline, other = link_deadline();
+	if (first == 0 || (other != 0 && other < first))
+		first = other;
+	return first == 0 ? -1 : first > now ? (int)(first - now) : 0;
 }
 
 static bool finished(void)
@@ -249,8 +286,8 @@ void supervise(int bundle, int listener, const uint32_t inherited[static 8])
 	else if (connections_listen(listener) < 0)
 		_exit(1);
 	while (!finished()) {
-		uint64_t now = loop_now();
-		loop_step(supervisor.deadline == 0 ? -1 : supervisor.deadline > now ? (int)(supervisor.deadline - now) : 0);
+		loop_step(timeout());
+		link_sweep();
 		connections_sweep();
 		processes_sweep();
 	}

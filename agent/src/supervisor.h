@@ -14,12 +14,15 @@ enum state { STATE_IDLE, STATE_STARTING, STATE_RUNNING, STATE_ENDED };
 struct supervisor {
 	enum state state;
 	int bundle; /* -1: none, in a guest */
+	struct process *vmm; /* the machine of a guest, which the workload is in; NULL: the workload is a process */
 	uint32_t inherited[8]; /* bits of the descriptors below 256 that came along, for a netns to name */
 	struct joined joined;
 	char *kill;
 	unsigned char *finish_bytes;
 	struct oplist finish;
 	struct timespec started, ended;
+	uint32_t code, signal; /* how the workload has ended */
+	char error[160];       /* why a guest has, without a word of its own; empty: it has not */
 	struct connection *starter; /* waits for the answer to START, on this stream */
 	uint32_t starter_stream;
 	struct connection *quitter;
@@ -37,16 +40,21 @@ void supervisor_start(struct connection *connection, uint32_t stream, unsigned c
 /* Ends the processes that a failed or ended workload has left, and carries out the finish list. The reports go to
    `reports`. */
 void supervisor_clean_up(struct buffer *reports);
-/* Kills the workload; its end brings about the rest. */
+/* Kills the workload, or the machine that it is in; its end brings about the rest. */
 void supervisor_kill(void);
 /* Takes note of every process that has ended. */
 void supervisor_reap(void);
+/* START, or that of the guest, is answered. */
+void supervisor_answer_start(uint32_t pid);
+/* The workload has ended, as `supervisor` says, or its start has failed: clean up, write it down, tell everybody. */
+void supervisor_conclude(void);
+void supervisor_start_failed(const struct failure *failure);
 /* QUIT before START. */
 void supervisor_quit_idle(void);
 /* A connection has gone: nobody answers it any more. */
 void supervisor_forget(const struct connection *connection);
 
 /* exit_file.c: 0, or -1 with errno. */
-int exit_file_write(const struct supervisor *supervisor, int wait_status, const struct buffer *reports);
+int exit_file_write(const struct supervisor *supervisor, const struct buffer *reports);
 
 #endif

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "../src/files.h"
+#include "../src/link.h"
+#include "../src/link_answers.h"
 #include "../src/requests.h"
 #include "../src/supervisor.h"
 #include "../src/users.h"
@@ -29,7 +31,7 @@ static void fuzz_frames(const uint8_t *data, size_t size)
 {
 	struct frame frame;
 	for (; size >= FRAME_HEADER; data++, size--)
-		if (frame_parse(data, &frame) == 0 && frame.length > FRAME_MAX)
+		if ((frame_parse(data, &frame) == 0 || frame_parse_answer(data, &frame) == NULL) && frame.length > FRAME_MAX)
 			abort();
 }
 
@@ -121,16 +123,20 @@ static void steps(void)
 {
 	for (int i = 0; i < 24; i++) {
 		loop_step(0);
+		link_sweep();
 		connections_sweep();
 		processes_sweep();
 	}
 }
 
-static void forget(const struct supervisor *supervisor_before, const struct process *workload_before)
+static void forget(const struct supervisor *supervisor_before, const struct process *workload_before,
+		   const struct guest_link *link_before)
 {
 	for (struct connection *at = connections; at != NULL; at = at->next)
 		at->dead = true, at->port = false;
 	connections_sweep();
+	link_close();
+	guest_link = *link_before;
 	for (struct process *at = processes; at != NULL; at = at->next) {
 		process_close(at);
 		at->coming = false;
@@ -167,6 +173,7 @@ static void fuzz_connection(const uint8_t *data, size_t size)
 	open_once = true;
 	const struct supervisor supervisor_before = supervisor;
 	const struct process workload_before = workload;
+	const struct guest_link link_before = guest_link;
 	int peers[2] = {-1, -1}, pair[2];
 	supervisor.bundle = world_directory();
 	while (size >= 2) {
@@ -188,6 +195,13 @@ static void fuzz_connection(const uint8_t *data, size_t size)
 		} else if (action == 6) {
 			world_end_one();
 			supervisor_reap();
+		} else if (action == 2 && world_guest() >= 0) { /* from the guest */
+			if (send(world_guest(), data, length, MSG_NOSIGNAL) < 0)
+				length = 0;
+			if (length == 0)
+				shutdown(world_guest(), SHUT_WR);
+			data += length;
+			size -= length;
 		} else if (action == 7 && length == 0) {
 			close(peers[which]);
 			peers[which] = -1;
@@ -199,15 +213,17 @@ static void fuzz_connection(const uint8_t *data, size_t size)
 		}
 		steps();
 		if (action & 1)
-			for (int i = 0; i < 2; i++)
-				if (peers[i] >= 0)
-					swallow(peers[i]);
+			for (int i = 0; i < 3; i++)
+				if ((i < 2 ? peers[i] : world_guest()) >= 0)
+					swallow(i < 2 ? peers[i] : world_guest());
 	}
 	for (int i = 0; i < 2; i++)
 		if (peers[i] >= 0)
 			close(peers[i]);
 	steps();
-	forget(&supervisor_before, &workload_before);
+	if (guest_link.out.length > REQUESTS_HIGH + FRAME_MAX + OUT_HIGH)
+		abort(); /* more than is kept for a guest that takes nothing */
+	forget(&supervisor_before, &workload_before, &link_before);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -8,6 +8,7 @@
 #include "build.h"
 #include "fuzz.h"
 
+enum { FROM_CLIENT = 1, FROM_GUEST = 2 };
 enum { SEEDS = 32, SIZE_MAX_INPUT = 1 << 14 };
 
 static struct buffer seeds[SEEDS];
@@ -30,16 +31,17 @@ static struct buffer *new_seed(unsigned target)
 }
 
 /* A frame as a script of fuzz_connection: in parts, each with an action before it. */
-static void put_scripted(struct buffer *to, const struct buffer *frames)
+static void put_scripted(struct buffer *to, struct buffer *frames, unsigned action)
 {
 	size_t at = 0;
 	while (at < frames->length) {
 		size_t part = frames->length - at < 200 ? frames->length - at : 200;
-		put_integer(to, 1, 1);
+		put_integer(to, action, 1);
 		put_integer(to, part, 1);
 		buffer_append(to, frames->data + at, part);
 		at += part;
 	}
+	buffer_free(frames);
 }
 
 static void make_connection_seed(unsigned behaviour)
@@ -64,14 +66,62 @@ static void make_connection_seed(unsigned behaviour)
 	frame_put(&frames, FRAME_SIGNAL, 0, 0xffffffff, "\17\0\0\0\1\0\0\0", 8);
 	frame_put(&frames, FRAME_WATCH, 0, 7, NULL, 0);
 	frame_put(&frames, FRAME_CLOSE, 0, 4, NULL, 0);
-	put_scripted(seed, &frames);
+	put_scripted(seed, &frames, FROM_CLIENT);
 	put_integer(seed, 6, 2);
-	buffer_free(&frames);
 	frame_put(&frames, FRAME_QUIT, 0, 8, NULL, 0);
-	put_scripted(seed, &frames);
+	put_scripted(seed, &frames, FROM_CLIENT);
 	put_integer(seed, 6, 2);
 	put_integer(seed, 6, 2);
-	buffer_free(&frames);
+	buffer_free(&start);
+	buffer_free(&exec);
+}
+
+/* A machine, and the guest in it: the numbers are those that the link gives, from 1 on. */
+static void make_guest_seed(unsigned behaviour)
+{
+	struct buffer frames = {0}, start = {0}, exec = {0};
+	struct buffer *seed = new_seed(FUZZ_CONNECTION);
+	put_start(&start);
+	put_exec(&exec);
+	start.data[0] = START_GUEST;
+	put_integer(seed, 5, 1);
+	put_integer(seed, behaviour, 1);
+	frame_put(&frames, FRAME_START, 0, 1, start.data, start.length);
+	frame_put(&frames, FRAME_ATTACH, 0, 2, "\3\0\0\0", 4);
+	put_scripted(seed, &frames, FROM_CLIENT);
+	frame_put(&frames, FRAME_GUEST, 0, 3, "vm/agent.sock", 13);
+	put_scripted(seed, &frames, FROM_CLIENT);
+	frame_put(&frames, FRAME_OK, 0, 1, "{}", 2);
+	put_scripted(seed, &frames, FROM_GUEST);
+	frame_put(&frames, FRAME_GUEST_START, 0, 3, start.data, start.length);
+	frame_put(&frames, FRAME_DATA, 0, 2, "input", 5);
+	frame_put(&frames, FRAME_EXEC, 0, 4, exec.data, exec.length);
+	frame_put(&frames, FRAME_FILES, 0, 5, NULL, 0);
+	frame_put(&frames, FRAME_GUEST_RUN, 0, 6, "\0\0\0\0", 4);
+	frame_put(&frames, FRAME_SIGNAL, 0, 0xffffffff, "\17\0\0\0\1\0\0\0", 8);
+	frame_put(&frames, FRAME_SIGNAL, 0, 4, "\17\0\0\0\0\0\0\0", 8);
+	frame_put(&frames, FRAME_RESIZE, 0, 4, "\30\0\120\0", 4);
+	frame_put(&frames, FRAME_DATA, 0, 4, "input", 5);
+	frame_put(&frames, FRAME_EOF, 0, 4, NULL, 0);
+	put_scripted(seed, &frames, FROM_CLIENT);
+	frame_put(&frames, FRAME_OK, 0, 2, NULL, 0);
+	frame_put(&frames, FRAME_OK, 0, 3, NULL, 0);
+	frame_put(&frames, FRAME_OK, 0, 4, "\1\0\0\0", 4);
+	frame_put(&frames, FRAME_DATA, 1, 3, "output", 6);
+	frame_put(&frames, FRAME_OK, 0, 5, "\1\0\0\0", 4);
+	frame_put(&frames, FRAME_CREDIT, 0, 5, "\5\0\0\0", 4);
+	frame_put(&frames, FRAME_DATA, 2, 5, "output", 6);
+	frame_put(&frames, FRAME_ERROR, 0, 0xffffffff, "\5\0\0\0\0\0\0\0\3\0\0\0no", 14);
+	frame_put(&frames, FRAME_ERROR, 0, 7, "\4\0\1\0\0\0\0\0\3\0\0\0no", 14);
+	frame_put(&frames, FRAME_OK, 0, 6, "\1\0\0\0", 4);
+	frame_put_exit(&frames, 5, 3, 0);
+	put_scripted(seed, &frames, FROM_GUEST);
+	frame_put(&frames, FRAME_CLOSE, 0, 5, NULL, 0);
+	put_scripted(seed, &frames, FROM_CLIENT);
+	frame_put(&frames, FRAME_OK, 0, 8, "{}", 2);
+	frame_put_exit(&frames, 3, 0, 0);
+	put_scripted(seed, &frames, FROM_GUEST);
+	put_integer(seed, 6, 2);
 	buffer_free(&start);
 	buffer_free(&exec);
 }
@@ -111,6 +161,8 @@ static void make_seeds(void)
 	static const unsigned behaviours[] = {0, 2, 10, 18, 34, 66, 130, 95, 255};
 	for (size_t i = 0; i < sizeof behaviours / sizeof *behaviours; i++)
 		make_connection_seed(behaviours[i]);
+	for (unsigned i = 0; i < 3; i++)
+		make_guest_seed(i * 40);
 }
 
 /* One change: a bit, a byte, a number that is often wrong, a piece removed, doubled, or taken from another seed. */

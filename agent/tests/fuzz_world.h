@@ -9,6 +9,8 @@ void world_behaviour(unsigned bits);
 /* The oldest process that is still there ends. */
 void world_end_one(void);
 void world_reset(void);
+/* The guest's end of the link; -1: nobody has connected. */
+int world_guest(void);
 /* A directory of its own, for files and bundles. */
 int world_directory(void);
 

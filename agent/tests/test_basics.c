@@ -85,6 +85,43 @@ static void test_put(void)
 	buffer_free(&buffer);
 }
 
+static bool answers(uint32_t length, unsigned type, unsigned channel, uint32_t stream)
+{
+	unsigned char header[FRAME_HEADER] = {0};
+	struct frame frame;
+	write_integer(header, length, 4);
+	header[4] = PROTOCOL_VERSION;
+	header[5] = (unsigned char)type;
+	header[6] = (unsigned char)channel;
+	write_integer(header + 8, stream, 4);
+	return frame_parse_answer(header, &frame) == NULL && frame.length == length && frame.type == type;
+}
+
+static void test_answers(void)
+{
+	CHECK(answers(0, FRAME_OK, 0, 1));
+	CHECK(answers(FRAME_MAX, FRAME_OK, 0, 1));
+	CHECK(!answers(FRAME_MAX + 1, FRAME_OK, 0, 1));
+	CHECK(!answers(0, FRAME_OK, 1, 1));
+	CHECK(!answers(0, FRAME_OK, 0, 0));
+	CHECK(answers(0, FRAME_OK, 0, STREAM_WORKLOAD));
+	CHECK(!answers(8, FRAME_EXIT, 0, STREAM_WORKLOAD));
+	CHECK(!answers(11, FRAME_ERROR, 0, 1) && answers(12, FRAME_ERROR, 0, 1));
+	CHECK(answers(12 + 4096, FRAME_ERROR, 0, 1) && !answers(12 + 4097, FRAME_ERROR, 0, 1));
+	CHECK(!answers(0, FRAME_DATA, 1, 1) && answers(1, FRAME_DATA, 1, 1) && answers(DATA_MAX, FRAME_DATA, 2, 1));
+	CHECK(!answers(DATA_MAX + 1, FRAME_DATA, 1, 1) && !answers(1, FRAME_DATA, 0, 1) && !answers(1, FRAME_DATA, 3, 1));
+	CHECK(answers(4, FRAME_CREDIT, 0, 1) && !answers(4, FRAME_CREDIT, 1, 1) && !answers(8, FRAME_CREDIT, 0, 1));
+	CHECK(answers(8, FRAME_EXIT, 0, 1) && !answers(4, FRAME_EXIT, 0, 1));
+	for (unsigned type = 0; type < 256; type++) {
+		bool known = type == FRAME_OK || type == FRAME_ERROR || type == FRAME_DATA || type == FRAME_CREDIT ||
+			     type == FRAME_EXIT;
+		bool any = false;
+		for (uint32_t length = 0; length <= 12; length += 4)
+			any = any || answers(length, type, type == FRAME_DATA, 1);
+		CHECK(any == known);
+	}
+}
+
 void test_frames(void)
 {
 	CHECK(parse(0, 1, FRAME_INFO, 0, 0, 1) == 0);
@@ -106,11 +143,12 @@ void test_frames(void)
 	CHECK(parse(4, 1, FRAME_CREDIT, 3, 0, 1) < 0);
 	for (unsigned type = 0; type < 256; type++) {
 		bool sent_by_agent = type == FRAME_OK || type == FRAME_ERROR || type == FRAME_EXIT;
-		bool known = (type >= 1 && type <= 10) || (type >= 32 && type <= 36);
+		bool known = (type >= 1 && type <= 13) || (type >= 32 && type <= 36);
 		bool any = false;
 		for (uint32_t length = 0; length <= 8; length += 4)
 			any = any || parse(length, 1, type, type == FRAME_CREDIT, 0, 1) == 0;
 		CHECK(any == (known && !sent_by_agent));
 	}
 	test_put();
+	test_answers();
 }

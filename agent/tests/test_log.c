@@ -21,17 +21,17 @@ static size_t load(int bundle, const char *name, char *to, size_t size)
 
 static void put(unsigned channel, const char *text)
 {
-	log_write(channel, (const unsigned char *)text, strlen(text));
+	log_write(&workload_log, channel, (const unsigned char *)text, strlen(text));
 }
 
 static void test_format(int bundle)
 {
 	char text[4096];
-	log_open(bundle, 0, 1);
+	log_open(&workload_log, bundle, 0, 1);
 	put(1, "one\n");
 	put(2, "two\n\nthree");
 	put(2, "\n");
-	log_close();
+	log_close(&workload_log);
 	load(bundle, "log", text, sizeof text);
 	const char *line = text;
 	static const char *const wanted[] = {" stdout F one", " stderr F two", " stderr F ", " stderr P three", " stderr F "};
@@ -53,9 +53,9 @@ static void test_many_lines(int bundle)
 	static char lines[16384], text[16384 * 50];
 	memset(lines, '\n', sizeof lines);
 	unlinkat(bundle, "log", 0);
-	log_open(bundle, 0, 1);
-	log_write(1, (const unsigned char *)lines, sizeof lines);
-	log_close();
+	log_open(&workload_log, bundle, 0, 1);
+	log_write(&workload_log, 1, (const unsigned char *)lines, sizeof lines);
+	log_close(&workload_log);
 	size_t count = 0, length = load(bundle, "log", text, sizeof text);
 	for (size_t i = 0; i < length; i++)
 		count += text[i] == '\n';
@@ -66,7 +66,7 @@ static void test_rotation(int bundle)
 {
 	char text[4096];
 	unlinkat(bundle, "log", 0);
-	log_open(bundle, 100, 3);
+	log_open(&workload_log, bundle, 100, 3);
 	for (char letter = 'a'; letter <= 'j'; letter++) {
 		char line[72];
 		memset(line, letter, 70);
@@ -74,12 +74,12 @@ static void test_rotation(int bundle)
 		line[71] = 0;
 		put(1, line);
 	}
-	log_close();
+	log_close(&workload_log);
 	CHECK_NUMBER(load(bundle, "log", text, sizeof text), 0);
 	CHECK(load(bundle, "log.1", text, sizeof text) > 0 && strchr(text, 'j') != NULL);
 	CHECK(load(bundle, "log.2", text, sizeof text) > 0 && strchr(text, 'i') != NULL);
 	CHECK(faccessat(bundle, "log.3", F_OK, 0) < 0);
-	log_open(bundle, 100, 0);
+	log_open(&workload_log, bundle, 100, 0);
 	put(1, "nothing\n");
 	CHECK_NUMBER(load(bundle, "log", text, sizeof text), 0);
 }

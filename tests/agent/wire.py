@@ -15,7 +15,7 @@ from typing import Any
 
 from bulkhead.agent.operations import Operation, encode
 
-START, EXEC, ATTACH, WATCH, SIGNAL, RESIZE, RUN, FILES, INFO, QUIT = range(1, 11)
+START, EXEC, ATTACH, WATCH, SIGNAL, RESIZE, RUN, FILES, INFO, QUIT, GUEST, GUEST_START, GUEST_RUN = range(1, 14)
 OK, ERROR = 16, 17
 DATA, EOF, CREDIT, EXIT, CLOSE = 32, 33, 34, 35, 36
 WORKLOAD = 0xFFFFFFFF

@@ -45,6 +45,9 @@ class Type(IntEnum):
     FILES = 8
     INFO = 9
     QUIT = 10
+    GUEST = 11
+    GUEST_START = 12
+    GUEST_RUN = 13
     OK = 16
     ERROR = 17
     DATA = 32
@@ -86,6 +89,7 @@ class StartFlag(IntFlag):
     TERMINAL = 1
     STDIN = 2
     HOLD = 4
+    GUEST = 8
 
 
 class ExecFlag(IntFlag):

@@ -6,6 +6,7 @@ Times are seconds.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -30,9 +31,14 @@ READ_SIZE = 1 << 17
 MAX_QUEUE = 4096
 """Frames that wait on one stream; flow control keeps an honest agent far below."""
 SOCKET = "agent.sock"
+GUEST_SOCKET = "vm/agent.sock"
+"""Where a machine's guest is reached, below the bundle."""
 DEFAULT_TIMEOUT = 10.0
 _CONNECT_TIME, _NO_TIME = struct.pack("ll", 10, 0), struct.pack("ll", 0, 0)
 """As struct timeval."""
+NOT_YET = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN})
+"""What GUEST is answered with while the machine has not made its socket."""
+SOCKET_POLL = 0.005
 
 
 @contextmanager
@@ -94,29 +100,43 @@ class Session:
 
     def start(self, start: Start, *, timeout: float = 30.0) -> int:
         """Run the workload; its host pid once the program has been executed. Raises AgentError in words."""
-        stream = self.open(Type.START, frames.start_payload(start))
-        answer = self.answer(stream, timeout)
-        if answer.type is Type.ERROR:
-            raise explain(frames.parse_failure(answer.payload), start)
-        return frames.parse_pid(answer.payload)
+        return self._start(Type.START, start, timeout)
 
     def run(self, operations: Sequence[Operation], *, timeout: float = 30.0) -> list[str]:
         """Let the supervisor carry out a list; the reports of its operations in order."""
-        stream = self.open(Type.RUN, encode_operations(operations))
-        answer = self.answer(stream, timeout)
-        if answer.type is Type.ERROR:
-            raise explain(frames.parse_failure(answer.payload), operations)
-        return parse_reports(answer.payload)
+        return self._run(Type.RUN, operations, timeout)
 
     def info(self, *, timeout: float = DEFAULT_TIMEOUT) -> dict[str, object]:
         """The agent's `{"pid", "state", "version"}`."""
-        try:
-            found = json.loads(self._ask(Type.INFO, b"", timeout))
-        except ValueError as error:
-            raise ProtocolError(f"{self._name} answered INFO with something that is not JSON") from error
-        if not isinstance(found, dict):
-            raise ProtocolError(f"{self._name} answered INFO with {found!r}")
-        return found
+        return self._json(Type.INFO, self._ask(Type.INFO, b"", timeout))
+
+    def guest(self, name: str = GUEST_SOCKET, *, timeout: float = 60.0) -> dict[str, object]:
+        """Join a machine's guest, whose socket has this name below the bundle; what its agent says of itself.
+
+        Waits for the socket, then for the guest. Raises Unavailable when that takes longer than `timeout` (it can be
+        asked again), and AgentError when the machine has ended.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            stream = self.open(Type.GUEST, name.encode())
+            answer = self.answer(stream, max(0.0, deadline - time.monotonic()))
+            self.forget(stream)
+            if answer.type is Type.OK:
+                return self._json(Type.GUEST, answer.payload)
+            failure = frames.parse_failure(answer.payload)
+            if failure.errno not in NOT_YET:
+                raise explain(failure, ())
+            if time.monotonic() >= deadline:
+                raise Unavailable(f"no guest listens at {name} after {timeout:g} s")
+            time.sleep(SOCKET_POLL)
+
+    def guest_start(self, start: Start, *, timeout: float = 60.0) -> int:
+        """Run the workload in the guest; its pid there. Raises AgentError in words, after which the machine ends."""
+        return self._start(Type.GUEST_START, start, timeout)
+
+    def guest_run(self, operations: Sequence[Operation], *, timeout: float = 30.0) -> list[str]:
+        """Let the guest's agent carry out a list; the reports of its operations in order."""
+        return self._run(Type.GUEST_RUN, operations, timeout)
 
     def signal(self, number: int, *, everyone: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Send a signal to the workload, or to every process of the instance."""
@@ -234,6 +254,27 @@ class Session:
     def put_back(self, frame: Frame) -> None:
         """Make a frame that `next` gave the stream's next one again."""
         self._arrived[frame.stream].appendleft(frame)
+
+    def _start(self, kind: Type, start: Start, timeout: float) -> int:
+        answer = self.answer(self.open(kind, frames.start_payload(start)), timeout)
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), start)
+        return frames.parse_pid(answer.payload)
+
+    def _run(self, kind: Type, operations: Sequence[Operation], timeout: float) -> list[str]:
+        answer = self.answer(self.open(kind, encode_operations(operations)), timeout)
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), operations)
+        return parse_reports(answer.payload)
+
+    def _json(self, kind: Type, payload: bytes) -> dict[str, object]:
+        try:
+            found = json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"{self._name} answered {kind.name} with something that is not JSON") from error
+        if not isinstance(found, dict):
+            raise ProtocolError(f"{self._name} answered {kind.name} with {found!r}")
+        return found
 
     def _ask(self, kind: Type, payload: bytes, timeout: float) -> bytes:
         stream = self.open(kind, payload)

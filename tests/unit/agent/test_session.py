@@ -216,3 +216,35 @@ def test_long_paths_can_be_connected_to(tmp_path: Path) -> None:
         Session.connect(directory / "agent.sock")
     with pytest.raises(Unavailable):
         Session.connect(tmp_path / "missing" / "agent.sock")
+
+
+def test_a_guest(make_peer: Make) -> None:
+    waiting = [errno.ENOENT, errno.ECONNREFUSED]
+
+    def answer(peer: Peer, frame: Frame) -> None:
+        if frame.type is Type.GUEST and waiting:
+            peer.send(Frame(Type.ERROR, frame.stream, struct.pack("<BBHII", 5, 0, 0, 0, waiting.pop(0))))
+        elif frame.type is Type.GUEST:
+            peer.send(Frame(Type.OK, frame.stream, b'{"state":"idle"}'))
+        elif frame.type is Type.GUEST_START:
+            peer.send(Frame(Type.OK, frame.stream, struct.pack("<I", 7)))
+        else:
+            peer.send(Frame(Type.OK, frame.stream, struct.pack("<I", 2) + b"ok"))
+
+    peer = make_peer(answer)
+    assert peer.session.guest() == {"state": "idle"}
+    assert peer.session.guest_start(START) == 7
+    assert peer.session.guest_run([read("/x")]) == ["ok"]
+    assert [frame.type for frame in peer.received] == [*[Type.GUEST] * 3, Type.GUEST_START, Type.GUEST_RUN]
+    assert peer.received[0].payload == b"vm/agent.sock"
+
+
+def test_a_guest_that_does_not_come(make_peer: Make) -> None:
+    with pytest.raises(Unavailable, match="no guest listens"):
+        make_peer(failing(5, 0, errno.ENOENT)).session.guest(timeout=0.02)
+    with pytest.raises(AgentError, match="ESRCH"):
+        make_peer(failing(5, 0, errno.ESRCH)).session.guest()
+    with pytest.raises(ProtocolError, match="GUEST"):
+        make_peer(ok(b"[" * 100_000)).session.guest()
+    with pytest.raises(ProtocolError, match="GUEST"):
+        make_peer(ok(b"[]")).session.guest()
