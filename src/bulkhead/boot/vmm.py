@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead.errors import HostError, Unavailable
@@ -44,6 +44,10 @@ _FORMAT = 1
 _LIBRARY = re.compile(r"^\s+(\S+) => (/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 
 
+Stamp = tuple[str, Path, int, int]
+"""A file's path in the root, its path on the host, its size and time of change (ns)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vmm:
     """A hypervisor that is ready to be jailed."""
@@ -55,16 +59,26 @@ class Vmm:
     """QEMU's, with the package's: "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)"."""
     uefi: str
     """The UEFI firmware's path in the root, "" where this host has none."""
+    stamps: tuple[Stamp, ...] = field(default=(), repr=False)
+    """The files that it was made from, as they were."""
+
+    def is_current(self) -> bool:
+        """Whether it is still what `prepare` would give. Costs a look at each file, no more."""
+        try:
+            return self.erofs.exists() and _stamps({inside: path for inside, path, _, _ in self.stamps}) == self.stamps
+        except FileNotFoundError:
+            return False
 
 
-def make_root(cache: Path, *, progress: Progress = quiet) -> Vmm:
+def prepare(cache: Path, *, progress: Progress = quiet) -> Vmm:
     """The root for the QEMU that is installed now; made when it is not there, in a second or two.
 
     Roots of other states are removed: what runs in one keeps it. Raises Unavailable without QEMU, HostError when its
     libraries or firmware are not found.
     """
     files = plan()
-    digest = _digest(files)
+    stamps = _stamps(files)
+    digest = hashlib.sha256(repr((_FORMAT, stamps)).encode()).hexdigest()
     directory = cache / "vmm"
     made = directory / f"{digest}.erofs"
     if not made.exists():
@@ -77,7 +91,7 @@ def make_root(cache: Path, *, progress: Progress = quiet) -> Vmm:
                 if other != made:
                     other.unlink()
     uefi = str(UEFI) if str(UEFI) in files else ""
-    return Vmm(erofs=made, digest=f"sha256:{digest}", version=qemu_version(), uefi=uefi)
+    return Vmm(erofs=made, digest=f"sha256:{digest}", version=qemu_version(), uefi=uefi, stamps=stamps)
 
 
 def plan() -> dict[str, Path]:
@@ -146,13 +160,10 @@ def _modules(program: Path) -> list[Path]:
     return [place / name for name in MODULES for place in places if (place / name).is_file()]
 
 
-def _digest(files: Mapping[str, Path]) -> str:
-    """Of what the files are like now; their content counts by size and time, as make counts it."""
-    stamps = []
-    for inside, path in sorted(files.items()):
-        stat = path.stat()
-        stamps.append((inside, str(path), stat.st_size, stat.st_mtime_ns))
-    return hashlib.sha256(repr((_FORMAT, stamps)).encode()).hexdigest()
+def _stamps(files: Mapping[str, Path]) -> tuple[Stamp, ...]:
+    """What the files are like now. Their content counts by size and time, as make counts it."""
+    stats = ((inside, path, path.stat()) for inside, path in sorted(files.items()))
+    return tuple((inside, path, stat.st_size, stat.st_mtime_ns) for inside, path, stat in stats)
 
 
 def _write(files: Mapping[str, Path], directory: Path, target: Path, digest: str) -> None:
