@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.errors import ImageError
-from bulkhead.images.documents import ROOTFS, ConfigFile, RunConfig
+from bulkhead.images.bounds import Bounds
+from bulkhead.images.documents import DISK, DISK_FIRMWARE, DISK_SIZE, DISK_TYPE, ROOTFS, ConfigFile, Manifest, RunConfig
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SIZE = re.compile(r"[1-9][0-9]{0,15}")
 _PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
 
 
@@ -75,6 +77,17 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """The disk of an image that is one, unpacked: a sparse raw file. An instance gets a copy of it."""
+
+    path: Path
+    size: int
+    """Bytes, as a guest sees them."""
+    firmware: str
+    """"bios" or "uefi": what it boots by."""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One image of the store."""
 
@@ -97,6 +110,8 @@ class Image:
     """What it consists of where it is no root file system."""
     annotations: dict[str, str] = field(default_factory=dict)
     """What its manifest says of it."""
+    disk: Disk | None = None
+    """Of an image of the kind "disk"."""
 
     def blob(self, media_type: str) -> Blob:
         """The one blob of this type. Raises ImageError when there is none, or several."""
@@ -133,6 +148,23 @@ def read_config(run: RunConfig, what: str) -> ImageConfig:
         shell=run.shell,
         healthcheck=run.healthcheck,
     )
+
+
+def read_disk(manifest: Manifest, bounds: Bounds) -> tuple[str, int, str]:
+    """The digest of a disk's blob, the disk's size and firmware. Raises ImageError with all that is wrong."""
+    said, parts = manifest.annotations, manifest.layers
+    problems = []
+    if manifest.kind != DISK or [part.media_type for part in parts] != [DISK_TYPE]:
+        problems.append(f"it does not consist of one part of type {DISK_TYPE}")
+    text, firmware = said.get(DISK_SIZE, ""), said.get(DISK_FIRMWARE, "")
+    size = int(text) if _SIZE.fullmatch(text) else 0
+    if not 0 < size <= bounds.total or size % 512:
+        problems.append(f"{DISK_SIZE} is {text[:40]!r}, not a size of whole sectors up to {bounds.total}")
+    if firmware not in ("bios", "uefi"):
+        problems.append(f"{DISK_FIRMWARE} is {firmware[:40]!r}, not bios or uefi")
+    if problems:
+        raise ImageError(f"the disk is damaged: {'; '.join(problems)}")
+    return parts[0].digest, size, firmware
 
 
 def read_created(file: ConfigFile, what: str) -> float | None:

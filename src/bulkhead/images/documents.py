@@ -48,7 +48,13 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=1 << 1
 T = TypeVar("T")
 ROOTFS = "rootfs"
 """The kind of an ordinary image: layers of files that make a root file system."""
-KINDS = (ROOTFS, "kernel", "disk")
+DISK = "disk"
+"""The kind of an image that is a machine's disk."""
+KINDS = (ROOTFS, "kernel", DISK)
+DISK_TYPE = "application/vnd.bulkhead.disk.raw+zstd"
+"""The media type of a disk's one blob."""
+DISK_SIZE, DISK_FIRMWARE = "org.bulkhead.disk.size", "org.bulkhead.disk.firmware"
+"""Annotations of a disk's manifest: its bytes as a guest sees them; "bios" or "uefi"."""
 
 
 def _none_is(empty: type) -> BeforeValidator:

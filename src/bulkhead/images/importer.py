@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bulkhead.errors import ImageError, Refused
 from bulkhead.events import Progress, Step
-from bulkhead.images import compression, documents, reference
+from bulkhead.images import compression, diskfiles, diskformats, diskimport, documents, reference
 from bulkhead.images.archive import Archive, Part, TarArchive, holds_images, plain_reader
 from bulkhead.images.bounds import check_space
 from bulkhead.images.changes import changed
-from bulkhead.images.config import ImageConfig, read_config, read_created
+from bulkhead.images.config import ImageConfig, read_config, read_created, read_disk
 from bulkhead.images.documents import CONTAINERD_NAME, REF_NAME, ConfigFile, Descriptor, Index, Manifest
 from bulkhead.images.ingest import Ingest
 from bulkhead.images.layer import Unpacked
@@ -43,6 +43,8 @@ def import_fd(ingest: Ingest, fd: int, request: Request) -> str:
     size = os.fstat(fd).st_size
     check_space(ingest.layout.root, bounds, coming=2 * size)
     kind, first = compression.sniff(file_chunks(fd))
+    if found := _disk(ingest, fd, kind, request):
+        return found
     looked_at = Reader(compression.unpack(kind, first, bounds)) if kind else plain_reader(fd)
     if not holds_images(looked_at, bounds):
         chunks = reported(file_chunks(fd), request.progress, "reading the root file system", size)
@@ -61,6 +63,30 @@ def import_fd(ingest: Ingest, fd: int, request: Request) -> str:
         for chunk in compression.unpack(kind, chunks, bounds):
             write_all(plain, chunk)
         return import_archive(ingest, TarArchive(plain, bounds), request)
+
+
+def _disk(ingest: Ingest, fd: int, compressed: str, request: Request) -> str | None:
+    """Take in a machine's disk, compressed or not; None when the file is something else."""
+    bounds = ingest.layout.bounds
+
+    def plain() -> Iterator[bytes]:
+        return compression.unpack(compressed, file_chunks(fd), replace(bounds, ratio=diskfiles.RATIO))
+
+    head = b""
+    for chunk in plain():
+        head += chunk
+        if len(head) >= diskformats.HEAD:
+            break
+    if not diskformats.is_disk(head[: diskformats.HEAD]):
+        return None
+    if request.changes:
+        raise Refused("changes apply to a root file system only, and this is a disk")
+    if not compressed:
+        return diskimport.take(ingest, fd, request.names, request.progress)
+    with ingest.draft() as (_, draft):
+        chunks = reported(plain(), request.progress, "uncompressing the disk")
+        diskfiles.write(chunks, draft, bounds)
+        return diskimport.take(ingest, draft, request.names, request.progress)
 
 
 def import_archive(ingest: Ingest, archive: Archive, request: Request) -> str:
@@ -169,6 +195,9 @@ class _OciImage:
                 blob.size,
             )
             self._ingest.add_blob(chunks, blob.media_type, descriptor=blob)
+        if manifest.kind == documents.DISK:
+            digest, size, _ = read_disk(manifest, self._bounds)
+            self._ingest.unpack_disk(digest, size)
         return []
 
     def _part(self, descriptor: Descriptor, what: str) -> Part:

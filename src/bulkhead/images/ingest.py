@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from bulkhead.errors import ImageError
 from bulkhead.host.workspace import workspace
-from bulkhead.images import documents, layer
+from bulkhead.images import diskfiles, documents, layer
 from bulkhead.images.bounds import check_space
 from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from bulkhead.images.layer import Unpacked
 from bulkhead.images.layout import LAYER_KEYS, Layout
-from bulkhead.images.reader import Digester, write_all
+from bulkhead.images.reader import Digester, file_chunks, write_all
 
 
 class Ingest:
@@ -79,6 +80,38 @@ class Ingest:
                 raise ImageError(f"blob {descriptor.digest} has in truth the digest {found.digest}")
             self._keep(path, self.layout.blob_path(found.digest))
         return found
+
+    def add_parts(
+        self,
+        kind: str,
+        parts: Sequence[Descriptor],
+        names: Sequence[str],
+        *,
+        architecture: str,
+        annotations: Mapping[str, str],
+    ) -> str:
+        """Take in an image that is no root file system, of blobs that were added. Returns the manifest's digest."""
+        document = {
+            "architecture": architecture,
+            "os": "linux",
+            "created": documents.time_text(time.time()),
+            "rootfs": {"type": "layers", "diff_ids": [part.digest for part in parts]},
+        }
+        said = {**annotations, documents.KIND: kind}
+        return self.add_image(documents.dump(document), parts, (), names, annotations=said)
+
+    def keep_disk(self, draft: Path, blob: Descriptor) -> None:
+        """Keep a draft as the unpacked disk of a blob that was added."""
+        self._keep(draft, self.layout.disk_path(blob.digest))
+
+    def unpack_disk(self, digest: str, size: int) -> None:
+        """Unpack the disk of a blob that was added, or is in the store. Raises ImageError when it has another size."""
+        target, blob = self.layout.disk_path(digest), self.layout.blob_path(digest)
+        if target in self._files or (self.layout.is_sound(target, size=size) and self._pin(target)):
+            return
+        with self.draft() as (path, fd), self._files.get(blob, blob).open("rb") as packed:
+            diskfiles.unpack(file_chunks(packed.fileno()), fd, size, self.layout.bounds)
+            self._keep(path, target)
 
     def add_document(self, data: bytes, media_type: str) -> Descriptor:
         """Take in a manifest or config."""

@@ -2,6 +2,7 @@
 
 oci-layout  index.json  blobs/sha256/<hex>      what every OCI tool reads
 erofs/<hex of the layer's key>.erofs            a layer, ready to be mounted; the key is its diff id, mostly
+erofs/<hex of the blob's digest>.raw            a disk, unpacked: a sparse file
 ingest/<random>/                                imports under way; nothing of them is in the rest until they commit
 lock                                            held while index.json or what it leads to changes
 """
@@ -79,6 +80,10 @@ class Layout:
         """Where a layer's EROFS file is or would be."""
         return self.erofs / f"{_hex(key)}.erofs"
 
+    def disk_path(self, digest: Digest) -> Path:
+        """Where the unpacked disk of a blob is or would be."""
+        return self.erofs / f"{_hex(digest)}.raw"
+
     def read_document(self, digest: Digest) -> bytes:
         """A manifest or config. Raises ImageError when it is missing, too large, or not what its digest says."""
         try:
@@ -130,7 +135,7 @@ class Layout:
         try:
             if size is not None and os.fstat(fd).st_size != size:
                 return False
-            return path.parent != self.erofs or ondisk.is_whole(fd)
+            return path.suffix != ".erofs" or ondisk.is_whole(fd)
         finally:
             os.close(fd)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import difflib
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,7 +16,7 @@ from bulkhead.images import bootstrap, documents, reference, sweep
 from bulkhead.images.archive import Directory, open_file
 from bulkhead.images.bounds import Bounds, check_space
 from bulkhead.images.changes import from_fields
-from bulkhead.images.config import Blob, Image, ImageConfig, Layer, read_config, read_created
+from bulkhead.images.config import Blob, Disk, Image, ImageConfig, Layer, read_config, read_created, read_disk
 from bulkhead.images.documents import ConfigFile, Manifest
 from bulkhead.images.importer import Request, import_archive, import_fd
 from bulkhead.images.ingest import Ingest, ingest
@@ -80,7 +79,8 @@ class ImageStore:
     def import_file(
         self, file: Path, *, name: str | None = None, changes: Sequence[str] = (), progress: Progress = quiet
     ) -> Image:
-        """Import an OCI archive or directory, a docker archive, or a root file system's tar, compressed or not.
+        """Import an OCI archive or directory, a docker archive, a root file system's tar, or a machine's disk (raw,
+        qcow2, VMDK); compressed or not.
 
         `name` replaces the names that an archive holds; a root file system without one is known by its digest.
         `changes` are instructions such as "CMD nginx", for a root file system. Where an archive holds several
@@ -169,14 +169,7 @@ class ImageStore:
                 with ExitStack() as stack:
                     fd, size = open_file(path, stack), path.stat().st_size
                     blobs.append(into.add_blob(reported(file_chunks(fd), progress, "storing", size), media_type))
-            document = {
-                "architecture": architecture,
-                "os": "linux",
-                "created": documents.time_text(time.time()),
-                "rootfs": {"type": "layers", "diff_ids": [blob.digest for blob in blobs]},
-            }
-            said = {**annotations, documents.KIND: kind}
-            return into.add_image(documents.dump(document), blobs, (), given, annotations=said)
+            return into.add_parts(kind, blobs, given, architecture=architecture, annotations=annotations)
 
         return self._take(take, f"the {kind}")
 
@@ -285,7 +278,12 @@ class ImageStore:
             kind=manifest.kind,
             blobs=blobs,
             annotations=dict(manifest.annotations),
+            disk=self._disk(manifest) if manifest.kind == documents.DISK else None,
         )
+
+    def _disk(self, manifest: Manifest) -> Disk:
+        digest, size, firmware = read_disk(manifest, self._layout.bounds)
+        return Disk(self._layout.disk_path(digest), size, firmware)
 
     def _layers(self, index: Index, digest: str, file: ConfigFile) -> tuple[Layer, ...]:
         keys = index.layers_of(digest)

@@ -10,7 +10,8 @@ from bulkhead.errors import ImageError
 from bulkhead.host.workspace import abandoned
 from bulkhead.images import documents
 from bulkhead.images.archive import open_file
-from bulkhead.images.documents import ROOTFS, ConfigFile, Manifest
+from bulkhead.images.config import read_disk
+from bulkhead.images.documents import DISK, ROOTFS, ConfigFile, Manifest
 from bulkhead.images.ingest import ingest
 from bulkhead.images.layout import Draft, Index, Layout
 from bulkhead.images.reader import file_chunks
@@ -82,7 +83,7 @@ def _repair(layout: Layout, index: Index, digest: str) -> list[str]:
         for part in manifest.layers:
             if not layout.is_sound(layout.blob_path(part.digest), size=part.size):
                 raise ImageError(f"its part {part.digest} is lost")
-        return done
+        return _repair_disk(layout, manifest) if manifest.kind == DISK else done
     if not len(keys) == len(manifest.layers) == len(config.rootfs.diff_ids):
         raise ImageError("its layers and its index entry do not match")
     for number, (layer, key) in enumerate(zip(manifest.layers, keys, strict=True)):
@@ -105,6 +106,17 @@ def _repair(layout: Layout, index: Index, digest: str) -> list[str]:
     return done
 
 
+def _repair_disk(layout: Layout, manifest: Manifest) -> list[str]:
+    """Unpack a disk again whose raw file is lost."""
+    blob, size, _ = read_disk(manifest, layout.bounds)
+    if layout.is_sound(layout.disk_path(blob), size=size):
+        return []
+    with ingest(layout) as into:
+        into.unpack_disk(blob, size)
+        into.commit()
+    return [f"unpacked disk {blob} again"]
+
+
 def _needed(layout: Layout, draft: Draft) -> set[Path]:
     needed: set[Path] = set()
     index = Index(draft.images, draft.names)
@@ -113,6 +125,8 @@ def _needed(layout: Layout, draft: Draft) -> set[Path]:
         blobs = [digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
         needed.update(map(layout.blob_path, blobs))
         needed.update(map(layout.erofs_path, index.layers_of(digest)))
+        if manifest.kind == DISK:
+            needed.update(layout.disk_path(part.digest) for part in manifest.layers)
     return needed
 
 
