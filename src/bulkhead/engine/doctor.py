@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bulkhead import limits
-from bulkhead.boot import probe
 from bulkhead.engine.context import Context
 from bulkhead.engine.plans import default_plan
-from bulkhead.errors import Unavailable
 from bulkhead.host import processes
 from bulkhead.isolation.base import Ability
 from bulkhead.model import Isolation, Plan
@@ -40,7 +38,7 @@ LIMITS: dict[str, dict[str, int | float]] = {
 
 def examine(context: Context) -> list[Ability]:
     """Every ability, the levels first."""
-    return [*_levels(context), *_limits(context), *_storage(context), *_network(context), _kvm(context), *_programs()]
+    return [*_levels(context), *_limits(context), *_storage(context), *_network(context), *_programs()]
 
 
 def _levels(context: Context) -> Iterator[Ability]:
@@ -81,15 +79,6 @@ def _network(context: Context) -> Iterator[Ability]:
         yield Ability("network", works=False, reason=hurdle.what, hint=hurdle.hint)
     if not hurdles:
         yield Ability("network", works=True, reason="the host's firewall lets instances and published ports through")
-
-
-def _kvm(context: Context) -> Ability:
-    try:
-        found = probe.find(context.config.state_dir)
-    except Unavailable as error:
-        return Ability("kvm", works=False, reason=error.what, hint=error.hint)
-    works = found.accelerator == "kvm"
-    return Ability("kvm", works, "a trial guest ran" if works else found.reason, found.hint)
 
 
 def _programs() -> Iterator[Ability]:
