@@ -6,9 +6,12 @@ import gzip
 import lzma
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bulkhead.boot import vmlinux
 from bulkhead.boot.unpacking import unpack
@@ -91,6 +94,35 @@ def test_a_bomb_is_not_unpacked() -> None:
 def test_what_is_no_kernel_is_refused(image: bytes, what: str) -> None:
     with pytest.raises(ImageError, match=what):
         vmlinux.extract(image)
+
+
+SMALL = {kind: bzimage(pack(elf() + b"kernel text " * 100)) for kind, pack in PACKERS.items()}
+
+
+@given(
+    kind=st.sampled_from(sorted(SMALL)),
+    changes=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=20),
+    length=st.integers(0, 4000),
+)
+def test_whatever_is_changed_is_a_kernel_or_a_refusal(kind: str, changes: list[tuple[int, int]], length: int) -> None:
+    image = bytearray(SMALL[kind])
+    for at, value in changes:
+        image[at % len(image)] = value
+    for wrong in (bytes(image), bytes(image[:length])):
+        try:
+            found = vmlinux.extract(wrong)
+        except ImageError:
+            continue
+        assert found.startswith(b"\x7fELF")
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=10))
+def test_whatever_is_changed_of_an_elf_file_is_one_or_a_refusal(changes: list[tuple[int, int]]) -> None:
+    changed = bytearray(elf())
+    for at, value in changes:
+        changed[at % len(changed)] = value
+    with suppress(ImageError):
+        assert vmlinux.pvh_entry(bytes(changed)) >= 0
 
 
 def test_the_entry_of_pvh() -> None:
