@@ -38,6 +38,7 @@ class State(StrEnum):
     CREATED = "created"
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPING = "stopping"
     EXITED = "exited"
     DELETING = "deleting"
@@ -120,6 +121,8 @@ class CreateRequest(Model):
 
     image: str = Field(min_length=1, max_length=512)
     isolation: Isolation = Isolation.CONTAINER
+    kernel: str | None = Field(default=None, min_length=1, max_length=512)
+    """A VM's kernel image; None: the default."""
     plan: PlanRequest = PlanRequest()
     name: Name | None = None
     command: tuple[str, ...] = ()
@@ -153,6 +156,8 @@ class Spec(Model):
     """The manifest's digest."""
     architecture: str = "amd64"
     isolation: Isolation
+    kernel: str = ""
+    """A VM's kernel image, as it was asked for; "": the default."""
     plan: Plan
     plan_name: str = ""
     argv: tuple[str, ...] = Field(min_length=1)

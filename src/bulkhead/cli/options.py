@@ -114,7 +114,8 @@ def _positive(text: str, flag: str) -> float:
 def add_request(parser: Parser) -> None:
     """Everything that describes an instance; IMAGE and the command come last."""
     add = parser.add_argument
-    add("--isolation", metavar="LEVEL", help="the wall: chroot or container (container)")
+    add("--isolation", metavar="LEVEL", help="the wall: chroot, container or vm (container)")
+    add("--kernel", metavar="IMAGE", help="a VM's kernel image (kernel/debian:latest)")
     add("--plan", metavar="NAME", help="a named plan; single fields given beside it override it")
     add_plan(parser)
     add("--name", metavar="N", help="a name for the instance")
@@ -169,6 +170,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
     fields: dict[str, object] = {
         "image": args.image,
         "isolation": isolation,
+        "kernel": args.kernel,
         "name": name,
         "command": args.command,
         "entrypoint": None

@@ -8,6 +8,7 @@ from bulkhead import limits
 from bulkhead.config import Config
 from bulkhead.engine.context import Context
 from bulkhead.engine.engine import Engine
+from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
 from bulkhead.host import cgroups, facts
 from bulkhead.host.lxcfs import Lxcfs
@@ -16,6 +17,7 @@ from bulkhead.isolation.base import Driver
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.supervised import Outside
+from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Isolation
 from bulkhead.network import Networks
 from bulkhead.storage.disks import Disks
@@ -34,11 +36,15 @@ def build_engine(config: Config) -> Engine:
     outside = Outside(
         remove_cgroups=partial(cgroups.kill_and_remove, layout, config.cgroup),
         was_oom=lambda reports: limits.interpret_reports(reports).oom,
+        freeze=partial(_freeze, layout, config.cgroup),
     )
     lxcfs = Lxcfs(config.run_dir)
+    layers = Layers(config)
+    hypervisor = Hypervisor(config, layers.mount_layer)
     drivers: dict[Isolation, Driver] = {
         Isolation.CHROOT: ChrootDriver(config, outside),
         Isolation.CONTAINER: ContainerDriver(config, outside, lxcfs=lxcfs.mounted),
+        Isolation.VM: VmDriver(config, outside, ability=hypervisor.probe),
     }
     state = open_state(config)
     context = Context(
@@ -48,11 +54,16 @@ def build_engine(config: Config) -> Engine:
         state=state,
         images=ImageStore(config.images_dir, config.cache_dir),
         disks=Disks(config),
-        layers=Layers(config),
+        layers=layers,
         volumes=Volumes(config),
         networks=Networks(config),
         lxcfs=lxcfs,
+        hypervisor=hypervisor,
         drivers=drivers,
         journal=Journal(state),
     )
     return Engine(context)
+
+
+def _freeze(layout: cgroups.Layout, cgroup: str, instance_id: str, frozen: bool) -> None:
+    (cgroups.freeze if frozen else cgroups.thaw)(layout, f"{cgroup}/{instance_id}")

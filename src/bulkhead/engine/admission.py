@@ -30,6 +30,7 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
         image_digest=image.digest,
         architecture=image.architecture,
         isolation=request.isolation,
+        kernel=request.kernel or "",
         plan=plan,
         plan_name=request.plan.name or "",
         argv=argv,
@@ -106,6 +107,10 @@ def request_problems(
     if request.isolation not in drivers:
         have = ", ".join(drivers)
         problems.append(Problem(f"isolation {request.isolation} is not available here", f"use one of: {have}"))
+    if request.kernel and request.isolation is not Isolation.VM:
+        problems.append(
+            Problem(f"a {request.isolation} has the host's kernel, not {request.kernel}", "use --isolation vm")
+        )
     network = request.network
     if network and network not in SHARED_NETWORKS and network not in networks:
         problems.append(Problem(f"network {network!r} does not exist", f"bulkhead network create {network}"))

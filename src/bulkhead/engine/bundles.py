@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,15 @@ def forget_run(bundle: Path) -> None:
 def remove(bundle: Path) -> None:
     """Remove the directory with everything in it; a missing one is fine.
 
-    A bundle is flat and the daemon's own, so no tree walk is needed that could follow a link.
+    A bundle is the daemon's own, and flat but for a VM's directory of sockets, which rmtree leaves by no link.
     """
     try:
         entries = list(os.scandir(bundle))
     except FileNotFoundError:
         return
     for entry in entries:
-        Path(entry.path).unlink(missing_ok=True)
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            Path(entry.path).unlink(missing_ok=True)
     bundle.rmdir()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead.config import Config
+from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
@@ -62,6 +63,7 @@ class Context:
     volumes: Volumes
     networks: Networks
     lxcfs: Lxcfs
+    hypervisor: Hypervisor
     drivers: Mapping[Isolation, Driver]
     journal: Journal
     locks: Locks = field(default_factory=Locks)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, logs
+from bulkhead.engine import bundles, logs, machines
 from bulkhead.engine.admission import network_of, request_problems, resolve_spec, signal_problems
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
@@ -79,7 +79,7 @@ class Engine:
         # Not earlier: nothing is started while the pass looks for what is left over.
         self._lifecycle.on_exited = self._restarts.consider
         for instance in self._context.state.instances():
-            if instance.state is State.RUNNING:
+            if instance.state in (State.RUNNING, State.PAUSED):
                 self._watch(instance)
             elif instance.state is State.EXITED:
                 self._restarts.consider(instance)
@@ -148,6 +148,8 @@ class Engine:
             spec = resolve_spec(request, image, plan, taken_names=names)
             if spec.isolation in context.drivers:
                 problems += context.drivers[spec.isolation].check(spec)
+            if machines.is_machine(spec):
+                problems += machines.problems(context, spec, image)
         except BulkheadError as error:
             if not problems:
                 raise
@@ -167,12 +169,23 @@ class Engine:
         return self._lifecycle.stop(self.get(ref), timeout=timeout, signal=signal)
 
     def kill(self, ref: str, *, signal: str = "SIGKILL") -> Instance:
-        """Send a signal to the workload's first process."""
+        """Send a signal to the workload's first process; one that is paused goes on for it."""
         instance = self.get(ref)
         if problems := signal_problems(signal):
             raise Refused(problems)
-        self._require_running(instance)
+        if instance.state is not State.PAUSED:
+            self._require_running(instance)
         return self._lifecycle.signal(instance, parse_signal(signal))
+
+    def pause(self, ref: str) -> Instance:
+        """Freeze every process of it; returns when they are."""
+        instance = self.get(ref)
+        self._require_running(instance)
+        return self._lifecycle.pause(instance)
+
+    def unpause(self, ref: str) -> Instance:
+        """Let a paused one go on."""
+        return self._lifecycle.unpause(self.get(ref))
 
     def delete(self, ref: str, *, force: bool = False) -> str:
         """Remove it; a running one only with `force`. Returns its id."""
@@ -312,5 +325,5 @@ class Engine:
         if instance.state is not State.RUNNING:
             raise Conflict(
                 f"instance {instance.spec.name} is {instance.state}, not running",
-                hint=f"bulkhead start {instance.spec.name}",
+                hint=f"bulkhead {'unpause' if instance.state is State.PAUSED else 'start'} {instance.spec.name}",
             )

@@ -59,11 +59,16 @@ def find(images: ImageStore, name: str | None) -> Image:
     return image
 
 
+def elf_of(image: Image) -> Path:
+    """The kernel's own file."""
+    return image.blob(kernels.ELF_TYPE).path
+
+
 def prepare(image: Image, config: Config) -> ReadyKernel:
     """The kernel's files, its initrd joined with the agent. Cheap when called again."""
     modules = image.blob(kernels.INITRD_TYPE)
     return ReadyKernel(
         digest=image.digest,
-        elf=image.blob(kernels.ELF_TYPE).path,
+        elf=elf_of(image),
         initrd=initrd.prepare(modules.path, digest=modules.digest, agent=find_agent(), cache=config.cache_dir),
     )

@@ -21,9 +21,10 @@ from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.resources import Resources
-from bulkhead.errors import BulkheadError, Conflict
+from bulkhead.errors import BulkheadError, Conflict, Refused
 from bulkhead.events import Event
 from bulkhead.images import Image
+from bulkhead.isolation.base import Handle, Pauses
 from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Spec, State
 from bulkhead.quantities import parse_signal
 
@@ -39,6 +40,7 @@ def _launched(on_launch: Callable[[Path], None] | None, agent: Path) -> None:
         on_launch(agent)
 
 
+_OWN_UIDS = (Isolation.CONTAINER, Isolation.VM)
 LOST = Exit(code=255, error="the supervisor is gone without a trace of how the workload ended")
 
 
@@ -63,7 +65,7 @@ class Lifecycle:
         checkpoint("create.begin")
         instance = Instance(spec=spec, state=State.CREATING)
         with context.locks.hold(spec.id), ExitStack() as undo:
-            instance = context.state.reserve_instance(instance, uid_range=spec.isolation is Isolation.CONTAINER)
+            instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)
             undo.callback(self.erase, instance)
             checkpoint("create.reserved")
             directory = context.bundle_dir(instance)
@@ -71,7 +73,8 @@ class Lifecycle:
             checkpoint("create.bundle")
             bundles.make(directory, spec, [layer.diff_id for layer in image.layers])
             checkpoint("create.spec")
-            context.disks.create(spec.id, directory / "disk.img", spec.plan.disk)
+            mount = spec.isolation is not Isolation.VM  # which would have to unmount it before the first start
+            context.disks.create(spec.id, directory / "disk.img", spec.plan.disk, mount=mount)
             checkpoint("create.disk")
             checkpoint("create.driver")
             instance = self._save(instance, "create", {"image": spec.image}, state=State.CREATED)
@@ -82,14 +85,14 @@ class Lifecycle:
     def delete(self, instance: Instance, *, force: bool = False) -> None:
         """Remove the instance and everything that it holds."""
         instance_id = instance.spec.id
-        if force and instance.state in (State.RUNNING, State.STARTING, State.STOPPING):
+        if force and instance.state in (State.RUNNING, State.PAUSED, State.STARTING, State.STOPPING):
             self._kill_now(instance)
             self.stop(instance, timeout=0, signal="SIGKILL")
         with self._context.locks.hold(instance_id):
             instance = self._context.state.get(instance_id)
-            if instance.state is State.RUNNING:
+            if instance.state in (State.RUNNING, State.PAUSED):
                 raise Conflict(
-                    f"instance {instance.spec.name} is running",
+                    f"instance {instance.spec.name} is {instance.state}",
                     hint=f"stop it first, or bulkhead rm -f {instance.spec.name}",
                 )
             self._delete(instance)
@@ -200,6 +203,8 @@ class Lifecycle:
         spec = instance.spec
         with self._context.locks.hold(spec.id):
             instance = self._context.state.get(spec.id)
+            if instance.state is State.PAUSED:
+                instance = self.unpause(instance)
             if instance.state is not State.RUNNING:
                 return self._save(instance, stop_requested=True)
             checkpoint("stop.begin")
@@ -217,6 +222,8 @@ class Lifecycle:
     def signal(self, instance: Instance, number: int) -> Instance:
         """Send a signal to the workload. KILL returns when it has ended; KILL and the stop signal end restarts."""
         spec = instance.spec
+        if instance.state is State.PAUSED:
+            instance = self.unpause(instance)
         if number == signals.SIGKILL:
             self._kill_now(instance)
             return self.stop(instance, timeout=0, signal="SIGKILL")
@@ -234,6 +241,37 @@ class Lifecycle:
 
     # --- changes while it lives
 
+    def pause(self, instance: Instance) -> Instance:
+        """Freeze it."""
+        with self._context.locks.hold(instance.spec.id):
+            instance, driver, bundle, handle = self._pausing(instance, State.RUNNING)
+            checkpoint("pause.begin")
+            driver.pause(bundle, handle)
+            checkpoint("pause.frozen")
+            instance = self._save(instance, "pause", state=State.PAUSED)
+        checkpoint("pause.done")
+        return instance
+
+    def unpause(self, instance: Instance) -> Instance:
+        """Let it go on."""
+        with self._context.locks.hold(instance.spec.id):
+            instance, driver, bundle, handle = self._pausing(instance, State.PAUSED)
+            checkpoint("unpause.begin")
+            driver.resume(bundle, handle)
+            checkpoint("unpause.thawed")
+            instance = self._save(instance, "unpause", state=State.RUNNING)
+        checkpoint("unpause.done")
+        return instance
+
+    def _pausing(self, instance: Instance, expected: State) -> tuple[Instance, Pauses, Path, Handle]:
+        instance = self._context.state.get(instance.spec.id)
+        name, driver, bundle = instance.spec.name, self._context.driver(instance), self._context.bundle_dir(instance)
+        if instance.state is not expected:
+            raise Conflict(f"instance {name} is {instance.state}, not {expected}", hint=f"bulkhead inspect {name}")
+        if not isinstance(driver, Pauses):
+            raise Refused(f"a {instance.spec.isolation} cannot be paused", hint=f"bulkhead stop {name}")
+        return instance, driver, bundle, bundles.require_handle(bundle)
+
     def update(self, instance: Instance, *, plan: Plan, restart: RestartPolicy) -> Instance:
         """Give it another plan, enforced at once where it runs, and restart policy."""
         context, spec = self._context, instance.spec
@@ -243,7 +281,7 @@ class Lifecycle:
             directory = context.bundle_dir(instance)
             if plan.disk != spec.plan.disk:
                 context.disks.resize(spec.id, directory / "disk.img", plan.disk)
-            if instance.state is State.RUNNING:
+            if instance.state in (State.RUNNING, State.PAUSED):
                 instance = self.resources.resize(instance, plan)
             bundles.write_spec(directory, changed)
             return self._save(instance, "update", spec=changed)
@@ -270,7 +308,8 @@ class Lifecycle:
         context = self._context
         with context.locks.hold(instance_id):
             instance = context.state.get(instance_id)
-            if instance.state not in (State.RUNNING, State.STOPPING) or started not in (None, instance.started):
+            alive = (State.RUNNING, State.PAUSED, State.STOPPING)
+            if instance.state not in alive or started not in (None, instance.started):
                 return instance
             checkpoint("exit.begin")
             instance = instance.model_copy(update={"exit": self._read_exit(instance), "pid": 0, "health": ""})

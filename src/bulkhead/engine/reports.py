@@ -7,13 +7,13 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from bulkhead import limits
-from bulkhead.engine import bundles
+from bulkhead.engine import bundles, machines
 from bulkhead.engine.context import Context
 from bulkhead.errors import Refused
 from bulkhead.images import Image
 from bulkhead.isolation.base import Bundle, Explains
 from bulkhead.limits import Enforced
-from bulkhead.model import Instance, Isolation, Spec
+from bulkhead.model import Instance, Isolation, Plan, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +86,17 @@ class Reporter:
         used = limits.read_usage(context.layout, context.config.cgroup, spec.id)
         link = bundles.read_link(context.bundle_dir(instance))
         received, sent = context.networks.traffic(link) if link and instance.pid else (0, 0)
-        disk_used, disk_size = context.disks.usage(spec.id) if instance.pid else (0, spec.plan.disk)
-        read, written = context.disks.transferred(spec.id) if instance.pid else (0, 0)
+        plan, (disk_used, disk_size), (read, written) = self._held(instance)
         return Usage(
             id=spec.id,
             name=spec.name,
             when=time.time(),
             memory=used.memory,
-            memory_limit=spec.plan.memory,
+            memory_limit=plan.memory,
             cpu_seconds=used.cpu_seconds,
             cpus=spec.plan.cpus,
             pids=used.pids,
-            pids_limit=spec.plan.pids,
+            pids_limit=plan.pids,
             disk_used=disk_used,
             disk_size=disk_size,
             disk_read=read,
@@ -105,6 +104,16 @@ class Reporter:
             received=received,
             sent=sent,
         )
+
+    def _held(self, instance: Instance) -> tuple[Plan, tuple[int, int], tuple[int, int]]:
+        """What the host holds it to; bytes used of its disk and in all; bytes read and written."""
+        context, spec = self._context, instance.spec
+        if machines.is_machine(spec):
+            plan = machines.hypervisor_plan(context, spec.plan)
+            return plan, machines.disk_usage(context, instance), machines.transferred(instance)
+        if not instance.pid:
+            return spec.plan, (0, spec.plan.disk), (0, 0)
+        return spec.plan, context.disks.usage(spec.id), context.disks.transferred(spec.id)
 
     def layers_in_use(self, running: Collection[Instance]) -> set[str]:
         """Digests of the layers that running instances are made of."""
@@ -127,8 +136,9 @@ class Reporter:
         driver = context.drivers[spec.isolation]
         if not isinstance(driver, Explains):
             raise Refused(f"a start of a {spec.isolation} cannot be explained", hint="leave out --dry-run")
+        machine = machines.is_machine(spec)
         program = limits.program(
-            spec.plan,
+            machines.hypervisor_plan(context, spec.plan) if machine else spec.plan,
             cgroup=context.config.cgroup,
             instance_id=spec.id,
             layout=context.layout,
@@ -144,4 +154,6 @@ class Reporter:
             disk=run_dir / "disks" / spec.id,
             uid_start=context.config.uid_base if spec.isolation is Isolation.CONTAINER else None,
         )
+        if machine:
+            bundle = machines.explained(context, spec, image, bundle)
         return driver.explain(bundle)

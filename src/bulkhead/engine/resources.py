@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bulkhead import limits
-from bulkhead.engine import bundles
+from bulkhead.engine import bundles, machines
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import Refused
@@ -32,9 +32,13 @@ class Resources:
             update={"cpuset": limits.choose_cpuset(spec.plan, context.facts, self._cpusets(instance))}
         )
         bundle = self.acquire_files(instance, undo)
-        volumes = self._volumes(spec)
+        machines.check_volumes(context, spec)
+        volumes = machines.volumes(context, spec) if machines.is_machine(spec) else self._volumes(spec)
         checkpoint("start.volumes")
         instance, netns_fd = self._network(instance, undo, always)
+        if bundle.boot and instance.address and netns_fd is not None:
+            tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
+            bundle = replace(bundle, boot=replace(bundle.boot, tap=tap), address=instance.address)
         bundle = replace(
             bundle,
             volumes=volumes,
@@ -49,6 +53,10 @@ class Resources:
         """Layers and disk alone: what it takes to reach an instance's files."""
         context, spec = self.context, instance.spec
         directory = context.bundle_dir(instance)
+        if machines.is_machine(spec):
+            boot = machines.boot(context, instance)
+            program = self._limits(instance)
+            return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, boot=boot)
         mounts = self._layers(directory)
         checkpoint("start.layers")
         disk = context.disks.attach(spec.id, directory / "disk.img")
@@ -61,14 +69,16 @@ class Resources:
 
     def _limits(self, instance: Instance) -> limits.LimitProgram:
         context, spec = self.context, instance.spec
+        machine = machines.is_machine(spec)
         return limits.program(
-            spec.plan,
+            machines.hypervisor_plan(context, spec.plan) if machine else spec.plan,
             cgroup=context.config.cgroup,
             instance_id=spec.id,
             layout=context.layout,
             facts=context.facts,
             cpuset=instance.cpuset,
-            device=context.disks.device(spec.id),
+            device=None if machine else context.disks.device(spec.id),
+            devices=machines.DEVICES if machine else (),
         )
 
     def _layers(self, directory: Path) -> tuple[Path, ...]:
@@ -146,9 +156,13 @@ class Resources:
         if handle is None or not isinstance(driver, Resizes):
             raise Refused(f"the plan of a running {spec.isolation} instance cannot be changed", hint="stop it first")
         cpuset = limits.choose_cpuset(plan, context.facts, self._cpusets(instance))
+        old, new = spec.plan, plan
+        if machines.is_machine(spec):
+            machines.check_live(old, new)
+            old, new = machines.hypervisor_plan(context, old), machines.hypervisor_plan(context, new)
         operations = limits.update(
-            spec.plan,
-            plan,
+            old,
+            new,
             cgroup=context.config.cgroup,
             instance_id=spec.id,
             layout=context.layout,

@@ -32,6 +32,12 @@ KILL_SECONDS = 15.0
 ARCHITECTURES = ("amd64", "386", "i386")
 
 
+def _no_freezer(instance_id: str, frozen: bool) -> None:
+    """Where there are no cgroups: nothing can be frozen, so nothing is to be thawed."""
+    if frozen:
+        raise AgentError(f"instance {instance_id[:12]} cannot be frozen: it has no cgroups")
+
+
 @dataclass(frozen=True, slots=True)
 class Outside:
     """What a driver needs of the parts beside it, handed in by the engine."""
@@ -40,6 +46,11 @@ class Outside:
     """Kill every process in an instance's cgroups and remove them; by instance id, idempotent."""
     was_oom: Callable[[Sequence[str]], bool]
     """Whether the reports of a limit program's finish list tell of an out-of-memory kill."""
+    freeze: Callable[[str, bool], None] = _no_freezer
+    """Stop every process in an instance's cgroups where it is (True), or let them go on; by instance id.
+
+    Letting go on is idempotent, and fine where nothing is left.
+    """
 
 
 class _ExitFile(BaseModel):
@@ -51,6 +62,8 @@ class _ExitFile(BaseModel):
     signal: int = Field(ge=0, le=127)
     started: float
     ended: float
+    error: str = Field(default="", max_length=1000)
+    """Of a guest: why its workload's end was not seen."""
     reports: tuple[str, ...]
 
 
@@ -134,6 +147,7 @@ class Supervised:
         """Send `signal` (a name), after `timeout` seconds KILL to all; returns when nothing is left."""
         number = parse_signal(signal)
         unstick(handle.supervisor_pid, handle.supervisor_started)
+        self._outside.freeze(handle.data["id"], False)  # v1: what is frozen does not even die
         try:
             with Session.connect(bundle / SOCKET) as session:
                 _end(session, number, timeout)
@@ -149,6 +163,7 @@ class Supervised:
 
     def delete(self, bundle: Path, instance_id: str) -> None:
         """Leave nothing of a run, also after a crash in the middle of a start."""
+        self._outside.freeze(instance_id, False)
         quit_or_kill(bundle)
         self._outside.remove_cgroups(instance_id)
         (bundle / SOCKET).unlink(missing_ok=True)
@@ -157,6 +172,14 @@ class Supervised:
         """Carry out the operations that turn the old plan into the new one."""
         with Session.connect(bundle / SOCKET) as session:
             session.run(operations)
+
+    def pause(self, bundle: Path, handle: Handle) -> None:
+        """Freeze every process of the instance; returns when they are."""
+        self._outside.freeze(handle.data["id"], True)
+
+    def resume(self, bundle: Path, handle: Handle) -> None:
+        """Let them go on. Idempotent."""
+        self._outside.freeze(handle.data["id"], False)
 
     # --- parts
 
@@ -198,6 +221,7 @@ class Supervised:
             code=128 + found.signal if found.signal else found.code,
             signal=found.signal,
             oom=self._outside.was_oom(found.reports),
+            error=found.error,
             started=found.started,
             ended=found.ended,
         )

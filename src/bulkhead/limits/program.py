@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bulkhead.agent.operations import Operation, mkdir, read, rmdir, write
@@ -41,11 +42,11 @@ def program(
     facts: HostFacts,
     cpuset: tuple[int, ...],
     device: tuple[int, int] | None,
-    devices_allowed: bool = False,
+    devices: Sequence[str] = (),
 ) -> LimitProgram:
     """The limits of one start. `check` must have found no problem. `device` is the block device of the instance's disk.
 
-    `devices_allowed`: leave out the list of devices that can be opened, for a level that hands real ones through.
+    `devices`: what may be opened beyond the usual ones, in the words of v1's devices.allow.
     """
     place = Place(layout, facts, f"{cgroup}/{instance_id}", cpuset, device)
     groups = _groups(layout, place.group)
@@ -56,7 +57,7 @@ def program(
         *_cpuset_memory(place),
         *rules.cpus(plan, place),
         *rules.pids(plan, place),
-        *([] if devices_allowed else rules.devices(place)),
+        *rules.devices(place, devices),
         *rules.disk(plan, place),
     ]
     reported = _reads(place)
@@ -92,14 +93,6 @@ def update(
         *rules.pids(new, place),
         *rules.disk(new, place, before=old),
     ]
-
-
-def freeze(layout: Layout, *, cgroup: str, instance_id: str, frozen: bool) -> list[Operation]:
-    """Stop every process of an instance where it is, or let all of them go on."""
-    group = f"{cgroup}/{instance_id}"
-    if layout.version("freezer") == 1:
-        return [write(f"{layout.path('freezer')}/{group}/freezer.state", "FROZEN" if frozen else "THAWED")]
-    return [write(f"{layout.path('pids')}/{group}/cgroup.freeze", "1" if frozen else "0")]
 
 
 def _v1_groups(layout: Layout, group: str) -> list[str]:

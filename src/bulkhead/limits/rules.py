@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bulkhead.agent.operations import Operation, write
@@ -93,12 +94,12 @@ def pids(plan: Plan, place: Place) -> list[Operation]:
     return [write(f"{place.path('pids')}/pids.max", str(plan.pids))]
 
 
-def devices(place: Place) -> list[Operation]:
-    """Which device nodes can be opened. v1 alone: v2 wants a BPF program for it."""
+def devices(place: Place, more: Sequence[str] = ()) -> list[Operation]:
+    """Which device nodes can be opened, `more` on top of the usual. v1 alone: v2 wants a BPF program for it."""
     if place.layout.version("devices") != 1:
         return []
     path = place.path("devices")
-    return [write(f"{path}/devices.deny", "a"), *(write(f"{path}/devices.allow", rule) for rule in DEVICES)]
+    return [write(f"{path}/devices.deny", "a"), *(write(f"{path}/devices.allow", rule) for rule in (*DEVICES, *more))]
 
 
 def disk(plan: Plan, place: Place, *, before: Plan | None = None) -> list[Operation]:

@@ -14,7 +14,7 @@ from bulkhead.errors import Problem
 from bulkhead.host import links, nftables
 from bulkhead.host.netlink import Netlink
 from bulkhead.model import Address, Network, PortMapping
-from bulkhead.network import addresses
+from bulkhead.network import addresses, taps
 from bulkhead.network.bridges import Bridges
 from bulkhead.network.filter import Filter
 from bulkhead.network.forwarding import Forwarding
@@ -122,6 +122,10 @@ class Networks:
                 self._wiring.shape(connection.link, connection.netns_fd, bandwidth)
             undo.pop_all()
         return connection
+
+    def add_tap(self, netns_fd: int, address: Address, *, owner: int) -> str:
+        """Put a guest behind an instance's link: a tap in its namespace, for the host uid `owner`. The tap's name."""
+        return taps.make(netns_fd, address, owner=owner)
 
     def disconnect(self, link: str) -> None:
         """Give a link back: nothing passes any more. Idempotent.

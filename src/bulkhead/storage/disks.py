@@ -13,7 +13,7 @@ from bulkhead.config import Config
 from bulkhead.errors import Conflict, HostError, NotFound
 from bulkhead.host import cgroups, loop, mounts, syscalls
 from bulkhead.quantities import format_size
-from bulkhead.storage import area, ext4
+from bulkhead.storage import area, ext4, foreign
 from bulkhead.storage.blank import Blanks
 from bulkhead.storage.pool import Pool, Ready
 from bulkhead.storage.reaper import Reaper
@@ -52,11 +52,14 @@ class Disks:
         area.prepare(self._config)
         self._pool_files.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def create(self, instance_id: str, path: Path, size: int) -> None:
+    def create(self, instance_id: str, path: Path, size: int, *, mount: bool = True) -> None:
         """Make `path` a disk of `size` bytes and mount it. Fine when it is there; Conflict when with another size."""
         with self._lock(instance_id):
             if path.exists():
                 self._check_size(path, size)
+                return
+            if not mount:
+                self._blanks.write(path, size, DIRECTORIES)
                 return
             ready = self._pool.take(size)
             if ready is None:
@@ -76,8 +79,20 @@ class Disks:
             target = self._target(instance_id)
             if not path.exists():
                 raise NotFound(f"instance {instance_id} has no disk {path}")
+            foreign.check(path, f"the disk of instance {instance_id[:12]}")
             ext4.mount_file(path, target, flags=_FLAGS)
             return target
+
+    def give(self, instance_id: str, path: Path) -> Path:
+        """The file of a disk, for the kernel of a guest; the host has it no more. From now on `attach` refuses it."""
+        with self._lock(instance_id):
+            if not path.exists():
+                raise NotFound(f"instance {instance_id} has no disk {path}")
+            busy = ext4.release(self._target(instance_id), layout=self._layout)
+            if busy is not None:
+                raise Conflict(f"the disk of instance {instance_id[:12]} is still in use on the host as {busy.path}")
+            foreign.mark(path)
+            return path
 
     def device(self, instance_id: str) -> tuple[int, int] | None:
         """(major, minor) of the block device of an attached disk."""
@@ -122,8 +137,12 @@ class Disks:
         self._pool.settle()
 
     def resize(self, instance_id: str, path: Path, size: int) -> None:
-        """Grow a disk, in use or not. Refused when it would shrink, or when this host cannot grow it in use."""
+        """Grow a disk, in use or not. Refused when it would shrink, or when this host cannot grow it in use.
+
+        Conflict where a guest has written it.
+        """
         with self._lock(instance_id):
+            foreign.check(path, f"the disk of instance {instance_id[:12]}")
             ext4.grow(path, self._target(instance_id), size)
 
     def usage(self, instance_id: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from bulkhead.config import Config
 from bulkhead.errors import Conflict, HostError, NotFound
 from bulkhead.host import cgroups, loop, mounts, syscalls
 from bulkhead.model import NAME_PATTERN
-from bulkhead.storage import area, ext4
+from bulkhead.storage import area, ext4, foreign
 from bulkhead.storage.blank import Blanks
 
 _NAME = re.compile(NAME_PATTERN)
@@ -46,8 +46,22 @@ class Volumes:
             file = self._file(name)
             if not file.exists():
                 raise NotFound(f"volume {name} does not exist", hint="bulkhead volume ls")
+            foreign.check(file, f"volume {name}")
             ext4.mount_file(file, self._target(name), flags=syscalls.MS_NODEV)
             return self._target(name) / "data"
+
+    def give(self, name: str, *, read_only: bool) -> Path:
+        """The file of a volume that nobody else uses, for a guest's kernel; one that writes gets it for good."""
+        with self._lock:
+            file = self._file(name)
+            if not file.exists():
+                raise NotFound(f"volume {name} does not exist", hint="bulkhead volume ls")
+            busy = ext4.release(self._target(name), layout=self._layout)
+            if busy is not None:
+                raise Conflict(f"volume {name} is still in use on the host as {busy.path}")
+            if not read_only:
+                foreign.mark(file)
+            return file
 
     def device(self, name: str) -> tuple[int, int] | None:
         """(major, minor) of the block device of an attached volume."""
@@ -63,6 +77,7 @@ class Volumes:
         with self._lock:
             target = self._target(name)
             ext4.destroy(ext4.condemn(self._file(name), target), target, layout=self._layout)
+            foreign.forget(self._file(name))
 
     def usage(self, name: str) -> tuple[int, int]:
         """Bytes used and in all, as df tells. NotFound when the volume is not attached."""

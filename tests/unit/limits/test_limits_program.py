@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bulkhead.agent.operations import MAX_LIST, Code, Operation, describe, encode
 from bulkhead.host.cgroups import Layout
-from bulkhead.limits import LimitProgram, freeze, program, update
+from bulkhead.limits import LimitProgram, program, update
 from bulkhead.model import Plan
 from tests.unit.limits.hosts import FACTS, HYBRID, LAYOUTS, V1, V2
 
@@ -164,19 +164,10 @@ def test_disk_limits_want_a_device() -> None:
         program(FULL, cgroup="b", instance_id=ID, layout=V1, facts=FACTS, cpuset=(), device=None)
 
 
-def test_devices_can_be_left_alone() -> None:
-    """For a level that hands real ones through."""
+def test_devices_of_a_level_come_on_top_of_the_usual_ones() -> None:
     made = program(
-        SMALL, cgroup="b", instance_id=ID, layout=V1, facts=FACTS, cpuset=(), device=None, devices_allowed=True
+        SMALL, cgroup="b", instance_id=ID, layout=V1, facts=FACTS, cpuset=(), device=None, devices=("c 1:1 r",)
     )
-    assert "devices.deny" not in describe(made.prepare)
-
-
-@pytest.mark.parametrize("kind", LAYOUTS)
-def test_freeze_and_thaw(kind: str) -> None:
-    """In the tree that can."""
-    words = [describe(freeze(LAYOUTS[kind], cgroup="b", instance_id="x", frozen=frozen)) for frozen in (True, False)]
-    expected = {
-        "v2": ["write /sys/fs/cgroup/b/x/cgroup.freeze 1", "write /sys/fs/cgroup/b/x/cgroup.freeze 0"],
-    }.get(kind, [f"write /sys/fs/cgroup/freezer/b/x/freezer.state {state}" for state in ("FROZEN", "THAWED")])
-    assert words == expected
+    usual = program(SMALL, cgroup="b", instance_id=ID, layout=V1, facts=FACTS, cpuset=(), device=None)
+    more = [operation for operation in made.prepare if operation not in usual.prepare]
+    assert [operation.arguments[1] for operation in more] == ["c 1:1 r"]

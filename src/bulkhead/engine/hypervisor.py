@@ -1,0 +1,57 @@
+"""QEMU on this host: the root of its jail, and with what it runs guests."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from bulkhead.boot import vmm
+from bulkhead.boot.probe import Acceleration
+from bulkhead.boot.probe import find as find_acceleration
+from bulkhead.config import Config
+from bulkhead.errors import BulkheadError
+from bulkhead.isolation.base import Ability, Probe
+
+log = logging.getLogger(__name__)
+Accelerator = Literal["kvm", "tcg"]
+
+
+class Hypervisor:
+    """One per daemon. `mount` mounts an EROFS file of a digest, once, and says where."""
+
+    def __init__(self, config: Config, mount: Callable[[str, Path], Path]) -> None:
+        self._config = config
+        self._mount = mount
+        self._lock = threading.Lock()
+        self._acceleration: Acceleration | None = None
+
+    def root(self) -> Path:
+        """Where the root of a hypervisor's jail is mounted; made when this version of QEMU has none yet."""
+        made = vmm.prepare(self._config.cache_dir)
+        return self._mount(made.digest, made.erofs)
+
+    def accelerator(self) -> Accelerator:
+        """What guests run with. Raises Unavailable where QEMU is missing."""
+        return "kvm" if self._find().accelerator == "kvm" else "tcg"
+
+    def probe(self) -> Probe:
+        """Whether virtual machines work here, and with what."""
+        try:
+            self.root()
+            found = self._find()
+        except BulkheadError as error:
+            return Probe(works=False, reason=error.what, hint=error.hint)
+        row = Ability("KVM", found.accelerator == "kvm", found.reason, found.hint)
+        return Probe(works=True, reason=f"with {found.accelerator.upper()}", abilities=(row,))
+
+    def _find(self) -> Acceleration:
+        """Found out once; that guests are slow here is told once as well."""
+        with self._lock:
+            if self._acceleration is None:
+                self._acceleration = find_acceleration(self._config.run_dir)
+                if self._acceleration.accelerator != "kvm":
+                    log.warning("%s (%s)", self._acceleration.reason, self._acceleration.hint)
+            return self._acceleration

@@ -1,0 +1,129 @@
+"""What a VM starts from: its kernel, its hypervisor's root, its files in place of what the host would mount."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bulkhead import limits
+from bulkhead.engine import bundles, kernels
+from bulkhead.engine.context import Context
+from bulkhead.errors import BulkheadError, Conflict, Problem, Refused
+from bulkhead.images import Image
+from bulkhead.isolation import vmm
+from bulkhead.isolation.base import Boot, Bundle, MountedVolume
+from bulkhead.model import Instance, Isolation, Plan, Spec
+
+DEVICES = ("c 10:232 rwm", "c 10:200 rwm")
+"""What a hypervisor may open beyond what every instance may: kvm and net/tun."""
+LIVE = frozenset({"ghz", "bandwidth", "cpus"})
+"""Fields of a plan that can change while a VM runs; cpus as long as the guest keeps its number of processors."""
+
+
+def is_machine(spec: Spec) -> bool:
+    """Whether an instance is a VM."""
+    return spec.isolation is Isolation.VM
+
+
+def boot(context: Context, instance: Instance) -> Boot:
+    """Everything but the network. From here on the instance's disk is the guest's for good."""
+    spec, directory = instance.spec, context.bundle_dir(instance)
+    kernel = kernels.prepare(kernels.find(context.images, spec.kernel or None), context.config)
+    return Boot(
+        vmm=context.hypervisor.root(),
+        kernel=kernel.elf,
+        initrd=kernel.initrd,
+        disk=context.disks.give(spec.id, directory / "disk.img"),
+        layers=tuple(context.images.erofs_path(digest) for digest in bundles.read_layers(directory)),
+        accelerator=context.hypervisor.accelerator(),
+        guest_limits=limits.guest_program(spec.plan, instance_id=spec.id),
+    )
+
+
+def explained(context: Context, spec: Spec, image: Image, bundle: Bundle) -> Bundle:
+    """The bundle with what a VM would boot from, for a dry run: nothing is made."""
+    kernel = kernels.find(context.images, spec.kernel or None)
+    made = Boot(
+        vmm=context.config.run_dir / "vmm",
+        kernel=kernels.elf_of(kernel),
+        initrd=context.config.cache_dir / "initrd",
+        disk=bundle.directory / "disk.img",
+        layers=tuple(layer.erofs for layer in image.layers),
+        accelerator=context.hypervisor.accelerator(),
+        guest_limits=limits.guest_program(spec.plan, instance_id=spec.id),
+    )
+    return Bundle(
+        directory=bundle.directory, spec=spec, limits=bundle.limits, uid_start=context.config.uid_base, boot=made
+    )
+
+
+def problems(context: Context, spec: Spec, image: Image) -> list[Problem]:
+    """What stands in the way of a VM of this image: no kernel, too many layers."""
+    found: list[Problem] = []
+    try:
+        kernels.find(context.images, spec.kernel or None)
+    except BulkheadError as error:
+        found += error.problems
+    disks = 1 + len(image.layers) + len(spec.mounts)
+    if disks > vmm.MAX_DISKS:
+        what = f"{spec.image} has {len(image.layers)} layers: with its own and the volumes these are {disks} disks"
+        found.append(Problem(f"{what}, a VM takes {vmm.MAX_DISKS}", "import the image's root file system as one layer"))
+    return found
+
+
+def volumes(context: Context, spec: Spec) -> tuple[MountedVolume, ...]:
+    """The files of a VM's volumes, which nobody else may be using."""
+    return tuple(
+        MountedVolume(
+            source=context.volumes.give(mount.source, read_only=mount.read_only),
+            target=mount.target,
+            read_only=mount.read_only,
+            volume=True,
+        )
+        for mount in spec.mounts
+    )
+
+
+def check_volumes(context: Context, spec: Spec) -> None:
+    """Raise Conflict where a volume is in use and it or its other user is a VM: one kernel at a time."""
+    for other in context.state.instances():
+        if not other.pid or other.spec.id == spec.id or not (is_machine(spec) or is_machine(other.spec)):
+            continue
+        shared = {m.source for m in spec.mounts if m.kind == "volume"} & {m.source for m in other.spec.mounts}
+        if shared:
+            raise Conflict(
+                f"volume {', '.join(sorted(shared))} is in use by {other.spec.name}, and a VM shares no volume",
+                hint=f"bulkhead stop {other.spec.name}",
+            )
+
+
+def hypervisor_plan(context: Context, plan: Plan) -> Plan:
+    """What the host holds a VM to."""
+    return limits.vmm_plan(plan, context.hypervisor.accelerator())
+
+
+def check_live(old: Plan, new: Plan) -> None:
+    """Raise Refused where a change of the plan takes more than new numbers in the hypervisor's cgroup."""
+    fields = {name for name in Plan.model_fields if getattr(old, name) != getattr(new, name)} - LIVE
+    if vmm.vcpus(old) != vmm.vcpus(new):
+        fields.add("cpus")
+    if fields:
+        raise Refused(f"{', '.join(sorted(fields))} of a running VM cannot be changed", hint="stop it first")
+
+
+def transferred(instance: Instance) -> tuple[int, int]:
+    """Bytes that the hypervisor has read from and written to files; zeros when it does not run."""
+    try:
+        text = Path(f"/proc/{instance.pid}/io").read_text() if instance.pid else ""
+    except OSError:
+        text = ""
+    counters = dict(line.split(": ", 1) for line in text.splitlines())
+    return int(counters.get("read_bytes", 0)), int(counters.get("write_bytes", 0))
+
+
+def disk_usage(context: Context, instance: Instance) -> tuple[int, int]:
+    """Bytes that the disk takes on the host, and its size: what is in it is for the guest alone to tell."""
+    try:
+        status = (context.bundle_dir(instance) / "disk.img").stat()
+    except FileNotFoundError:
+        return 0, instance.spec.plan.disk
+    return status.st_blocks * 512, status.st_size

@@ -1,0 +1,164 @@
+"""The virtual machine: a kernel of its own on a jailed QEMU.
+
+On the host an agent supervises QEMU as it would any workload; in the guest another is PID 1 and starts the instance's
+program. The first joins the two, so that everything after the start is as with a container.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bulkhead.agent.frames import ExecRequest, Start, StartFlag
+from bulkhead.agent.launch import NETNS_NEW, NETNS_PATH
+from bulkhead.agent.operations import describe
+from bulkhead.agent.session import Session
+from bulkhead.config import Config
+from bulkhead.errors import AgentError, Problem
+from bulkhead.host import processes
+from bulkhead.host.qmp import Qmp
+from bulkhead.isolation import guest, jail, vmm
+from bulkhead.isolation.base import Bundle, Command, Handle, Probe
+from bulkhead.isolation.supervised import Outside, Supervised, common_problems
+from bulkhead.model import UID_RANGE, Isolation, Spec
+
+NOT_ISOLATED = (
+    "the processor's caches and the memory bus: timing can be observed by neighbours",
+    "QEMU's devices: a flaw in one leads into QEMU's jail, which has no file, process or network of the host's",
+)
+BOOT_SECONDS = 60.0
+"""Within which a guest's agent answers, also under TCG on a busy host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine(Start):
+    """The start of a hypervisor, with what the guest's agent is then asked to start."""
+
+    guest: Start
+
+
+class VmDriver(Supervised):
+    """Runs instances in virtual machines under an agent each. `ability` finds out whether QEMU works here."""
+
+    isolation = Isolation.VM
+
+    def __init__(self, config: Config, outside: Outside, *, ability: Callable[[], Probe]) -> None:
+        super().__init__(config, outside)
+        self._ability = ability
+
+    def probe(self) -> Probe:
+        """Whether VMs work here, and with what."""
+        return replace(self._ability(), not_isolated=NOT_ISOLATED)
+
+    def check(self, spec: Spec) -> list[Problem]:
+        """Everything that a VM cannot do for `spec`."""
+        problems = common_problems(spec)
+        problems += [
+            Problem(
+                f"{item.source}: a directory of the host's cannot be mounted in a VM", "use a volume, or bulkhead cp"
+            )
+            for item in spec.mounts
+            if item.kind == "bind"
+        ]
+        if spec.network == "host":
+            problems.append(Problem("a VM cannot have the host's network", "leave --network out, or use none"))
+        if len(spec.mounts) > vmm.MAX_DISKS - 2:
+            problems.append(Problem(f"{len(spec.mounts)} volumes are more than a VM takes", "use fewer volumes"))
+        return problems
+
+    def create(self, bundle: Bundle) -> None:
+        """Nothing: what a VM needs is made at each start."""
+
+    def start_request(self, bundle: Bundle) -> Start:
+        """The whole of a VM as data: the jail with QEMU, and the start within the guest."""
+        limits = vmm.require_boot(bundle).guest_limits
+        return self._machine(bundle, guest.start_request(bundle, limits, _moment()))
+
+    def hold_request(self, bundle: Bundle) -> Start:
+        """A VM in which nothing runs: for its files."""
+        return self._machine(bundle, guest.hold_request(bundle, _moment()))
+
+    def explain(self, bundle: Bundle) -> str:
+        """The operations of a start in words: the hypervisor's, then the guest's."""
+        request = guest.start_request(bundle, vmm.require_boot(bundle).guest_limits, _moment())
+        phases = (
+            ("in the guest: before, by its agent", request.prepare),
+            ("in the guest: in a private mount namespace", request.stage),
+            ("in the guest: in the instance's own namespaces", request.inside),
+        )
+        return "\n\n".join(
+            [super().explain(bundle), *(f"# {title}\n{describe(operations)}" for title, operations in phases)]
+        )
+
+    def start(self, bundle: Bundle, *, on_launch: Callable[[Path], None] | None = None) -> Handle:
+        """Boot and run the workload; returns when its program has been executed. Leaves nothing on failure."""
+        handle = super().start(bundle, on_launch=on_launch)
+        join = "\n".join(vmm.require_boot(bundle).guest_limits.join)
+        return replace(handle, data={**handle.data, "join": join})
+
+    def command_request(self, spec: Spec, join: Sequence[str], command: Command) -> ExecRequest:
+        """A command beside the workload, in the guest."""
+        return guest.command_request(spec, tuple(join), command)
+
+    def stop(self, bundle: Path, handle: Handle, *, signal: str, timeout: float) -> None:
+        """Ask the workload to end, after `timeout` seconds end it by force; a guest that does not answer as well."""
+        with suppress(AgentError):
+            super().stop(bundle, handle, signal=signal, timeout=timeout)
+        if processes.start_time(handle.supervisor_pid) == handle.supervisor_started:
+            self.delete(bundle, handle.data["id"])
+
+    def begin(self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> int:
+        """QEMU in its jail, the guest to its agent's answer, then the workload. The pid is QEMU's on the host."""
+        assert isinstance(request, Machine)
+        _sockets_directory(bundle)
+        pid = super().begin(session, bundle, request, on_launch)
+        with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
+            # From here on a guest runs, and QEMU may be its own: it can make no file any more.
+            (bundle.directory / vmm.DIRECTORY).chmod(jail.SEALED)
+            monitor.execute("cont")
+        session.guest(f"{vmm.DIRECTORY}/{vmm.AGENT}", timeout=BOOT_SECONDS)
+        session.guest_start(request.guest)
+        return pid
+
+    def _machine(self, bundle: Bundle, inside: Start) -> Machine:
+        base, limits = jail.uid_start(bundle), bundle.limits
+        disks = [drive.source for drive in vmm.drives(bundle) if not drive.read_only]
+        return Machine(
+            flags=StartFlag.GUEST,
+            clone_flags=jail.CLONED,
+            unshare_flags=jail.UNSHARED,
+            id_base=base,
+            id_count=UID_RANGE,
+            log_size=self._config.log_size,
+            log_files=self._config.log_files,
+            netns=NETNS_PATH if bundle.netns_fd is not None else NETNS_NEW,
+            join=tuple(limits.join),
+            kill=limits.kill,
+            prepare=tuple(limits.prepare),
+            stage=tuple(jail.stage(bundle, self._stage)),
+            inside=tuple(jail.inside(vmm.command_line(bundle), largest=max(map(_size, disks), default=0))),
+            finish=tuple(limits.finish),
+            guest=inside,
+        )
+
+
+def _sockets_directory(bundle: Bundle) -> None:
+    """Where QEMU makes its sockets: the host's root's, and open to the instance's group until they are made."""
+    directory = bundle.directory / vmm.DIRECTORY
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for name in (vmm.QMP, vmm.AGENT):
+        (directory / name).unlink(missing_ok=True)
+    os.chown(directory, 0, jail.uid_start(bundle))
+    directory.chmod(jail.OPEN)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _moment() -> guest.Moment:
+    return guest.Moment(time.time_ns(), os.urandom(guest.ENTROPY))
