@@ -2,8 +2,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -71,20 +73,44 @@ static struct process *first_process(const struct start_request *request)
 	return supervisor.vmm;
 }
 
+/* A stage process that waits for the word has cloned nothing yet. */
+static void call_off(const struct launch *launch)
+{
+	const int fds[] = {launch->status, launch->in, launch->out, launch->err};
+	int wait_status;
+	kill(launch->pid, SIGKILL);
+	while (waitpid(launch->pid, &wait_status, 0) < 0 && errno == EINTR)
+		;
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+/* While the stage process makes its namespaces, which takes as long. */
+static int prepare(const struct start_request *request, const struct launch *launch, struct failure *failure)
+{
+	struct context context;
+	context_init(&context, PLACE_SUPERVISOR, PHASE_PREPARE);
+	int result = operations_run(&context, &request->prepare);
+	buffer_free(&context.reports);
+	*failure = context.failure;
+	if (result == 0)
+		spawn_go_on(launch);
+	else
+		call_off(launch);
+	return result;
+}
+
 static void begin(const struct start_request *request)
 {
 	struct process *process = first_process(request);
-	struct context context;
 	struct launch launch;
-	struct failure failure;
-	context_init(&context, PLACE_SUPERVISOR, PHASE_PREPARE);
-	int result = process == NULL ? -1 : operations_run(&context, &request->prepare);
-	buffer_free(&context.reports);
-	failure = process == NULL ? (struct failure){.error = ENOMEM, .text = "out of memory"} : context.failure;
-	if (result == 0)
-		result = check_inherited(request, &failure);
+	struct failure failure = {.error = ENOMEM, .text = "out of memory"};
+	int result = process == NULL ? -1 : check_inherited(request, &failure);
 	if (result == 0)
 		result = spawn_start(request, &launch, &failure);
+	if (result == 0)
+		result = prepare(request, &launch, &failure);
 	close_inherited();
 	if (result == 0) {
 		process_launched(process, &launch);

@@ -20,8 +20,11 @@ struct joined {
 	uint32_t namespaces; /* CLONE_NEW* that are not the host's */
 };
 
-/* 0, or -1 with `failure`: nothing has been started then. */
+/* 0, or -1 with `failure`: nothing has been started then. What spawn_start has started makes its namespaces and waits
+   for the word to go on. */
 int spawn_start(const struct start_request *request, struct launch *launch, struct failure *failure);
+void spawn_go_on(const struct launch *launch);
+void spawn_await_word(int status);
 int spawn_exec(const struct exec_request *request, const struct joined *joined, struct launch *launch,
 	       struct failure *failure);
 int spawn_files(const struct joined *joined, struct launch *launch, struct failure *failure);
