@@ -150,7 +150,7 @@ class AgentFactory:
 
     def outside(self) -> Outside:
         """What the engine would hand in, for the suite's own cgroups."""
-        return Outside(remove_cgroups=_remove_cgroup, was_oom=lambda reports: "oom" in reports)
+        return Outside(remove_cgroups=_remove_cgroup, was_oom=lambda reports: "oom" in reports, freeze=_freeze)
 
     def bundle(self, argv: Argv) -> Bundle:
         """A directory with everything mounted that a start needs; unmounted at the end of the test."""
@@ -227,21 +227,22 @@ FACTORIES: dict[str, Callable[[Path, ExitStack], Factory]] = {
 
 @dataclass(frozen=True, slots=True)
 class PidsLimits:
-    """One cgroup, in the hierarchy of the pids controller: what a limit program is to a driver."""
+    """One cgroup, of the pids controller and the freezer: what a limit program is to a driver."""
 
     instance_id: str
 
     @property
     def prepare(self) -> Sequence[Operation]:
         """Make it."""
-        own = _cgroup(self.instance_id)
+        own, freezer = _cgroups(self.instance_id)
         enable = [write(own.parent / "cgroup.subtree_control", "+pids")] if _is_v2() else []
-        return [mkdir(own.parent), *enable, mkdir(own), write(own / "pids.max", "100")]
+        made = [mkdir(own.parent), *enable, mkdir(own), mkdir(freezer.parent), mkdir(freezer)]
+        return [*made, write(own / "pids.max", "100")]
 
     @property
     def join(self) -> Sequence[str]:
         """Where every process of the instance goes."""
-        return [str(_cgroup(self.instance_id) / "cgroup.procs")]
+        return [str(path / "cgroup.procs") for path in dict.fromkeys(_cgroups(self.instance_id))]
 
     @property
     def kill(self) -> str:
@@ -251,8 +252,9 @@ class PidsLimits:
     @property
     def finish(self) -> Sequence[Operation]:
         """Keep a number, remove it."""
-        own = _cgroup(self.instance_id)
-        return [read(own / "pids.max"), rmdir(own), rmdir(own.parent, optional=True)]
+        own, freezer = _cgroups(self.instance_id)
+        removed = [rmdir(own), rmdir(own.parent, optional=True), rmdir(freezer), rmdir(freezer.parent, optional=True)]
+        return [read(own / "pids.max"), *removed]
 
 
 @cache
@@ -268,13 +270,23 @@ def _cgroup(instance_id: str) -> Path:
     return _layout().path("pids", f"{PREFIX}-contract/{instance_id}")
 
 
-def _remove_cgroup(instance_id: str) -> None:
+def _cgroups(instance_id: str) -> tuple[Path, Path]:
+    """Of the pids controller and of the freezer: with v2 the same."""
     own = _cgroup(instance_id)
-    if own.exists():
-        cgroups.kill(_layout(), f"{PREFIX}-contract/{instance_id}")
-        cgroups.remove(_layout(), f"{PREFIX}-contract/{instance_id}")
-    if own.parent.exists() and not any(entry.is_dir() for entry in own.parent.iterdir()):
-        own.parent.rmdir()
+    return own, own if _is_v2() else _layout().path("freezer", f"{PREFIX}-contract/{instance_id}")
+
+
+def _freeze(instance_id: str, frozen: bool) -> None:
+    (cgroups.freeze if frozen else cgroups.thaw)(_layout(), f"{PREFIX}-contract/{instance_id}")
+
+
+def _remove_cgroup(instance_id: str) -> None:
+    for own in _cgroups(instance_id):
+        if own.exists():
+            cgroups.kill(_layout(), f"{PREFIX}-contract/{instance_id}")
+            cgroups.remove(_layout(), f"{PREFIX}-contract/{instance_id}")
+        if own.parent.exists() and not any(entry.is_dir() for entry in own.parent.iterdir()):
+            own.parent.rmdir()
 
 
 @cache

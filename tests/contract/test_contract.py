@@ -19,6 +19,7 @@ import pytest
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import AgentError, CommandNotExecutable, CommandNotFound, Problem
 from bulkhead.isolation.base import Bundle, Command, Driver, Handle, Holds, Inspection, Pauses, Resizes
+from bulkhead.isolation.fake import FakeDriver
 from bulkhead.model import Exit, Spec
 from tests.contract.factories import READY, Argv, Factory
 
@@ -339,6 +340,39 @@ def test_pause_and_resume(factory: Factory) -> None:
         found = driver.inspect(bundle.directory, handle).exit
         assert found is not None
         assert found.signal != signal.SIGKILL
+
+
+def test_what_is_paused_does_nothing_until_it_is_resumed(factory: Factory) -> None:
+    with (
+        started(factory, factory.commands.runs) as (driver, bundle, handle),
+        Session.connect(bundle.directory / SOCKET) as session,
+    ):
+        if not isinstance(driver, Pauses):
+            return
+        stream = session.watch()
+        driver.pause(bundle.directory, handle)
+        driver.pause(bundle.directory, handle)
+        again = factory.driver()
+        assert isinstance(again, Pauses)
+        if not isinstance(driver, FakeDriver):  # its programs obey at once, whatever state it says
+            session.signal(signal.SIGTERM)
+            assert session.ended(stream, timeout=0.2) is None
+            again.resume(bundle.directory, handle)
+            assert session.ended(stream, timeout=PATIENCE) is not None
+        again.resume(bundle.directory, handle)
+
+
+@pytest.mark.parametrize("way", ["stop", "delete"])
+def test_what_is_paused_can_be_ended(factory: Factory, way: str) -> None:
+    with started(factory, factory.commands.stubborn) as (driver, bundle, handle):
+        if not isinstance(driver, Pauses):
+            return
+        driver.pause(bundle.directory, handle)
+        if way == "stop":
+            driver.stop(bundle.directory, handle, signal="SIGTERM", timeout=0.05)
+        else:
+            factory.driver().delete(bundle.directory, bundle.spec.id)
+        until(lambda: not driver.inspect(bundle.directory, handle).running)
 
 
 def test_hold_opens_the_root_without_the_program(factory: Factory) -> None:

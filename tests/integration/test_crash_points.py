@@ -34,6 +34,8 @@ ENDS = {
     "create": {"", "created"},
     "start": {"created", "running"},
     "stop": {"running", "exited"},
+    "pause": {"running", "paused"},
+    "unpause": {"running", "paused"},
     "exit": {"exited"},
     "delete": {"", "created"},
     "removed": {""},
@@ -60,6 +62,10 @@ def operate(daemon: Daemon, operation: str) -> None:
         ask(daemon, "DELETE", "instances/web")
         return
     ask(daemon, "POST", "instances/web/start")
+    if operation in ("pause", "unpause"):
+        ask(daemon, "POST", "instances/web/pause")
+        ask(daemon, "POST", "instances/web/unpause")
+        return
     if operation == "stop":
         ask(daemon, "POST", "instances/web/stop")
         return
@@ -71,6 +77,8 @@ def check_that_it_works(daemon: Daemon) -> None:
     assert daemon.outside
     if not state(daemon, "web"):
         ask(daemon, "POST", "instances", WEB)
+    if state(daemon, "web") == "paused":
+        ask(daemon, "POST", "instances/web/unpause")
     if state(daemon, "web") != "running":
         ask(daemon, "POST", "instances/web/start")
     assert daemon.outside.fetch(8080) == (200, b"hello\n")

@@ -14,11 +14,11 @@ import pytest
 
 from bulkhead.config import Config
 from bulkhead.host import cgroups, facts
-from bulkhead.limits import freeze, read_usage
+from bulkhead.limits import read_usage
 from bulkhead.model import Plan
 from tests.harness.abilities import require
 from tests.harness.naming import make_config
-from tests.integration.limited import Limited, carry_out
+from tests.integration.limited import Limited
 
 PLAN = Plan(memory=64 << 20, cpus=1, disk=64 << 20, pids=64)
 Make = Callable[..., Limited]
@@ -206,10 +206,7 @@ def test_freezing(make: Make) -> None:
     limited = make()
     process = limited.start(SPIN)
     assert first_line(process) == "go"
-    carry_out(freeze(limited.layout, cgroup=limited.cgroup, instance_id=limited.id, frozen=True))
-    deadline = time.monotonic() + 10
-    while "State:\tD" not in Path(f"/proc/{process.pid}/status").read_text() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    cgroups.freeze(limited.layout, f"{limited.cgroup}/{limited.id}")
     before = read_usage(limited.layout, limited.cgroup, limited.id).cpu_seconds
     time.sleep(0.2)
     assert read_usage(limited.layout, limited.cgroup, limited.id).cpu_seconds == before

@@ -127,6 +127,20 @@ async def kill_instance(request: Request, ref: str, body: KillRequest | None = N
     return json_response(await service.call(service.engine.kill, ref, signal=(body or KillRequest()).signal))
 
 
+@router.post("/instances/{ref}/pause", responses={200: {"model": Instance}})
+async def pause_instance(request: Request, ref: str) -> Response:
+    """Freeze every process of a running instance."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.pause, ref))
+
+
+@router.post("/instances/{ref}/unpause", responses={200: {"model": Instance}})
+async def unpause_instance(request: Request, ref: str) -> Response:
+    """Let a paused instance go on."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.unpause, ref))
+
+
 @router.delete("/instances/{ref}")
 async def delete_instance(request: Request, ref: str, force: bool = False) -> Response:
     """Remove an instance; `force` ends a running one first. Answers `{"id": ...}`."""

@@ -84,6 +84,18 @@ class Images(Protocol):
     ) -> object:
         """Make an image from a distribution's packages. `config`: keys of the OCI image's configuration."""
 
+    def bootstrap_disk(
+        self,
+        release: str,
+        *,
+        packages: Sequence[str],
+        name: str | None,
+        size: int | None,
+        firmware: str | None,
+        progress: Progress,
+    ) -> object:
+        """Make the disk of a machine that boots by itself from a distribution's packages. None: the usual."""
+
     def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> object:
         """Make a kernel for virtual machines from a distribution's package. None: the newest, the usual name."""
 
@@ -142,6 +154,8 @@ class Engine(Protocol):
 
     def stop(self, ref: str, *, timeout: float | None = None, signal: str | None = None) -> Instance: ...
     def kill(self, ref: str, *, signal: str = "SIGKILL") -> Instance: ...
+    def pause(self, ref: str) -> Instance: ...
+    def unpause(self, ref: str) -> Instance: ...
     def delete(self, ref: str, *, force: bool = False) -> str: ...
     def wait(self, ref: str) -> Future[Exit]:
         """How it ends; resolved when the end is in the store and, with auto_remove, all of it is gone."""

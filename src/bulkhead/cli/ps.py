@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 HEADER = ("ID", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "LEVEL")
-ALIVE = ("starting", "running", "stopping")
+ALIVE = ("starting", "running", "paused", "stopping")
 COMMAND_WIDTH, IMAGE_WIDTH = 24, 40
 FILTERS = ("name", "id", "state", "label", "isolation", "image", "health")
 
@@ -101,6 +101,8 @@ def status(instance: dict[str, Any], now: float) -> str:
     if state == "running":
         health = f" ({instance['health']})" if instance["health"] else ""
         return f"Up {age(instance['started'], now)}{health}"
+    if state == "paused":
+        return f"Up {age(instance['started'], now)} (paused)"
     if state == "exited" and end:
         reason = ", out of memory" if end["oom"] else ""
         return f"Exited ({end['code']}{reason}) {age(end['ended'], now)} ago"

@@ -9,6 +9,8 @@ COMMANDS = {
     "stop": "Stop instances in order",
     "restart": "Stop instances and start them again",
     "kill": "Send a signal to instances",
+    "pause": "Freeze every process of instances",
+    "unpause": "Let paused instances go on",
     "rm": "Remove instances",
     "ps": "List instances",
     "inspect": "Show everything about instances, as a JSON array",

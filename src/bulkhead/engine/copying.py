@@ -17,6 +17,7 @@ from bulkhead.isolation.base import Holds
 from bulkhead.model import Instance, State
 
 HOLD_SECONDS = 5.0
+_HINTS = {State.PAUSED: "unpause it first: its files are reached by a process of its own"}
 
 
 class Copier:
@@ -53,7 +54,10 @@ class Copier:
         with context.locks.hold(spec.id), ExitStack() as always:
             instance = context.state.get(spec.id)
             if instance.state not in (State.CREATED, State.EXITED):
-                raise Conflict(f"instance {spec.name} is {instance.state}", hint="try again in a moment")
+                raise Conflict(
+                    f"instance {spec.name} is {instance.state}",
+                    hint=_HINTS.get(instance.state, "try again in a moment"),
+                )
             driver = context.driver(instance)
             if not isinstance(driver, Holds):
                 raise Refused(f"files of a stopped {spec.isolation} cannot be reached", hint="start it first")

@@ -80,7 +80,12 @@ class HealthMonitor:
             return
         health = instance.spec.health
         # A later start has its own series of checks.
-        if instance.state is not State.RUNNING or health is None or instance.started != started:
+        if health is None or instance.started != started:
+            return
+        if instance.state is State.PAUSED:
+            self._schedule(instance, health)
+            return
+        if instance.state is not State.RUNNING:
             return
         try:
             passed = self._check(instance, health)

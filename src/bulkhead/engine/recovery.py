@@ -15,6 +15,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError
 from bulkhead.host import cgroups
+from bulkhead.isolation.base import Pauses
 from bulkhead.model import Instance, State
 
 log = logging.getLogger(__name__)
@@ -53,20 +54,24 @@ class Recovery:
                 quit_or_kill(directory)
                 self._lifecycle.undo_start(instance)
                 self._repairs.append(f"{name}: its start was interrupted, undone")
-            case State.RUNNING | State.STOPPING:
+            case State.RUNNING | State.PAUSED | State.STOPPING:
                 self._running(instance, directory)
             case State.CREATED | State.EXITED:
                 self._lifecycle.release_run(instance)
 
     def _running(self, instance: Instance, directory: Path) -> None:
         handle = bundles.read_handle(directory)
-        found = self._context.driver(instance).inspect(directory, handle) if handle else None
+        driver = self._context.driver(instance)
+        found = driver.inspect(directory, handle) if handle else None
         if found and found.running:
             if instance.state is State.STOPPING:
                 # The stop was asked for and not carried out: carry it out.
                 self._context.state.save(instance.model_copy(update={"state": State.RUNNING}))
                 self._lifecycle.stop(instance)
                 self._repairs.append(f"{instance.spec.name}: its stop was interrupted, carried out")
+            elif handle and isinstance(driver, Pauses):
+                # A crash may have come between the freezer and the record.
+                (driver.pause if instance.state is State.PAUSED else driver.resume)(directory, handle)
             return
         ended = found.exit if found and found.exit else LOST
         self._repairs.append(f"{instance.spec.name}: ended while no daemon was there (code {ended.code})")

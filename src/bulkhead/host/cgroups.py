@@ -150,11 +150,9 @@ def kill(layout: Layout, cgroup: str, *, timeout: float = 10.0) -> None:
     """KILL every process of a cgroup; returns when it is empty. HostError when it is not after `timeout` seconds."""
     if layout.version("pids") == 1:
         _write_if_there(layout.path("pids", cgroup) / "pids.max", "0")  # a fork bomb must not outrun the loop below
-    if layout.version("freezer") == 1:
-        _write_if_there(layout.path("freezer", cgroup) / "freezer.state", "THAWED")
+    thaw(layout, cgroup)
     if layout.unified is not None:
         _write_if_there(layout.unified / cgroup / "cgroup.kill", "1")
-        _write_if_there(layout.unified / cgroup / "cgroup.freeze", "0")
     end, pause = time.monotonic() + timeout, 0.0005
     while left := processes(layout, cgroup):
         for pid in left:
@@ -167,6 +165,42 @@ def kill(layout: Layout, cgroup: str, *, timeout: float = 10.0) -> None:
             raise HostError(f"processes {sorted(left)[:8]} of cgroup {cgroup} do not end after KILL", hint=hint)
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def freeze(layout: Layout, cgroup: str, *, timeout: float = 5.0) -> None:
+    """Stop every process of a cgroup where it is; returns when all are. HostError, and none is, where that cannot be.
+
+    A process in the middle of a long wait in the kernel may take its time.
+    """
+    if layout.version("freezer") == 1:
+        directory = layout.path("freezer", cgroup)
+        file, words, told, wanted = directory / "freezer.state", "FROZEN", directory / "freezer.state", "FROZEN"
+    elif layout.unified is not None:
+        directory = layout.unified / cgroup
+        file, words, told, wanted = directory / "cgroup.freeze", "1", directory / "cgroup.events", "frozen 1"
+    else:
+        raise HostError("this host has no freezer cgroup", hint="enable CONFIG_CGROUP_FREEZER, or use cgroup v2")
+    if not file.exists():
+        raise HostError(f"cgroup {cgroup} cannot be frozen: {file} does not exist")
+    end = time.monotonic() + timeout
+    _write_if_there(file, words)
+    while wanted not in told.read_text():
+        if time.monotonic() > end:
+            thaw(layout, cgroup)
+            raise HostError(
+                f"cgroup {cgroup} is not frozen after {timeout:g} s",
+                hint="a process waits for a disk or a network file system: try again later",
+            )
+        time.sleep(0.005)
+        _write_if_there(file, words)  # what has been made or moved meanwhile
+
+
+def thaw(layout: Layout, cgroup: str) -> None:
+    """Let every process of a cgroup go on. Idempotent, and fine where there is none."""
+    if layout.version("freezer") == 1:
+        _write_if_there(layout.path("freezer", cgroup) / "freezer.state", "THAWED")
+    elif layout.unified is not None:
+        _write_if_there(layout.unified / cgroup / "cgroup.freeze", "0")
 
 
 def _write_if_there(file: Path, data: str) -> None:

@@ -4,7 +4,7 @@ from bulkhead.limits.check import check
 from bulkhead.limits.cpu import choose_cpuset
 from bulkhead.limits.enforced import Enforced, enforced
 from bulkhead.limits.machine import guest_program, vmm_plan
-from bulkhead.limits.program import LimitProgram, freeze, program, update
+from bulkhead.limits.program import LimitProgram, program, update
 from bulkhead.limits.usage import Ended, Usage, interpret_reports, read_usage
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "check",
     "choose_cpuset",
     "enforced",
-    "freeze",
     "guest_program",
     "interpret_reports",
     "program",

@@ -168,6 +168,20 @@ class FakeImages:
         self.seen.append((release, tuple(packages), name, architecture, dict(config)))
         return {"references": [name or release]}
 
+    def bootstrap_disk(
+        self,
+        release: str,
+        *,
+        packages: Sequence[str],
+        name: str | None,
+        size: int | None,
+        firmware: str | None,
+        progress: Progress,
+    ) -> object:
+        progress(Step(f"disk of {release}"))
+        self.seen.append((release, tuple(packages), name, size, firmware))
+        return {"references": [name or f"disk/{release}"]}
+
     def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> object:
         progress(Step(f"kernel of {distribution}"))
         self.seen.append((distribution, version, name))
@@ -269,6 +283,14 @@ class FakeEngine:
     def kill(self, ref: str, *, signal: str = "SIGKILL") -> Instance:
         self.calls.append(("kill", self.get(ref).spec.name, signal))
         return self.get(ref)
+
+    def pause(self, ref: str) -> Instance:
+        self.calls.append(("pause", self.get(ref).spec.name))
+        return self._change(self.get(ref), state=State.PAUSED)
+
+    def unpause(self, ref: str) -> Instance:
+        self.calls.append(("unpause", self.get(ref).spec.name))
+        return self._change(self.get(ref), state=State.RUNNING)
 
     def delete(self, ref: str, *, force: bool = False) -> str:
         instance = self.get(ref)

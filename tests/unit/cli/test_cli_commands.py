@@ -32,6 +32,9 @@ def test_life(cli: Cli, engine: FakeEngine) -> None:
     assert table[0].split() == ["ID", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "LEVEL"]
     assert "sleep 1" in table[1]
     assert cli("kill", "-s", "HUP", "web").code == 0
+    assert cli("pause", "web").out == "web\n"
+    assert "(paused)" in cli("ps").out
+    assert cli("unpause", "web").out == "web\n"
     assert cli("rm", "web").err == "Error: instance web is running\nhint: bulkhead rm -f web\n"
     assert cli("stop", "-t", "2.5", "web").out == "web\n"
     assert cli("ps").out.count("\n") == 1
@@ -228,6 +231,13 @@ def test_images(cli: Cli, engine: FakeEngine, tmp_path: Path) -> None:
         "i386",
         {"command": ("nginx", "-g", "daemon off;"), "env": ("A=1",), "ports": ("80",)},
     )
+    made = cli("image", "bootstrap", "debian:bookworm", "--disk", "--size", "3G", "--packages", "nginx-light")
+    assert (made.code, made.out, made.err) == (0, "disk/debian:bookworm\n", "disk of debian:bookworm\n")
+    assert engine.images.seen.pop() == ("debian:bookworm", ("nginx-light",), None, 3 << 30, None)
+    refused = cli("image", "bootstrap", "debian:bookworm", "--disk", "--cmd", "sh", "--size", "large")
+    assert "not a size" in refused.err
+    assert "a whole system" in refused.err
+    assert "give --disk too" in cli("image", "bootstrap", "debian:bookworm", "--firmware", "uefi").err
     made = cli("image", "kernel", "debian", "--version", "6.1.0-1", "kernel/mine")
     assert (made.code, made.out, made.err) == (0, "kernel/mine\n", "kernel of debian\n")
     assert engine.images.seen[1] == ("debian", "6.1.0-1", "kernel/mine")

@@ -98,3 +98,29 @@ def test_clears_only_the_device_it_is_asked_for(tmp_path: Path) -> None:
     cgroups.clear_throttles(layout, (7, 1))
     texts = [(blkio / f"blkio.throttle.{name}_device").read_text() for name in cgroups.THROTTLE_FILES]
     assert texts == ["7:11 5\n"] + ["7:1 0\n7:11 5\n"] * 3
+
+
+def test_freezing_with_v2(tmp_path: Path) -> None:
+    """cgroup.freeze is written, cgroup.events tells; what does not freeze goes on."""
+    (tmp_path / "b").mkdir()
+    group = tree(tmp_path / "b/x", "cgroup.freeze", "cgroup.events")
+    layout = cgroups.Layout("v2", unified=tmp_path, v2=frozenset({"pids"}))
+    (group / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+    cgroups.freeze(layout, "b/x")
+    assert (group / "cgroup.freeze").read_text() == "1"
+    cgroups.thaw(layout, "b/x")
+    assert (group / "cgroup.freeze").read_text() == "0"
+    (group / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    with pytest.raises(HostError, match="not frozen after"):
+        cgroups.freeze(layout, "b/x", timeout=0)
+    assert (group / "cgroup.freeze").read_text().endswith("0")
+    cgroups.thaw(layout, "b/gone")
+    with pytest.raises(HostError, match="cannot be frozen"):
+        cgroups.freeze(layout, "b/gone")
+
+
+def test_hosts_that_cannot_freeze(tmp_path: Path) -> None:
+    layout = cgroups.Layout("v1", v1={"pids": tmp_path})
+    cgroups.thaw(layout, "b/x")
+    with pytest.raises(HostError, match="no freezer"):
+        cgroups.freeze(layout, "b/x")
