@@ -51,6 +51,16 @@ class BootstrapRequest(Model):
     config: ImageConfigRequest = ImageConfigRequest()
 
 
+class DiskRequest(Model):
+    """The disk of a machine that boots by itself, made from a distribution's packages."""
+
+    release: str = Field(min_length=1, max_length=128, description="such as debian:bookworm")
+    packages: tuple[str, ...] = Field(default=(), description="besides those that make it boot and be reached")
+    name: str | None = Field(default=None, max_length=256)
+    size: int | None = Field(default=None, gt=0, description="bytes; an instance's copy is grown to its plan")
+    firmware: str | None = Field(default=None, max_length=16, description="bios or uefi")
+
+
 class KernelRequest(Model):
     """A kernel for virtual machines, made from a distribution's package."""
 
@@ -118,6 +128,24 @@ async def bootstrap_image(request: Request, body: BootstrapRequest) -> Response:
     return _with_progress(request, work)
 
 
+@router.post("/images/disk")
+async def bootstrap_disk(request: Request, body: DiskRequest) -> Response:
+    """Make a machine's disk from packages; progress and result as NDJSON."""
+    images = service_of(request).engine.images
+
+    def work(progress: Progress) -> object:
+        return images.bootstrap_disk(
+            body.release,
+            packages=body.packages,
+            name=body.name,
+            size=body.size,
+            firmware=body.firmware,
+            progress=progress,
+        )
+
+    return _with_progress(request, work)
+
+
 @router.post("/images/kernel")
 async def make_kernel(request: Request, body: KernelRequest) -> Response:
     """Make a kernel image from a package; progress and result as NDJSON."""
@@ -136,7 +164,7 @@ async def import_image(
     name: str | None = None,
     change: Annotated[list[str] | None, Query()] = None,
 ) -> Response:
-    """Read an archive: a file of the host (`path`, absolute) or the request's body; progress and result as NDJSON.
+    """Read an archive or a machine's disk: a file of the host (`path`, absolute) or the request's body; NDJSON.
 
     `change`: instructions such as "CMD nginx", for the tar of a root file system.
     """

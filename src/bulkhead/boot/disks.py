@@ -9,13 +9,14 @@ What goes into the root file system is data here; who runs mmdebstrap hands the 
 from __future__ import annotations
 
 import os
+import platform
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead.boot import grub
-from bulkhead.errors import HostError, Problem, Refused
+from bulkhead.errors import HostError, Problem, Refused, Unavailable
 from bulkhead.events import Progress, Step
 from bulkhead.host import processes
 from bulkhead.quantities import format_size
@@ -73,7 +74,6 @@ class DiskRecipe:
     label: str
     epoch: int
     """When it is made, in seconds since the epoch."""
-    packages: tuple[str, ...] = field(default=PACKAGES)
 
     def id(self, what: str) -> uuid.UUID:
         """The identifier of one of its parts."""
@@ -112,7 +112,12 @@ class DiskRecipe:
 
 
 def plan(*, size: int | None, firmware: str | None, label: str, epoch: int) -> DiskRecipe:
-    """Check what is asked for; None is the usual. Raises Refused with all that is wrong."""
+    """Check what is asked for; None is the usual. Raises Refused with all that is wrong.
+
+    Raises Unavailable on a host of another architecture than x86_64.
+    """
+    if platform.machine() != "x86_64":
+        raise Unavailable(f"disks are made for x86_64 only, this host is {platform.machine()}")
     wanted, kind = size or DEFAULT_SIZE, firmware or "bios"
     problems = []
     if not MIN_SIZE <= wanted <= MAX_SIZE:

@@ -13,7 +13,7 @@ from bulkhead.cli.each import for_each
 from bulkhead.cli.options import Problems, environment
 from bulkhead.cli.output import age, printable, short_id, talk, write, write_json, write_table
 from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_listing
-from bulkhead.quantities import format_size
+from bulkhead.quantities import format_size, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ def _bootstrap_arguments(parser: Parser) -> None:
     add("--label", action="append", default=[], metavar="K=V", help="a label")
     add("--expose", action="append", default=[], metavar="PORT[/udp]", help="a port that it listens on")
     add("--stop-signal", metavar="SIGNAL", help="what stop sends first")
+    add("--disk", action="store_true", help="make a machine's disk, which boots by itself")
+    add("--size", metavar="SIZE", help="with --disk: its size (2G); an instance's copy is grown to its plan")
+    add("--firmware", metavar="F", help="with --disk: bios or uefi (bios)")
     add("release", metavar="RELEASE", help="such as debian:bookworm")
 
 
@@ -84,15 +87,20 @@ def _bootstrap(args: Namespace, app: App) -> int:
         "ports": args.expose or None,
         "stop_signal": args.stop_signal,
     }
+    given = {key: value for key, value in config.items() if value is not None}
+    size = None if args.size is None else problems.of(lambda: parse_size(args.size))
+    if args.disk and (given or args.arch):
+        problems.add("--disk makes a whole system: it takes --packages, --name, --size and --firmware alone")
+    elif not args.disk and (args.size or args.firmware):
+        problems.add("--size and --firmware are of a machine's disk: give --disk too")
     problems.check()
-    body = {
+    body: dict[str, object] = {
         "release": args.release,
         "packages": [name for names in args.packages for name in names.replace(",", " ").split()],
         "name": args.name,
-        "architecture": args.arch,
-        "config": {key: value for key, value in config.items() if value is not None},
     }
-    with app.client.stream("POST", "/v1/images/bootstrap", body=body) as response:
+    body |= {"size": size, "firmware": args.firmware} if args.disk else {"architecture": args.arch, "config": given}
+    with app.client.stream("POST", f"/v1/images/{'disk' if args.disk else 'bootstrap'}", body=body) as response:
         return _made(response)
 
 
@@ -116,7 +124,7 @@ def _kernel(args: Namespace, app: App) -> int:
 def _import_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("-c", "--change", action="append", default=[], metavar="LINE", help='an instruction such as "CMD nginx"')
-    add("file", metavar="FILE", help="OCI archive, docker archive or tar of a root file system; - for stdin")
+    add("file", metavar="FILE", help="OCI or docker archive, tar of a root file system, or disk; - for stdin")
     add("name", metavar="NAME", nargs="?", help="what to call it")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from bulkhead.engine import kernels
+from bulkhead.engine import kernels, systems
 from bulkhead.engine.context import Context
 from bulkhead.events import Progress
 from bulkhead.images import Image
@@ -52,6 +52,28 @@ class ImageCatalog:
         """Make an image from a distribution's packages."""
         return self._store.bootstrap(
             release, packages=packages, name=name, architecture=architecture, config=config, progress=progress
+        )
+
+    def bootstrap_disk(
+        self,
+        release: str,
+        *,
+        packages: Sequence[str],
+        name: str | None,
+        size: int | None,
+        firmware: str | None,
+        progress: Progress,
+    ) -> Image:
+        """Make the disk of a machine that boots by itself from a distribution's packages."""
+        return systems.make(
+            self._store,
+            self._context.config,
+            release,
+            packages=packages,
+            name=name,
+            size=size,
+            firmware=firmware,
+            progress=progress,
         )
 
     def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> Image:

@@ -50,6 +50,8 @@ class Recipe:
     files: Mapping[str, bytes]
     mirrors: tuple[str, ...] = ()
     """Instead of this host's own sources: URLs, or whole lines of a sources.list."""
+    hooks: tuple[str, ...] = ()
+    """Commands for a shell at the end, after the files were put in; the root file system's path is their "$1"."""
 
     @property
     def default_name(self) -> str:
@@ -66,6 +68,7 @@ def plan(
     architecture: str | None = None,
     files: Mapping[str, bytes],
     mirrors: Sequence[str] = (),
+    hooks: Sequence[str] = (),
 ) -> Recipe:
     """Check what is asked for. Raises Refused with all that is wrong."""
     problems = []
@@ -87,7 +90,7 @@ def plan(
             problems.append(Problem(f"file {path!r} is not an absolute path without '..'"))
     if problems or not found:
         raise Refused(problems)
-    return Recipe(found[1], tuple(packages), machine, dict(files), tuple(mirrors))
+    return Recipe(found[1], tuple(packages), machine, dict(files), tuple(mirrors), tuple(hooks))
 
 
 def command(recipe: Recipe, *, debs: Path, lists: Path, work: Path, options: Sequence[str] = ()) -> list[str]:
@@ -106,13 +109,12 @@ def command(recipe: Recipe, *, debs: Path, lists: Path, work: Path, options: Seq
             'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/resolv.conf" "$1/etc/hostname"',
             # Inside, since a link such as /var/run would lead a tar outside to the host's /run.
             f'chroot "$1" tar -C / -xf - < {shlex.quote(str(work / _FILES))}',
+            *recipe.hooks,
         ),
     }
     return [
-        # It ends with the thread that waits for it, so that one recovery pass after a crash finds nothing at work.
-        *("setpriv", "--pdeathsig", "KILL", "--"),
-        # Namespaces of its own: what it mounts is never the host's, and nothing of it outlives its first process.
-        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+        # So one recovery pass after a crash finds nothing at work.
+        *processes.CONFINED,
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
@@ -138,21 +140,33 @@ def run(
     into: Ingest, recipe: Recipe, cache: Path, *, names: Sequence[str], config: ImageConfig, progress: Progress
 ) -> str:
     """Make the image. Returns its manifest's digest. Raises HostError with what apt and mmdebstrap complained about."""
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    epoch = epoch_now()
+    with root_tar(recipe, cache, epoch, progress) as chunks:
+        return add_rootfs(
+            into,
+            chunks,
+            names=names,
+            config=config,
+            source=shlex.join(["bulkhead", "image", "bootstrap", recipe.suite, *recipe.packages]),
+            progress=progress,
+            architecture=_TO_GO.get(recipe.architecture, recipe.architecture),
+            created=epoch,
+        )
+
+
+def epoch_now() -> int:
+    """What the time is for what is made, in seconds since the epoch: $SOURCE_DATE_EPOCH where it is set."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+
+
+@contextmanager
+def root_tar(recipe: Recipe, cache: Path, epoch: int, progress: Progress) -> Iterator[Iterator[bytes]]:
+    """Make the root file system; yields its tar. Raises HostError as `run` does."""
     complaints: deque[str] = deque(maxlen=8)
     with ExitStack() as stack:
         chunks = stack.enter_context(_mmdebstrap(recipe, cache, epoch, complaints, progress))
         try:
-            return add_rootfs(
-                into,
-                reported(chunks, progress, "reading the root file system"),
-                names=names,
-                config=config,
-                source=shlex.join(["bulkhead", "image", "bootstrap", recipe.suite, *recipe.packages]),
-                progress=progress,
-                architecture=_TO_GO.get(recipe.architecture, recipe.architecture),
-                created=epoch,
-            )
+            yield reported(chunks, progress, "reading the root file system")
         except HostError as error:
             if not complaints:
                 raise

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import builtins
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +14,7 @@ from bulkhead.errors import Conflict, HostError, ImageError, NotFound, Refused
 from bulkhead.events import Progress, quiet
 from bulkhead.images import bootstrap, documents, reference, sweep
 from bulkhead.images.archive import Directory, open_file
+from bulkhead.images.bootstrap import Recipe
 from bulkhead.images.bounds import Bounds, check_space
 from bulkhead.images.changes import from_fields
 from bulkhead.images.config import Blob, Disk, Image, ImageConfig, Layer, read_config, read_created, read_disk
@@ -146,6 +147,12 @@ class ImageStore:
             lambda into: bootstrap.run(into, recipe, self._cache, names=names, config=settings, progress=progress),
             recipe.default_name,
         )
+
+    @contextmanager
+    def bootstrapped(self, recipe: Recipe, *, epoch: int, progress: Progress = quiet) -> Iterator[Iterator[bytes]]:
+        """Make the root file system of a recipe (`bootstrap.plan`) and yield its tar, which is not kept here."""
+        with bootstrap.root_tar(recipe, self._cache, epoch, progress) as chunks:
+            yield chunks
 
     def add_files(
         self,

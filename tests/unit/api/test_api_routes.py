@@ -308,6 +308,14 @@ def test_bootstrap(client: Client, engine: FakeEngine) -> None:
     assert engine.images.seen == [("debian:bookworm", ("nginx-light",), None, None, {"command": ("nginx",)})]
 
 
+def test_disk(client: Client, engine: FakeEngine) -> None:
+    body = {"release": "debian:bookworm", "size": 3 << 30, "firmware": "uefi"}
+    with client.stream("POST", "/v1/images/disk", body=body) as response:
+        lines = list(response.json_lines())
+    assert lines[-1] == {"result": {"references": ["disk/debian:bookworm"]}}
+    assert engine.images.seen == [("debian:bookworm", (), None, 3 << 30, "uefi")]
+
+
 def test_kernel(client: Client, engine: FakeEngine) -> None:
     with client.stream("POST", "/v1/images/kernel", body={"distribution": "debian", "version": "6.1.0-1"}) as response:
         lines = list(response.json_lines())
