@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,11 +60,14 @@ def test_it_boots_to_the_agents_answer(machine: Machine) -> None:
     assert "error" not in machine.console.lower()
 
 
-def test_a_kernel_through_the_daemon(daemon: Daemon) -> None:
+def give_package(daemon: Daemon) -> None:
+    """The daemon has no way to a mirror: what it would download is put where it looks first."""
     kernel_layout()
-    # The daemon has no way to a mirror: what it would download is put where it looks first.
-    downloads = daemon.config.cache_dir / "apt" / "kernels"
-    shutil.copytree(CACHE / "kernel-cache" / "apt" / "kernels", downloads)
+    shutil.copytree(CACHE / "kernel-cache" / "apt" / "kernels", daemon.config.cache_dir / "apt" / "kernels")
+
+
+def test_a_kernel_through_the_daemon(daemon: Daemon) -> None:
+    give_package(daemon)
     made = daemon.cli("image", "kernel", "debian")
     assert made.returncode == 0, made.stderr
     name = made.stdout.strip()
@@ -87,6 +92,23 @@ def test_a_kernel_through_the_daemon(daemon: Daemon) -> None:
     assert daemon.json("image", "ls", "--format", "json") == []
     assert not list((daemon.config.images_dir / "blobs" / "sha256").iterdir())
     assert not [path for path in (daemon.config.cache_dir / "work").iterdir() if path.is_dir()]
+
+
+def test_a_daemon_that_is_killed_in_the_middle_leaves_nothing(daemon: Daemon) -> None:
+    give_package(daemon)
+    work = daemon.config.cache_dir / "work"
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(daemon.cli, "image", "kernel", "debian", check=False)
+        deadline = time.monotonic() + 60
+        while not list(work.glob("*/package/*")):
+            assert time.monotonic() < deadline, "nothing is being unpacked"
+            time.sleep(0.01)
+        daemon.kill9()
+        assert asked.result().returncode == 125
+    daemon.start()
+    assert not [path for path in work.iterdir() if path.is_dir()]
+    assert daemon.json("image", "ls", "--format", "json") == []
+    assert not list(daemon.config.images_dir.glob("ingest/*/"))
 
 
 # --- the hypervisor

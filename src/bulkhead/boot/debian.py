@@ -19,8 +19,6 @@ _DEPENDS = re.compile(r"(?:^|[\s,])(linux-image-[a-z0-9.+-]+) \(= ([^\s)]+)\)")
 _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DOWNLOAD_SECONDS, _UNPACK_SECONDS = 900.0, 300.0
-_BOUND = ("setpriv", "--pdeathsig", "KILL", "--")
-"""In front of what takes its time: it ends with the thread that waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ def download(package: Package, directory: Path, progress: Progress) -> Path:
             return there
         progress(Step(f"downloading {package.name} {package.version}", 0, package.size, "bytes"))
         get = ("apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", f"{package.name}={package.version}")
-        argv = [*_BOUND, "env", f"--chdir={directory}", *get]
+        argv = [*processes.CONFINED, "env", f"--chdir={directory}", *get]
         processes.run(argv, timeout=_DOWNLOAD_SECONDS, package="util-linux")
         there = _verified(package, directory)
     if there is None:
@@ -113,9 +111,17 @@ def _verified(package: Package, directory: Path) -> Path | None:
     return None
 
 
-def unpack(deb: Path, directory: Path) -> Unpacked:
-    """Unpack a kernel package into an empty directory. Raises ImageError when it holds no kernel with modules."""
-    processes.run([*_BOUND, "dpkg-deb", "-x", deb, directory], timeout=_UNPACK_SECONDS, package="util-linux")
+def unpack(deb: Path, directory: Path, *, held: int) -> Unpacked:
+    """Unpack a kernel package into an empty directory. Raises ImageError when it holds no kernel with modules.
+
+    `held`: a descriptor that stays open in what works there, of the lock of its workspace.
+    """
+
+    def work(*argv: str | Path) -> None:
+        confined = [*processes.CONFINED, *argv]
+        processes.run(confined, timeout=_UNPACK_SECONDS, package="util-linux", pass_fds=(held,))
+
+    work("dpkg-deb", "-x", deb, directory)
     # Debian 13 has moved the modules below /usr.
     tops = [top for top in (directory, directory / "usr") if _is_real_directory(top / "lib" / "modules")]
     found = [(top, path.name) for top in tops for path in (top / "lib" / "modules").iterdir()]
@@ -125,7 +131,7 @@ def unpack(deb: Path, directory: Path) -> Unpacked:
     modules, image = top / "lib" / "modules" / release, directory / "boot" / f"vmlinuz-{release}"
     if not _is_real_directory(modules) or image.is_symlink() or not image.is_file():
         raise ImageError(f"{deb.name} lacks boot/vmlinuz-{release} or its modules")
-    processes.run([*_BOUND, "depmod", "-b", top, release], timeout=_UNPACK_SECONDS, package="kmod")
+    work("depmod", "-b", top, release)
     return Unpacked(release, image, modules)
 
 

@@ -39,8 +39,8 @@ class Kernel:
     annotations: dict[str, str]
 
 
-def make(distribution: str, *, version: str | None, work: Path, cache: Path, progress: Progress) -> Kernel:
-    """Make a kernel in the empty directory `work`; downloads are kept below `cache`.
+def make(distribution: str, *, version: str | None, work: Path, held: int, cache: Path, progress: Progress) -> Kernel:
+    """Make a kernel in the workspace `work`, whose lock is `held`; downloads are kept below `cache`.
 
     `version`: of the distribution's package; None is the newest that this host's apt offers. Takes some seconds.
     Raises Refused, Unavailable, HostError when the package cannot be had, ImageError when it is of no use.
@@ -54,7 +54,7 @@ def make(distribution: str, *, version: str | None, work: Path, cache: Path, pro
     deb = debian.download(package, cache / "apt" / "kernels", progress)
     progress(Step(f"unpacking {package.name}"))
     (work / "package").mkdir()
-    found = debian.unpack(deb, work / "package")
+    found = debian.unpack(deb, work / "package", held=held)
     progress(Step(f"making the image of {found.release}"))
     elf, initrd = work / "vmlinux", work / "modules.cpio"
     elf.write_bytes(vmlinux.extract(_read(found.image, _MAX_IMAGE)))

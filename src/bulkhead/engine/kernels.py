@@ -34,8 +34,10 @@ def make(
 ) -> Image:
     """Make a kernel image of a distribution's package. `name` instead of kernel/<distribution>:<series> and :latest."""
     # The same place as a bootstrap's: what a crash leaves there is removed by the images' recovery.
-    with workspace(config.cache_dir / "work") as (work, _):
-        kernel = kernels.make(distribution, version=version, work=work, cache=config.cache_dir, progress=progress)
+    with workspace(config.cache_dir / "work") as (work, held):
+        kernel = kernels.make(
+            distribution, version=version, work=work, held=held, cache=config.cache_dir, progress=progress
+        )
         return images.add_files(
             KIND,
             [(kernels.ELF_TYPE, kernel.elf), (kernels.INITRD_TYPE, kernel.initrd)],

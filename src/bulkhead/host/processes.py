@@ -21,6 +21,13 @@ from bulkhead.host import syscalls
 _HIGH_FD = 512
 SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+CONFINED = (
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+)
+"""In front of an argv: the program ends, with all that it has started, with the thread that waits for it, and what it
+mounts is never the host's. Of the package util-linux."""
+
 
 def find(program: str) -> Path | None:
     """Where a program is, looked up in the system's directories alone."""
