@@ -11,6 +11,7 @@ from typing import Literal
 from bulkhead.boot import vmm
 from bulkhead.boot.probe import Acceleration
 from bulkhead.boot.probe import find as find_acceleration
+from bulkhead.boot.vmm import Vmm
 from bulkhead.config import Config
 from bulkhead.errors import BulkheadError
 from bulkhead.isolation.base import Ability, Probe
@@ -27,10 +28,19 @@ class Hypervisor:
         self._mount = mount
         self._lock = threading.Lock()
         self._acceleration: Acceleration | None = None
+        self._vmm: Vmm | None = None
+
+    def vmm(self) -> Vmm:
+        """The QEMU that is installed now, with its jail's root, which is made when it has none yet."""
+        with self._lock:
+            # To look at its files takes less than a millisecond, to ask QEMU what they are fifty.
+            if self._vmm is None or not self._vmm.is_current():
+                self._vmm = vmm.prepare(self._config.cache_dir)
+            return self._vmm
 
     def root(self) -> Path:
-        """Where the root of a hypervisor's jail is mounted; made when this version of QEMU has none yet."""
-        made = vmm.prepare(self._config.cache_dir)
+        """Where the root of a hypervisor's jail is mounted."""
+        made = self.vmm()
         return self._mount(made.digest, made.erofs)
 
     def accelerator(self) -> Accelerator:
