@@ -48,6 +48,7 @@ class BootstrapRequest(Model):
     packages: tuple[str, ...] = ()
     name: str | None = Field(default=None, max_length=256)
     architecture: str | None = Field(default=None, description="such as amd64 or i386; None: the host's")
+    mirrors: tuple[str, ...] = Field(default=(), description="URLs or lines of a sources.list, not the host's own")
     config: ImageConfigRequest = ImageConfigRequest()
 
 
@@ -121,6 +122,7 @@ async def bootstrap_image(request: Request, body: BootstrapRequest) -> Response:
             packages=body.packages,
             name=body.name,
             architecture=body.architecture,
+            mirrors=body.mirrors,
             config=body.config.model_dump(exclude_defaults=True),
             progress=progress,
         )

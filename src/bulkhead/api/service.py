@@ -79,6 +79,7 @@ class Images(Protocol):
         packages: Sequence[str],
         name: str | None,
         architecture: str | None,
+        mirrors: Sequence[str],
         config: Mapping[str, object],
         progress: Progress,
     ) -> object:

@@ -59,6 +59,7 @@ def _bootstrap_arguments(parser: Parser) -> None:
     add("--packages", action="append", default=[], metavar="A,B", help="packages to install")
     add("--name", metavar="NAME", help="what to call it (release and packages)")
     add("--arch", metavar="ARCH", help="such as amd64 or i386 (the host's)")
+    add("--mirror", action="append", default=[], metavar="URL", help="a mirror, or a line of sources.list (the host's)")
     add("--entrypoint", metavar="E", help="program that it runs: a word or a JSON array")
     add("--cmd", metavar="C", help="command that it runs: a JSON array, or a line for /bin/sh")
     add("-e", "--env", action="append", default=[], metavar="K=V", help="an environment variable")
@@ -89,7 +90,7 @@ def _bootstrap(args: Namespace, app: App) -> int:
     }
     given = {key: value for key, value in config.items() if value is not None}
     size = None if args.size is None else problems.of(lambda: parse_size(args.size))
-    if args.disk and (given or args.arch):
+    if args.disk and (given or args.arch or args.mirror):
         problems.add("--disk makes a whole system: it takes --packages, --name, --size and --firmware alone")
     elif not args.disk and (args.size or args.firmware):
         problems.add("--size and --firmware are of a machine's disk: give --disk too")
@@ -99,7 +100,10 @@ def _bootstrap(args: Namespace, app: App) -> int:
         "packages": [name for names in args.packages for name in names.replace(",", " ").split()],
         "name": args.name,
     }
-    body |= {"size": size, "firmware": args.firmware} if args.disk else {"architecture": args.arch, "config": given}
+    if args.disk:
+        body |= {"size": size, "firmware": args.firmware}
+    else:
+        body |= {"architecture": args.arch, "mirrors": args.mirror, "config": given}
     with app.client.stream("POST", f"/v1/images/{'disk' if args.disk else 'bootstrap'}", body=body) as response:
         return _made(response)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from bulkhead.engine import kernels, systems
 from bulkhead.engine.context import Context
+from bulkhead.errors import NotFound, Refused
 from bulkhead.events import Progress
 from bulkhead.images import Image
+from bulkhead.images.documents import ROOTFS
+from bulkhead.model import Isolation, Spec
 
 
 class ImageCatalog:
@@ -46,12 +50,19 @@ class ImageCatalog:
         packages: Sequence[str],
         name: str | None,
         architecture: str | None,
+        mirrors: Sequence[str],
         config: Mapping[str, object],
         progress: Progress,
     ) -> Image:
         """Make an image from a distribution's packages."""
         return self._store.bootstrap(
-            release, packages=packages, name=name, architecture=architecture, config=config, progress=progress
+            release,
+            packages=packages,
+            name=name,
+            architecture=architecture,
+            config=config,
+            mirrors=mirrors,
+            progress=progress,
         )
 
     def bootstrap_disk(
@@ -94,12 +105,19 @@ class ImageCatalog:
         return removed
 
     def _in_use(self) -> Mapping[str, Sequence[str]]:
-        """Names of the instances by the digest of their image."""
+        """Names of the instances by the digest of their image, and of the kernel that a VM boots."""
         found: dict[str, tuple[str, ...]] = {}
         for instance in self._context.state.instances():
-            digest = instance.spec.image_digest
-            found[digest] = (*found.get(digest, ()), instance.spec.name)
+            for digest in self._needed_by(instance.spec):
+                found[digest] = (*found.get(digest, ()), instance.spec.name)
         return found
+
+    def _needed_by(self, spec: Spec) -> Iterator[str]:
+        yield spec.image_digest
+        if spec.isolation is Isolation.VM:
+            with suppress(NotFound, Refused):  # it is gone already, and a start would say so
+                if self._store.resolve(spec.image_digest).kind == ROOTFS:
+                    yield kernels.find(self._store, spec.kernel or None).digest
 
     def _unmount_unneeded(self) -> None:
         """A layer's file that is gone is still held by its mount."""

@@ -126,6 +126,7 @@ class FakeImages:
 
     def __init__(self) -> None:
         self.seen: list[object] = []
+        self.mirrors: tuple[str, ...] = ()
         self.error: Exception | None = None
 
     def list(self) -> Sequence[object]:
@@ -161,11 +162,13 @@ class FakeImages:
         packages: Sequence[str],
         name: str | None,
         architecture: str | None,
+        mirrors: Sequence[str],
         config: Mapping[str, object],
         progress: Progress,
     ) -> object:
         progress(Step(f"packages of {release}"))
         self.seen.append((release, tuple(packages), name, architecture, dict(config)))
+        self.mirrors = tuple(mirrors)
         return {"references": [name or release]}
 
     def bootstrap_disk(

@@ -221,9 +221,11 @@ def test_images(cli: Cli, engine: FakeEngine, tmp_path: Path) -> None:
             "A=1",
             "--arch",
             "i386",
+            *("--mirror", "http://mirror/debian", "--mirror", "deb http://mirror/security bookworm-security main"),
         ],
     )
     assert (made.code, made.out, made.err) == (0, "web:1\n", "packages of debian:bookworm\n")
+    assert engine.images.mirrors == ("http://mirror/debian", "deb http://mirror/security bookworm-security main")
     assert engine.images.seen[0] == (
         "debian:bookworm",
         ("nginx-light", "curl", "redis"),
