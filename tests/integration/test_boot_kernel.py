@@ -94,6 +94,24 @@ def test_a_kernel_through_the_daemon(daemon: Daemon) -> None:
     assert not [path for path in (daemon.config.cache_dir / "work").iterdir() if path.is_dir()]
 
 
+def test_a_kernel_that_a_machine_needs_stays(daemon: Daemon, busybox_tar: Path) -> None:
+    daemon.cli("image", "import", kernel_layout())
+    daemon.cli("image", "import", busybox_tar, "busybox")
+    daemon.cli("create", "--isolation", "vm", "--name", "guest", "--network", "none", "busybox", "true")
+    refused = daemon.cli("image", "rm", "kernel/debian:latest", check=False)
+    assert refused.returncode == 125
+    assert "guest" in refused.stderr
+    daemon.cli("image", "prune", "-a")
+    assert daemon.cli("image", "ls", "-q").stdout.count("\n") == 2
+    daemon.cli("rm", "guest")
+    daemon.cli("image", "rm", "kernel/debian:latest")
+
+
+def test_doctor_tells_whether_kvm_works(daemon: Daemon) -> None:
+    (row,) = [row for row in daemon.json("doctor", "--format", "json") if row["name"] == "KVM"]
+    assert row["works"] or (row["reason"] and "TCG" in row["hint"])
+
+
 def test_a_daemon_that_is_killed_in_the_middle_leaves_nothing(daemon: Daemon) -> None:
     give_package(daemon)
     work = daemon.config.cache_dir / "work"
