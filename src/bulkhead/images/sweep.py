@@ -13,7 +13,7 @@ from bulkhead.images.archive import open_file
 from bulkhead.images.config import read_disk
 from bulkhead.images.documents import DISK, ROOTFS, ConfigFile, Manifest
 from bulkhead.images.ingest import ingest
-from bulkhead.images.layout import Draft, Index, Layout
+from bulkhead.images.layout import LAYER_KEYS, Draft, Index, Layout
 from bulkhead.images.reader import file_chunks
 
 
@@ -50,21 +50,29 @@ def collect(layout: Layout, draft: Draft) -> int:
 def recover(layout: Layout) -> list[str]:
     """Repair what a crash left; what was done, in words. `ImageStore.recover` says more."""
     done = [f"removed an unfinished import ({path.name})" for path in abandoned(layout.ingest)]
-    lost = {}
+    lost, unpacked = {}, {}
     index = layout.index()
     for digest in index.images:
         try:
-            done += _repair(layout, index, digest)
+            if keys := _unpack_again(layout, index, digest):
+                unpacked[digest] = keys
+                done.append(f"unpacked image {_named(index, digest)} again: its index entry did not have its layers")
+            else:
+                done += _repair(layout, index, digest)
         except ImageError as error:
             lost[digest] = error.what
     with layout.held() as draft:
         for path in layout.root.glob("*.new"):
             path.unlink()
+        for digest, keys in unpacked.items():
+            if entry := draft.images.get(digest):
+                annotations = {**entry.annotations, LAYER_KEYS: " ".join(keys)}
+                draft.images[digest] = entry.model_copy(update={"annotations": annotations})
         for digest, reason in lost.items():
             draft.images.pop(digest, None)
-            done.append(f"dropped image {digest}: {reason}")
+            done.append(f"dropped image {_named(index, digest)}: {reason}")
         draft.names = {name: digest for name, digest in draft.names.items() if digest in draft.images}
-        if lost:
+        if lost or unpacked:
             layout.write(draft)
         needed = _needed(layout, draft)
         for path in _files(layout):
@@ -72,6 +80,35 @@ def recover(layout: Layout) -> list[str]:
                 _delete(path)
                 done.append(f"removed {path.relative_to(layout.root)}, which no image needs")
     return done
+
+
+def _named(index: Index, digest: str) -> str:
+    """A digest with the image's names, which nobody else may remember."""
+    names = index.names_of(digest)
+    return f"{digest} ({', '.join(names)})" if names else digest
+
+
+def _unpack_again(layout: Layout, index: Index, digest: str) -> list[str]:
+    """What the layers are known by of an image whose index entry does not say so, as another program writes it.
+
+    They are made from their blobs. Empty where nothing is to be done; ImageError when it cannot be done.
+    """
+    manifest, config = documents_of(layout, digest)
+    if manifest.kind != ROOTFS or len(index.layers_of(digest)) == len(manifest.layers):
+        return []
+    if len(manifest.layers) != len(config.rootfs.diff_ids):
+        raise ImageError(f"it has {len(manifest.layers)} layers, its config {len(config.rootfs.diff_ids)}")
+    keys: list[str] = []
+    with ingest(layout) as into, ExitStack() as stack:
+        for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
+            blob = layout.blob_path(layer.digest)
+            if not layout.is_sound(blob, size=layer.size):
+                raise ImageError(f"its layer {layer.digest} is lost")
+            chunks = file_chunks(open_file(blob, stack))
+            _, found = into.add_layer(chunks, descriptor=layer, diff_id=diff_id, below=keys)
+            keys.append(found.key)
+        into.commit()
+    return keys
 
 
 def _repair(layout: Layout, index: Index, digest: str) -> list[str]:
@@ -85,7 +122,7 @@ def _repair(layout: Layout, index: Index, digest: str) -> list[str]:
                 raise ImageError(f"its part {part.digest} is lost")
         return _repair_disk(layout, manifest) if manifest.kind == DISK else done
     if not len(keys) == len(manifest.layers) == len(config.rootfs.diff_ids):
-        raise ImageError("its layers and its index entry do not match")
+        raise ImageError("its layers and its config do not match")
     for number, (layer, key) in enumerate(zip(manifest.layers, keys, strict=True)):
         blob = layout.blob_path(layer.digest)
         whole = layout.is_sound(blob, size=layer.size)

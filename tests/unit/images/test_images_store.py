@@ -212,12 +212,38 @@ def test_lost_layers_are_made_again(tmp_path: Path, store: ImageStore) -> None:
     assert another(tmp_path).recover() == []
 
 
+@pytest.mark.parametrize("keys", ["", "sha256:" + "0" * 64])
+def test_an_index_entry_of_another_program_is_completed(tmp_path: Path, store: ImageStore, keys: str) -> None:
+    """Whoever else writes the index leaves out what the layers' EROFS files are known by."""
+    two_layers(tmp_path, store, "a:1", "one")
+    image = two_layers(tmp_path, store, "b:1", "two")
+    before = [layer.diff_id for layer in store.resolve("b:1").layers]
+    index = tmp_path / "store/index.json"
+    document = json.loads(index.read_text())
+    for number, manifest in enumerate(document["manifests"]):
+        manifest["annotations"].pop("bulkhead.layers")
+        if keys and manifest["digest"] == image:
+            manifest["annotations"]["bulkhead.layers"] = keys
+        elif number:
+            store.resolve("b:1").layers[1].erofs.unlink()
+    index.write_text(json.dumps(document))
+    done = another(tmp_path).recover()
+    assert len([line for line in done if "its index entry did not have its layers" in line]) == 2
+    assert any(f"{image} (b:1)" in line for line in done)
+    assert not any("dropped" in line for line in done)
+    assert {image.references for image in another(tmp_path).list()} == {("a:1",), ("b:1",)}
+    assert [layer.diff_id for layer in another(tmp_path).resolve("b:1").layers] == before
+    assert all(layer.erofs.exists() for layer in another(tmp_path).resolve("b:1").layers)
+    assert another(tmp_path).recover() == []
+
+
 def test_an_image_that_cannot_be_repaired_is_dropped(tmp_path: Path, store: ImageStore) -> None:
     image = store.import_file(put(tmp_path, ROOTFS), name="a")
     image.layers[0].erofs.unlink()
     (tmp_path / "store/blobs/sha256" / digest(ROOTFS)[7:]).write_bytes(b"short")
     done = another(tmp_path).recover()
     assert "is lost" in done[0]
+    assert "(a:latest)" in done[0]
     assert another(tmp_path).list() == []
     assert files(tmp_path) == []
 
