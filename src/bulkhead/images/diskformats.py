@@ -33,7 +33,8 @@ _QCOW2_V3 = struct.Struct(">QQQII")
 _EXTENSION = struct.Struct(">II")
 _DATA_FILE, _KNOWN_FEATURES = 1 << 2, 0b11111
 _EXTERNAL_DATA, _BACKING_FORMAT, _END = 0x44415441, 0xE2792ACA, 0
-_VMDK = struct.Struct("<4sIIQQQQ")
+_VMDK = struct.Struct("<4sIIQQQQIQQ")
+_TABLE_AT_END = (1 << 64) - 1
 _MAX_DESCRIPTOR = 20 << 10
 _WHOLE_VMDKS = ("monolithicsparse", "streamoptimized")
 _EXTENT = re.compile(r"(?:RW|RDONLY|NOACCESS)\s+\d+\s+(\S+)(.*)", re.IGNORECASE)
@@ -118,12 +119,15 @@ def _vmdk(fd: int, head: bytes) -> int:
     """The size of a VMDK's disk."""
     if len(head) < SECTOR:
         raise ImageError("the VMDK ends in its header: it is truncated")
-    _, version, _, capacity, _, place, length = _VMDK.unpack_from(head)
+    _, version, _, capacity, _, place, length, _, *tables = _VMDK.unpack_from(head)
     if version not in (1, 2, 3):
         raise ImageError(f"the VMDK is of version {version}, 1 to 3 are known", hint=_CONVERT)
     # With a capacity of none QEMU takes the descriptor's word for what the disk consists of.
     if not 0 < capacity < 1 << 50 or not place or not 0 < length * SECTOR <= _MAX_DESCRIPTOR:
         raise ImageError("the VMDK has no descriptor or no size of its own: it is a part of a disk", hint=_CONVERT)
+    # QEMU takes what is beyond the file's end for zeros.
+    if any(table != _TABLE_AT_END and table * SECTOR >= os.fstat(fd).st_size for table in tables):
+        raise ImageError("the VMDK's tables are beyond its end: it is truncated")
     text = os.pread(fd, length * SECTOR, place * SECTOR).partition(b"\0")[0].decode(errors="replace")
     _check_descriptor(text)
     return int(capacity * SECTOR)
