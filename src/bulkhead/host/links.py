@@ -38,7 +38,7 @@ _IFALIAS, _STATS64, _AF_SPEC, _NET_NS_FD = 20, 23, 26, 28
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _BR_MCAST_SNOOPING = 23
-_BRPORT_HAIRPIN = 4
+_BRPORT_HAIRPIN, _BRPORT_LEARNING = 4, 8
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFA_NODAD = 0x02
@@ -142,8 +142,16 @@ def set_hairpin(name: str) -> Message:
 
     Needed where the host has br_netfilter, which translates addresses before the bridge forwards.
     """
-    port = nested(_SLAVE_DATA, attribute(_BRPORT_HAIRPIN, b"\1"))
-    info = nested(_LINKINFO, text(_SLAVE_KIND, "bridge"), port)
+    return _set_port(name, attribute(_BRPORT_HAIRPIN, b"\1"))
+
+
+def forget_senders(name: str) -> Message:
+    """Let a port learn no addresses: its bridge sends to it whatever is not known to be elsewhere."""
+    return _set_port(name, attribute(_BRPORT_LEARNING, b"\0"))
+
+
+def _set_port(name: str, setting: bytes) -> Message:
+    info = nested(_LINKINFO, text(_SLAVE_KIND, "bridge"), nested(_SLAVE_DATA, setting))
     return _link(_NEWLINK, 0, 0, 0, text(_IFNAME, name), info, what=f"set up bridge port {name}")
 
 

@@ -36,6 +36,9 @@ def make(netns_fd: int, address: Address, *, owner: int) -> str:
                 links.set_mac(link, _LINK_MAC, INSIDE),
                 links.attach(INSIDE, bridge, alias=""),
                 links.attach(TAP, bridge, alias=""),
+                # What the guest broadcasts comes back by the link (its outer port is a hairpin): nothing is learnt.
+                links.forget_senders(INSIDE),
+                links.forget_senders(TAP),
                 links.set_up(BRIDGE, arp=False, link_local=False),
             )
 
