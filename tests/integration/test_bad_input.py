@@ -78,6 +78,7 @@ def refused(daemon: Daemon, arguments: list[str], *told: str, code: int = 125, s
         (["-v", "/etc:/bin/sh", "busybox", "true"], ["on the file /bin/sh", "hint: .* is a directory"]),
         (["-p", "8081:80", "-p", "8081:81", "busybox"], ["8081/tcp is asked for twice"]),
         (["-p", "192.0.2.77:9090:80", "busybox"], ["192.0.2.77", "not an address of this host", "hint: "]),
+        (["-p", "[::1]:9090:80", "busybox"], [r"\[::1\]:9090/tcp cannot be published", "hint: -p 127.0.0.1:9090:80"]),
         (["--network", "none", "-p", "1:1", "busybox"], ["ports cannot be published with network 'none'"]),
         (["--isolation", "vm", "busybox"], ["isolation vm is not available here", "hint: use one of"]),
         (["--colour", "busybox"], ["unrecognized arguments: --colour", "hint: see bulkhead run --help"]),

@@ -38,13 +38,21 @@ def problems(ports: Sequence[PortMapping], owned: Owned, config: Config) -> list
 
 
 def malformed(ports: Iterable[PortMapping]) -> Iterator[Problem]:
-    """Addresses that are none."""
+    """Addresses that are none, or that nothing can be published on."""
     for mapping in ports:
         try:
-            if mapping.host_ip and ipaddress.ip_address(mapping.host_ip).is_multicast:
-                yield Problem(f"port {describe(mapping)}: {mapping.host_ip} is a multicast address")
+            address = ipaddress.ip_address(mapping.host_ip or "0.0.0.0")  # noqa: S104
         except ValueError:
             yield Problem(f"port {describe(mapping)}: {mapping.host_ip!r} is not an IP address", "such as 127.0.0.1")
+            continue
+        if address.is_multicast:
+            yield Problem(f"port {describe(mapping)}: {mapping.host_ip} is a multicast address", "leave it out")
+        elif address.version == 6 and address.is_loopback:
+            # What answers comes from a bridge, and the kernel takes packets for ::1 from lo alone: no route_localnet.
+            what = f"port {describe(mapping)} cannot be published: Linux leads nothing from ::1 to another link"
+            yield Problem(what, f"-p 127.0.0.1:{mapping.host_port}:{mapping.port} reaches it from this host alone")
+        elif isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            yield Problem(f"port {describe(mapping)}: {mapping.host_ip} is an IPv4 address", f"{address.ipv4_mapped}")
 
 
 def clashes(ports: Sequence[PortMapping]) -> Iterator[Problem]:

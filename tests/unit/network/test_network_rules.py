@@ -144,5 +144,14 @@ def test_ports_that_cannot_be_are_all_named() -> None:
         "port 224.0.0.1:8080/tcp: 224.0.0.1 is a multicast address",
         "port 1.2.3:8080/tcp: '1.2.3' is not an IP address",
     ]
-    said = ports.problems([mapping(port=80), mapping("::1", port=81), mapping(protocol="udp")], {}, CONFIG)
-    assert [each.what for each in said] == ["port [::1]:8080/tcp is asked for twice: to 80 and to 81"]
+    said = ports.problems([mapping(port=80), mapping("2001:db8::1", port=81), mapping(protocol="udp")], {}, CONFIG)
+    assert [each.what for each in said] == ["port [2001:db8::1]:8080/tcp is asked for twice: to 80 and to 81"]
+
+
+def test_addresses_that_nothing_can_be_published_on() -> None:
+    wanted = [mapping(ip) for ip in ("::1", "0:0::1", "::ffff:127.0.0.1", "ff02::1", "224.0.0.1", "x")]
+    found = list(ports.malformed([*wanted, mapping(), mapping("::"), mapping("127.0.0.1"), mapping("2001:db8::1")]))
+    assert len(found) == len(wanted)
+    assert all(each.hint for each in found)
+    assert "-p 127.0.0.1:8080:80" in found[0].hint
+    assert found[2].hint == "127.0.0.1"
