@@ -17,10 +17,13 @@ from typing import Any
 from bulkhead.agent.session import Session
 from bulkhead.boot import cpio, modules, vmlinux
 from bulkhead.errors import Unavailable
+from tests.agent.wire import Connection
 from tests.harness.images import CACHE
 
 MEMORY = "128M"
 TIMEOUT = 60.0
+CPU = "max"
+COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 _RECIPE = "1"
 
 
@@ -147,11 +150,11 @@ class Machine:
         """`disks`: what -blockdev takes, in their order."""
         share = "off" if incoming else "on"
         memory = f"memory-backend-file,id=ram,size={MEMORY},mem-path={ram},share={share}"
-        argv = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", MEMORY]
+        argv = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", CPU, "-m", MEMORY]
         argv += ["-M", "q35,memory-backend=ram", "-object", memory] if ram else ["-M", "q35"]
         argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         argv += ["-kernel", str(self._kernel), "-initrd", str(self._initrd)]
-        argv += ["-append", "console=ttyS0 quiet panic=-1", "-serial", f"file:{self.directory}/console"]
+        argv += ["-append", COMMAND_LINE, "-serial", f"file:{self.directory}/console"]
         argv += ["-qmp", f"unix:{self.directory}/qmp.sock,server=on,wait=off"]
         argv += ["-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self.port},server=on,wait=off"]
         argv += ["-device", "virtserialport,chardev=agent,name=bulkhead.agent"]
@@ -176,6 +179,10 @@ class Machine:
                 assert self.process is not None and self.process.poll() is None, "QEMU has ended"
                 time.sleep(0.001)
         raise TimeoutError(path)
+
+    def connect(self) -> Connection:
+        """The tests' own client."""
+        return self._stack.enter_context(Connection(self.port))
 
     def session(self) -> Session:
         """A session; the guest has answered."""

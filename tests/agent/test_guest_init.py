@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead.agent.files import Files
 from bulkhead.agent.operations import (
     RECURSIVE,
     Attr,
@@ -33,10 +34,11 @@ from bulkhead.agent.operations import (
     write,
 )
 from bulkhead.agent.session import Session
-from tests.agent.box import STRICT
+from tests.agent.box import STRICT, Box
 from tests.agent.guest import PLACEHOLDER, Kernel, Machine, debian_kernel, disk, erofs, file_disk, initramfs
 from tests.agent.wire import (
     DATA,
+    EOF,
     EXEC,
     NEWNS,
     NEWPID,
@@ -116,6 +118,7 @@ def start(*argv: str, before: list[Operation], staged: list[Operation], flags: i
     """A container's START with the list of a guest in front."""
     inside = [
         mount("proc", "/proc", attrs=STRICT),
+        simple(Code.CONSOLE),
         simple(Code.PIVOT),
         simple(Code.ENV, "PATH=/bin"),
         simple(Code.EXEC, *argv),
@@ -166,9 +169,15 @@ def test_a_life(new_machine: Callable[[str], Machine], layer: Path, tmp_path: Pa
     connections(machine)
     with Connection(machine.port) as connection:
         idle_guest(connection)
-        stream = connection.attach(1 | 2)
+        stream = connection.attach()
         lives_on(connection, machine)
-        ending(connection, stream, machine)
+        until(connection, stream, b"ready\n")
+    assert wait_until(lambda: answers(machine, "running"))
+    with machine.session() as session:
+        copies(session)
+    assert wait_until(lambda: answers(machine, "running"))
+    with Connection(machine.port) as connection:
+        ending(connection, connection.attach(1 | 2), machine)
     assert machine.wait() == 0
     shown = subprocess.run(["dumpe2fs", "-h", own], capture_output=True, text=True, check=True).stdout
     assert "needs_recovery" not in shown and re.search("Filesystem state: +clean\n", shown)
@@ -185,14 +194,14 @@ def connections(machine: Machine) -> None:
             assert cpu_of_init(connection) - before < 20
             connection.socket.sendall(garbage)
         # What comes before the guest has seen that the other side went belongs to what went.
-        assert wait_until(lambda: answers(machine))
+        assert wait_until(lambda: answers(machine, "idle"))
 
 
-def answers(machine: Machine) -> bool:
+def answers(machine: Machine, state: str) -> bool:
     with Connection(machine.port) as connection:
         connection.socket.settimeout(0.5)
         try:
-            return bool(connection.info()["state"] == "idle")
+            return bool(connection.info()["state"] == state)
         except TimeoutError:
             return False
 
@@ -277,6 +286,15 @@ def terminal(connection: Connection) -> None:
     assert result.code == 0 and b"50 60\r\n/dev/pts/" in result.out
 
 
+def copies(session: Session) -> None:
+    files = Files(session)
+    files.create("/srv/copied", mode=0o640, uid=7, gid=8)
+    files.write("/srv/copied", 0, b"from outside")
+    assert files.read("/srv/file", 0, 100) == b"new\n"
+    assert {entry.name for entry in files.list("/srv")} == {"file", "copied"}
+    files.close()
+
+
 def until(connection: Connection, stream: int, wanted: bytes) -> None:
     output = b""
     while output != wanted:
@@ -285,9 +303,10 @@ def until(connection: Connection, stream: int, wanted: bytes) -> None:
 
 
 def ending(connection: Connection, stream: int, machine: Machine) -> None:
+    assert sh(connection, "stat -c '%a %u %g' /srv/copied; cat /srv/copied") == "640 7 8\nfrom outside"
     connection.send(DATA, stream, b"a line\n")
-    until(connection, stream, b"ready\ngot a line\n")
-    connection.send(33, stream)
+    until(connection, stream, b"got a line\n")
+    connection.send(EOF, stream)
     assert wait_until(lambda: "sleep 1" in sh(connection, "ps"))
     connection.signal(signal.SIGUSR1)
     assert connection.collect(stream) == Result(7, 0, b"hello\n")
@@ -311,38 +330,42 @@ def test_clones(new_machine: Callable[[str], Machine], layer: Path, tmp_path: Pa
     machine.kill()
     seen = [clone(new_machine(f"clone{number}"), ram, state, layer, number) for number in range(2)]
     assert len(set(seen)) == 2
-    machine = new_machine("bare")
-    session = restored(machine, ram, state, [PLACEHOLDER] * 2)
-    session.quit()
+    restored(machine := new_machine("idle"), ram, state, [PLACEHOLDER] * 2).quit()
+    assert machine.wait() == 0
+    connection = restored(machine := new_machine("empty"), ram, state, [PLACEHOLDER] * 2)
+    with connection, pytest.raises(Failure) as failure:
+        connection.start(start("true", before=before(3), staged=stage("/dev/vdb")))
+    assert (failure.value.code, failure.value.errno) == (Code.MOUNTDEV, errno.EINVAL)
     assert machine.wait() == 0
 
 
-def restored(machine: Machine, ram: Path, state: Path, disks: list[str]) -> Session:
+def restored(machine: Machine, ram: Path, state: Path, disks: list[str]) -> Connection:
     began = time.perf_counter()
     monitor = machine.start(disks, ram=ram, incoming=True)
     monitor.restore(state)
     report("restore to running", began)
-    session = machine.session()
+    connection = machine.connect()
+    connection.info()
     report("restore to INFO", began)
-    return session
+    return connection
 
 
 def clone(machine: Machine, ram: Path, state: Path, layer: Path, number: int) -> str:
     own = disk(machine.directory / "disk.img")
-    session = restored(machine, ram, state, [file_disk(own, writable=True), file_disk(layer)])
-    began = time.perf_counter()
-    session.close()
-    with Connection(machine.port) as connection:
+    with restored(machine, ram, state, [file_disk(own, writable=True), file_disk(layer)]) as connection:
+        began = time.perf_counter()
         stream = connection.attach()
+        # The second has a terminal: everything else is the same.
         script = "head -c 16 /dev/urandom | hexdump -e '16/1 \"%02x\"'; date +' %s'; ip addr; hostname"
-        connection.start(start("sh", "-c", script, before=before(number), staged=stage("/dev/vdb")))
+        connection.start(start("sh", "-c", script, before=before(number), staged=stage("/dev/vdb"), flags=number))
         report("START", began)
         result = connection.collect(stream)
         report("END", began)
     assert machine.wait() == 0
     report("off", began)
     text = result.out.decode()
-    drawn, now = text.split("\n")[0].split()
+    assert text.count("\r\n") == (text.count("\n") if number == TERMINAL else 0)
+    drawn, now = text.splitlines()[0].split()
     assert abs(int(now) - time.time()) < 30
     assert f"02:00:00:00:00:0{number}" in text and text.rstrip().endswith(f"clone{number}")
     return drawn
@@ -355,3 +378,19 @@ def before(number: int) -> list[Operation]:
 def report(what: str, began: float) -> None:
     """For whoever looks: pytest -s."""
     sys.stderr.write(f"{what}: {(time.perf_counter() - began) * 1e3:.0f} ms\n")
+
+
+def test_a_host_is_no_guest(box: Box) -> None:
+    """What is for a machine of one's own is refused by the agent of an instance."""
+    connection = box.launch()
+    for operation in (
+        simple(Code.ENTROPY, bytes(32)),
+        clock(0),
+        simple(Code.HOSTNAME, "elsewhere"),
+        simple(Code.MODULE, "/nothing.ko"),
+        netif("lo"),
+        simple(Code.POWEROFF),
+    ):
+        with pytest.raises(Failure) as failure:
+            run(connection, operation)
+        assert failure.value.errno == errno.EPERM, operation
