@@ -18,6 +18,7 @@ struct guest_link {
 	bool started; /* its workload has */
 	bool ended;   /* and that is over */
 	bool fencing; /* a fence is under way */
+	bool unborn;  /* the guest has gone while its workload was being started */
 	struct relay *output;
 	struct relay *start;	/* is under way */
 	struct buffer held[2];	/* output of the workload that somebody has no credit for */

@@ -232,6 +232,7 @@ void relays_end(void)
 		struct relay *relay = guest_link.relays;
 		struct stream *stream = relay->stream;
 		relay->stream = NULL;
+		guest_link.unborn = guest_link.unborn || relay->kind == RELAY_START;
 		if (stream != NULL)
 			end_stream(relay, stream);
 		relay_free(relay);

@@ -38,14 +38,14 @@ static void end_without_word(void)
 
 void vmm_ended(void)
 {
-	bool starting = guest_link.start != NULL, ended = guest_link.ended;
+	bool ended = guest_link.ended;
 	link_close();
 	guest_link.deadline = 0;
 	if (workload.failed) {
 		supervisor_start_failed(workload.failure);
 		return;
 	}
-	if (starting) {
+	if (guest_link.unborn) {
 		struct failure failure = {.phase = PHASE_REQUEST, .error = ESRCH};
 		describe_end();
 		TEXT(failure.text, supervisor.error);

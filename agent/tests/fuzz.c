@@ -10,11 +10,10 @@
 #include <unistd.h>
 
 #include "../src/files.h"
-#include "../src/link.h"
-#include "../src/link_answers.h"
 #include "../src/requests.h"
 #include "../src/supervisor.h"
 #include "../src/users.h"
+#include "fuzz_supervisor.h"
 #include "fuzz_world.h"
 
 /* Of exactly that size, so that each step beyond it is seen; freed by the caller. */
@@ -119,63 +118,11 @@ static void fuzz_files(const uint8_t *data, size_t size)
 	free(bytes);
 }
 
-static void steps(void)
-{
-	for (int i = 0; i < 24; i++) {
-		loop_step(0);
-		link_sweep();
-		connections_sweep();
-		processes_sweep();
-	}
-}
-
-static void forget(const struct supervisor *supervisor_before, const struct process *workload_before,
-		   const struct guest_link *link_before)
-{
-	for (struct connection *at = connections; at != NULL; at = at->next)
-		at->dead = true, at->port = false;
-	connections_sweep();
-	link_close();
-	guest_link = *link_before;
-	for (struct process *at = processes; at != NULL; at = at->next) {
-		process_close(at);
-		at->coming = false;
-		at->finished = true;
-	}
-	free(workload.failure);
-	processes_sweep();
-	if (processes != &workload || connection_count != 0)
-		abort();
-	workload = *workload_before;
-	if (supervisor.joined.pidfd > 0)
-		close(supervisor.joined.pidfd);
-	free(supervisor.kill);
-	free(supervisor.finish_bytes);
-	oplist_free(&supervisor.finish);
-	supervisor = *supervisor_before;
-	world_reset();
-}
-
-static void swallow(int peer)
-{
-	char bytes[4096];
-	while (recv(peer, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
-		;
-}
-
 /* Bytes of a connection, with what happens between them: the script is pairs of an action and a length. */
 static void fuzz_connection(const uint8_t *data, size_t size)
 {
-	static bool open_once;
-	/* As in a supervisor: a pipe that nobody reads any more is an error of write(2). */
-	if (!open_once && (signal(SIGPIPE, SIG_IGN) == SIG_ERR || loop_open() < 0))
-		abort();
-	open_once = true;
-	const struct supervisor supervisor_before = supervisor;
-	const struct process workload_before = workload;
-	const struct guest_link link_before = guest_link;
-	int peers[2] = {-1, -1}, pair[2];
-	supervisor.bundle = world_directory();
+	int peers[2] = {-1, -1};
+	supervisor_fuzz_begin();
 	while (size >= 2) {
 		unsigned action = data[0] & 7, which = data[0] >> 7;
 		size_t length = (size_t)data[1] * (data[0] & 64 ? 16 : 1);
@@ -183,13 +130,9 @@ static void fuzz_connection(const uint8_t *data, size_t size)
 		size -= 2;
 		if (length > size)
 			length = size;
-		if (peers[which] < 0) {
-			if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-				abort();
-			/* The second one as a port, which outlives its peer. */
-			(which ? connection_open_port : connection_open)(pair[0]);
-			peers[which] = pair[1];
-		}
+		/* The second one as a port, which outlives its peer. */
+		if (peers[which] < 0)
+			peers[which] = supervisor_fuzz_connect(which);
 		if (action == 5) {
 			world_behaviour((unsigned)length);
 		} else if (action == 6) {
@@ -211,25 +154,23 @@ static void fuzz_connection(const uint8_t *data, size_t size)
 			data += length;
 			size -= length;
 		}
-		steps();
+		supervisor_fuzz_steps(24);
 		if (action & 1)
 			for (int i = 0; i < 3; i++)
 				if ((i < 2 ? peers[i] : world_guest()) >= 0)
-					swallow(i < 2 ? peers[i] : world_guest());
+					supervisor_fuzz_swallow(i < 2 ? peers[i] : world_guest());
 	}
 	for (int i = 0; i < 2; i++)
 		if (peers[i] >= 0)
 			close(peers[i]);
-	steps();
-	if (guest_link.out.length > REQUESTS_HIGH + FRAME_MAX + OUT_HIGH)
-		abort(); /* more than is kept for a guest that takes nothing */
-	forget(&supervisor_before, &workload_before, &link_before);
+	supervisor_fuzz_steps(24);
+	supervisor_fuzz_end();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const targets[FUZZ_TARGETS])(const uint8_t *, size_t) = {
-		fuzz_frames, fuzz_start, fuzz_exec, fuzz_list, fuzz_users, fuzz_files, fuzz_connection,
+		fuzz_frames, fuzz_start, fuzz_exec, fuzz_list, fuzz_users, fuzz_files, fuzz_connection, fuzz_guest,
 	};
 	if (size > 0)
 		targets[data[0] % FUZZ_TARGETS](data + 1, size - 1);

@@ -9,7 +9,7 @@
 #include "fuzz.h"
 
 enum { FROM_CLIENT = 1, FROM_GUEST = 2 };
-enum { SEEDS = 32, SIZE_MAX_INPUT = 1 << 14 };
+enum { SEEDS = 48, SIZE_MAX_INPUT = 1 << 14 };
 
 static struct buffer seeds[SEEDS];
 static size_t seed_count;
@@ -20,7 +20,7 @@ static uint64_t draw(uint64_t below)
 	state ^= state << 13;
 	state ^= state >> 7;
 	state ^= state << 17;
-	return below ? state % below : 0;
+	return below ? state % below : state;
 }
 
 static struct buffer *new_seed(unsigned target)
@@ -142,6 +142,15 @@ static void make_files_seed(unsigned code)
 	}
 }
 
+/* Steps of fuzz_guest by chance, most of them in a guest that has answered. */
+static void make_steps_seed(size_t number)
+{
+	struct buffer *seed = new_seed(FUZZ_GUEST);
+	put_integer(seed, number < 6 ? 14 : number, 1);
+	for (size_t i = 0; i < 50 + 50 * number; i++)
+		put_integer(seed, draw(0), 4);
+}
+
 static void make_seeds(void)
 {
 	static const char users[] = "\4\200user\0user:x:1000:1000::/home/user:/bin/sh\nroot:x:0:0::/:/x\nstaff:x:50:user,root\n";
@@ -163,6 +172,8 @@ static void make_seeds(void)
 		make_connection_seed(behaviours[i]);
 	for (unsigned i = 0; i < 3; i++)
 		make_guest_seed(i * 40);
+	for (size_t i = 0; i < 8; i++)
+		make_steps_seed(i);
 }
 
 /* One change: a bit, a byte, a number that is often wrong, a piece removed, doubled, or taken from another seed. */
