@@ -18,14 +18,16 @@ from typing import Protocol
 from bulkhead.agent.operations import Operation, mkdir, read, rmdir, write
 from bulkhead.errors import Problem
 from bulkhead.host import cgroups
-from bulkhead.isolation.base import Bundle, Driver
+from bulkhead.isolation.base import Bundle, Driver, Probe
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.fake import FakeDriver
 from bulkhead.isolation.supervised import Outside
+from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Isolation, Mount, Plan, Spec
 from tests.harness.abilities import require
 from tests.harness.images import busybox_tar
+from tests.harness.machines import make_boot
 from tests.harness.naming import PREFIX, make_config
 
 Argv = tuple[str, ...]
@@ -218,10 +220,42 @@ class ContainerFactory(AgentFactory):
         return replace(super().bundle(argv), uid_start=self._config.uid_base)
 
 
+class VmFactory(AgentFactory):
+    """The virtual machine, under emulation: that is what works everywhere."""
+
+    isolation = Isolation.VM
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        super().__init__(directory, stack)
+        require("qemu-system-x86_64")
+
+    def driver(self) -> Driver:
+        """As `build_engine` makes it, without the search for KVM."""
+        return VmDriver(self._config, self.outside(), ability=lambda: Probe(works=True, reason="with TCG"))
+
+    def bundle(self, argv: Argv) -> Bundle:
+        """Files instead of mounts."""
+        spec = make_spec(argv, self.isolation)
+        spec = spec.model_copy(update={"plan": spec.plan.model_copy(update={"memory": 128 << 20})})
+        directory = self._directory / spec.id
+        directory.mkdir()
+        run = self._directory.parent
+        return Bundle(
+            directory=directory,
+            spec=spec,
+            limits=PidsLimits(spec.id),
+            uid_start=self._config.uid_base,
+            resolv_conf="nameserver 192.0.2.53\n",
+            hosts="127.0.0.1\tlocalhost\n",
+            boot=make_boot(directory, spec, layer=_layer(run), run=run, stack=self._stack),
+        )
+
+
 FACTORIES: dict[str, Callable[[Path, ExitStack], Factory]] = {
     "fake": FakeFactory,
     "chroot": ChrootFactory,
     "container": ContainerFactory,
+    "vm": VmFactory,
 }
 
 
