@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -15,72 +14,33 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.agent.session import Session
-from bulkhead.boot import cpio, modules, vmlinux
+from bulkhead.boot import initrd, kernels
 from bulkhead.errors import Unavailable
+from bulkhead.images import Bounds, ImageStore
 from tests.agent.wire import Connection
-from tests.harness.images import CACHE
+from tests.harness.kernels import kernel_layout
 
 MEMORY = "128M"
 TIMEOUT = 60.0
 CPU = "max"
 COMMAND_LINE = "console=ttyS0 quiet panic=-1"
-_RECIPE = "1"
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """What a guest boots, without the agent."""
+class Booted:
+    """What a guest boots: Debian's cloud kernel, the agent as /init with the modules."""
 
     elf: Path
-    modules: tuple[Path, ...]
-    """In the order in which they are loaded."""
+    initrd: Path
 
 
-def debian_kernel() -> Kernel:
-    """The distribution's cloud kernel, unpacked once and kept in the cache."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "kernel.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        name = _depends_of("linux-image-cloud-amd64")
-        directory = CACHE / f"{name}-{_RECIPE}"
-        if not directory.exists():
-            draft = Path(f"{directory}.new")
-            subprocess.run(["rm", "-rf", draft], check=True)
-            draft.mkdir()
-            _unpack(name, draft)
-            draft.rename(directory)
-    listed = (directory / "order").read_text().split()
-    return Kernel(directory / "vmlinux", tuple(directory / "modules" / name for name in listed))
-
-
-def _depends_of(package: str) -> str:
-    shown = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=True).stdout
-    return next(line.split()[-1] for line in shown.splitlines() if "Depends: linux-image" in line)
-
-
-def _unpack(package: str, to: Path) -> None:
-    subprocess.run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package], cwd=to, check=True)
-    (archive,) = to.glob("*.deb")
-    tree = to / "tree"
-    subprocess.run(["dpkg", "-x", archive, tree], check=True)
-    (found,) = (tree / "lib/modules").iterdir()
-    subprocess.run(["depmod", "-b", tree, found.name], check=True)
-    catalogue = modules.read_catalogue((found / "modules.dep").read_text(), (found / "modules.builtin").read_text())
-    (to / "modules").mkdir()
-    paths = [found / path for path in modules.order(catalogue)]
-    for path in paths:
-        (to / "modules" / path.name).write_bytes(modules.without_signature(path.read_bytes()))
-    (to / "order").write_text("\n".join(path.name for path in paths))
-    (to / "vmlinux").write_bytes(vmlinux.extract(next((tree / "boot").glob("vmlinuz-*")).read_bytes()))
-    subprocess.run(["rm", "-rf", tree, archive], check=True)
-
-
-def initramfs(kernel: Kernel, agent: Path) -> bytes:
-    """The agent as /init, the modules, and the list of them."""
-    files = [cpio.file("init", agent.read_bytes(), 0o755), cpio.directory("lib")]
-    files += [cpio.file(f"lib/{module.name}", module.read_bytes()) for module in kernel.modules]
-    listed = "".join(f"/lib/{module.name}\n" for module in kernel.modules)
-    return cpio.archive([*files, cpio.file("modules", listed.encode())])
+def make_booted(directory: Path, agent: Path) -> Booted:
+    """The kernel of the tests' cache with this agent."""
+    store = ImageStore(directory / "images", directory / "cache", bounds=Bounds(keep_free=0))
+    image = store.import_file(kernel_layout(), name="kernel/debian")
+    modules = image.blob(kernels.INITRD_TYPE)
+    made = initrd.prepare(modules.path, digest=modules.digest, agent=agent, cache=directory)
+    return Booted(image.blob(kernels.ELF_TYPE).path, made)
 
 
 class Monitor:
@@ -131,10 +91,10 @@ class Monitor:
 class Machine:
     """A QEMU. `ram` with `share` on: RAM is that file; off: it is mapped privately, and `-incoming` waits."""
 
-    def __init__(self, directory: Path, kernel: Path, initrd: Path) -> None:
+    def __init__(self, directory: Path, kernel: Path, archive: Path) -> None:
         directory.mkdir()
         self.directory = directory
-        self._kernel, self._initrd = kernel, initrd
+        self._kernel, self._initrd = kernel, archive
         self._stack = ExitStack()
         self.process: subprocess.Popen[bytes] | None = None
 

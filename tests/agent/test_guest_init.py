@@ -35,7 +35,7 @@ from bulkhead.agent.operations import (
 )
 from bulkhead.agent.session import Session
 from tests.agent.box import STRICT, Box
-from tests.agent.guest import PLACEHOLDER, Kernel, Machine, debian_kernel, disk, erofs, file_disk, initramfs
+from tests.agent.guest import PLACEHOLDER, Booted, Machine, disk, erofs, file_disk, make_booted
 from tests.agent.wire import (
     DATA,
     EOF,
@@ -59,16 +59,9 @@ TERMINAL, STDIN = 1, 2
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    require("root", "qemu-system-x86_64", "mkfs.erofs", "mkfs.ext4", "depmod")
-    return debian_kernel()
-
-
-@pytest.fixture(scope="module")
-def initrd(kernel: Kernel, agent_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("guest") / "initrd"
-    path.write_bytes(initramfs(kernel, agent_binary))
-    return path
+def booted(agent_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Booted:
+    require("root", "qemu-system-x86_64", "mkfs.erofs", "mkfs.ext4")
+    return make_booted(tmp_path_factory.mktemp("booted"), agent_binary)
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +70,12 @@ def layer(busybox_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_machine(kernel: Kernel, initrd: Path, tmp_path: Path) -> Iterator[Callable[[str], Machine]]:
+def new_machine(booted: Booted, tmp_path: Path) -> Iterator[Callable[[str], Machine]]:
     """Machines that are ended with their test."""
     with ExitStack() as stack:
 
         def make(name: str) -> Machine:
-            machine = Machine(tmp_path / name, kernel.elf, initrd)
+            machine = Machine(tmp_path / name, booted.elf, booted.initrd)
             stack.callback(machine.close)
             return machine
 
