@@ -154,9 +154,10 @@ bool stream_credit(struct stream *stream, unsigned channel, uint32_t credit)
 	if (stream->remote)
 		return true; /* link_sweep goes on with it */
 	size_t part = late->length < *has ? late->length : *has;
-	stream_send(stream, channel, buffer_contents(late), part);
-	if (part > 0)
+	if (part > 0) {
+		stream_send(stream, channel, buffer_contents(late), part);
 		buffer_consume(late, part);
+	}
 	connection_flush(stream->connection);
 	struct process *process = stream->process;
 	finish(stream);

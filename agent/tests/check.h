@@ -25,5 +25,6 @@ void test_inroot(void);
 void test_log(void);
 void test_files(void);
 void test_guest(void);
+void test_link(void);
 
 #endif
