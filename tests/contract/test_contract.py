@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead.agent.frames import WORKLOAD, Frame, Type
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import AgentError, CommandNotExecutable, CommandNotFound, Problem
 from bulkhead.isolation.base import Bundle, Command, Driver, Handle, Holds, Inspection, Pauses, Resizes
@@ -355,7 +357,8 @@ def test_what_is_paused_does_nothing_until_it_is_resumed(factory: Factory) -> No
         again = factory.driver()
         assert isinstance(again, Pauses)
         if not isinstance(driver, FakeDriver):  # its programs obey at once, whatever state it says
-            session.signal(signal.SIGTERM)
+            # Not waited for: a machine that is frozen answers when it goes on.
+            session.send(Frame(Type.SIGNAL, WORKLOAD, struct.pack("<II", signal.SIGTERM, 0)))
             assert session.ended(stream, timeout=0.2) is None
             again.resume(bundle.directory, handle)
             assert session.ended(stream, timeout=PATIENCE) is not None

@@ -7,6 +7,7 @@ program. The first joins the two, so that everything after the start is as with 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -110,6 +111,11 @@ class VmDriver(Supervised):
             super().stop(bundle, handle, signal=signal, timeout=timeout)
         if processes.start_time(handle.supervisor_pid) == handle.supervisor_started:
             self.delete(bundle, handle.data["id"])
+
+    def delete(self, bundle: Path, instance_id: str) -> None:
+        """Leave nothing of a run, also after a crash in the middle of a start."""
+        super().delete(bundle, instance_id)
+        shutil.rmtree(bundle / vmm.DIRECTORY, ignore_errors=True)
 
     def begin(self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> int:
         """QEMU in its jail, the guest to its agent's answer, then the workload. The pid is QEMU's on the host."""
