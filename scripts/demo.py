@@ -1,4 +1,4 @@
-"""The demo: two applications, two walls, one plan. Uses the command line alone, as a user would."""
+"""The demo: two applications, three walls, one plan. Uses the command line alone, as a user would."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +22,8 @@ NGINX_ON = (
     "sed -i 's/80 default_server/{port} default_server/' /etc/nginx/sites-enabled/default"
     " && exec nginx -g 'daemon off;'"
 )
-DEADLINE = 30.0
+KERNEL = "kernel/debian:latest"
+DEADLINE = 60.0
 console = Console()
 
 
@@ -59,6 +62,8 @@ SERVICES = (
     Service("demo-redis", "redis", "container", 16379, ("-p", "16379:6379")),
     Service("demo-nginx-chroot", "nginx", "chroot", 8081, (), ("sh", "-c", NGINX_ON.format(port=8081))),
     Service("demo-redis-chroot", "redis", "chroot", 16380, (), ("redis-server", "--port", "16380")),
+    Service("demo-nginx-vm", "nginx", "vm", 8082, ("-p", "8082:80")),
+    Service("demo-redis-vm", "redis", "vm", 16381, ("-p", "16381:6379")),
 )
 
 
@@ -81,6 +86,11 @@ def make_images() -> None:
         console.print(f"[bold]making image {name}[/] from Debian packages {' '.join(picture.packages)}")
         packages = ("--packages", ",".join(picture.packages)) if picture.packages else ()
         bulkhead("image", "bootstrap", "debian:bookworm", *packages, "--name", name, *picture.config, show=True)
+    if KERNEL in have:
+        console.print(f"[dim]image {KERNEL} is there[/]")
+    else:
+        console.print(f"[bold]making image {KERNEL}[/] from Debian's kernel package")
+        bulkhead("image", "kernel", "debian", show=True)
 
 
 def run_service(service: Service) -> None:
@@ -100,10 +110,10 @@ def ask(service: Service) -> str:
         try:
             if service.image == "nginx":
                 with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/", timeout=5) as answer:
-                    return f"HTTP {answer.status}, {len(answer.read())} bytes"
+                    return f"HTTP {answer.status}"
             with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
                 connection.sendall(b"PING\r\n")
-                return f"PING -> {connection.recv(64).decode().strip()}"
+                return connection.recv(64).decode().strip()
         except OSError:
             if time.monotonic() > deadline:
                 raise SystemExit(f"{service.name} does not answer on port {service.port}") from None
@@ -113,37 +123,43 @@ def ask(service: Service) -> str:
 def show(answers: dict[str, str]) -> None:
     """The tables that the demo is for: what runs, and what holds it to its plan."""
     usage = {row["name"]: row for row in json.loads(bulkhead("stats", "--no-stream", "--format", "json"))}
-    services = Table(title="nginx and redis behind two walls", title_style="bold")
-    for column in ("name", "level", "start", "memory", "limits that hold", "address", "answer"):
+    services = Table(title="nginx and redis behind three walls", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in ("name", "level", "start", "memory", "address", "answer"):
         services.add_column(column, justify="right" if column in ("start", "memory") else "left")
-    mechanisms: dict[str, str] = {}
+    holds: dict[str, dict[str, str]] = {}
     for service in SERVICES:
         described = json.loads(bulkhead("inspect", service.name))[0]
-        rows = {row["field"]: row for row in described["limits"]}
-        mechanisms |= {f"{name} {row['value']}": row["mechanism"] for name, row in rows.items() if name != "devices"}
+        for row in described["limits"]:
+            holds.setdefault(f"{row['field']} {row['value']}", {})[service.isolation] = row["mechanism"]
         services.add_row(
             service.name,
             service.isolation,
-            f"{described['start_seconds'] * 1000:.1f} ms",
+            f"{described['start_seconds'] * 1000:,.0f} ms",
             f"{usage[service.name]['memory'] / 2**20:.1f} MiB",
-            " ".join(rows),
             f"127.0.0.1:{service.port}",
             answers[service.name],
         )
     console.print(services)
-    limits = Table(title="one plan, and what enforces it", title_style="bold")
-    limits.add_column("limit")
-    limits.add_column("enforced by")
-    for limit, mechanism in mechanisms.items():
-        limits.add_row(limit, mechanism)
-    console.print(limits)
+    console.print(limits(holds))
+
+
+def limits(holds: dict[str, dict[str, str]]) -> Table:
+    """What enforces each limit of the plan, by level; levels that share a mechanism share a row."""
+    table = Table(title="one plan, and what enforces it", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in ("limit", "level", "enforced by"):
+        table.add_column(column)
+    for limit, levels in holds.items():
+        for mechanism in dict.fromkeys(levels.values()):
+            shared = [level for level, enforced in levels.items() if enforced == mechanism]
+            table.add_row(limit, ", ".join(shared), mechanism)
+    return table
 
 
 def main() -> None:
     """Images, instances, answers, table, what to try next."""
     make_images()
-    for service in SERVICES:
-        run_service(service)
+    with ThreadPoolExecutor(len(SERVICES)) as together:
+        list(together.map(run_service, SERVICES))
     show({service.name: ask(service) for service in SERVICES})
     console.print("They are running. Try next (with .venv/bin in your PATH):", style="bold")
     for line in (
