@@ -52,7 +52,7 @@ def run(module: ModuleType, name: str, words: list[str], app: App) -> int:
 
 def overview() -> str:
     """What `bulkhead --help` prints."""
-    commands = "".join(f"  {name:<10}{line}\n" for name, line in COMMANDS.items())
+    commands = "".join(f"  {name:<12}{line}\n" for name, line in COMMANDS.items())
     options = "".join(f"  {flag:<16}{line}\n" for flag, line in GLOBALS)
     return (
         f"usage: {USAGE}\n\nOne image, one spec, one hard plan, behind the wall that the risk calls for.\n\n"

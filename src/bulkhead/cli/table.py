@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "Manage named plans",
     "network": "Manage networks",
     "volume": "Manage volumes",
+    "completion": "Print what bash or zsh needs to complete command lines",
     "doctor": "Show what this host can and cannot do",
     "serve": "Run the daemon",
 }
