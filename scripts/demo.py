@@ -123,9 +123,11 @@ def ask(service: Service) -> str:
 def show(answers: dict[str, str]) -> None:
     """The tables that the demo is for: what runs, and what holds it to its plan."""
     usage = {row["name"]: row for row in json.loads(bulkhead("stats", "--no-stream", "--format", "json"))}
-    services = Table(title="nginx and redis behind three walls", title_style="bold", box=box.SIMPLE_HEAD)
+    services = Table(
+        title="nginx and redis behind three walls", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for column in ("name", "level", "start", "memory", "address", "answer"):
-        services.add_column(column, justify="right" if column in ("start", "memory") else "left")
+        services.add_column(column, justify="right" if column in ("start", "memory") else "left", no_wrap=True)
     holds: dict[str, dict[str, str]] = {}
     for service in SERVICES:
         described = json.loads(bulkhead("inspect", service.name))[0]
@@ -145,7 +147,7 @@ def show(answers: dict[str, str]) -> None:
 
 def limits(holds: dict[str, dict[str, str]]) -> Table:
     """What enforces each limit of the plan, by level; levels that share a mechanism share a row."""
-    table = Table(title="one plan, and what enforces it", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title="one plan, and what enforces it", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("limit", "level", "enforced by"):
         table.add_column(column)
     for limit, levels in holds.items():
