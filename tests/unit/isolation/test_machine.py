@@ -1,0 +1,190 @@
+"""What a VM is asked for, as data: QEMU's command line, its jail's operations, the start in the guest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bulkhead import limits
+from bulkhead.agent.frames import start_payload
+from bulkhead.agent.operations import Code, describe
+from bulkhead.config import Config
+from bulkhead.isolation import guest, jail, vmm
+from bulkhead.isolation.base import Boot, Bundle, Command, Handle, MountedVolume, Probe
+from bulkhead.isolation.supervised import Outside
+from bulkhead.isolation.vm import VmDriver
+from bulkhead.model import Address, Isolation, Mount, Plan, Spec
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "isolation"
+CONFIG = Config(state_dir=Path("/var/lib/bulkhead"), run_dir=Path("/run/bulkhead"))
+ID = "0123456789abcdef" * 2
+STATE = Path("/var/lib/bulkhead")
+MOMENT = guest.Moment(1_700_000_000_500_000_000, bytes(64))
+ADDRESS = Address(
+    network="default",
+    ipv4="10.144.0.5",
+    prefix4=24,
+    gateway4="10.144.0.1",
+    ipv6="fd42:b01c::5",
+    prefix6=64,
+    gateway6="fd42:b01c::1",
+    mac="02:68:0a:90:00:05",
+)
+
+
+def make_spec(**changes: object) -> Spec:
+    usual: dict[str, object] = {
+        "id": ID,
+        "name": "web",
+        "image": "nginx",
+        "image_digest": "sha256:" + "0" * 64,
+        "isolation": Isolation.VM,
+        "plan": Plan(memory=512 << 20, cpus=1.5, disk=5 << 30, iops=500, disk_bps=10 << 20),
+        "argv": ("nginx", "-g", "daemon off;"),
+        "env": ("LANG=C.UTF-8",),
+        "hostname": ID[:12],
+        "network": "default",
+        "created": 1.0,
+    }
+    return Spec.model_validate({**usual, **changes})
+
+
+def make_bundle(**changes: object) -> Bundle:
+    spec = make_spec(**changes)
+    boot = Boot(
+        vmm=Path("/run/bulkhead/layers/vmm"),
+        kernel=STATE / "images/blobs/kernel",
+        initrd=Path("/var/cache/bulkhead/initrd/x.cpio"),
+        disk=STATE / "instances" / ID / "disk.img",
+        layers=(STATE / "images/erofs/base", STATE / "images/erofs/top"),
+        accelerator="tcg",
+        tap="tap0",
+        guest_limits=limits.guest_program(spec.plan, instance_id=ID),
+    )
+    return Bundle(
+        directory=STATE / "instances" / ID,
+        spec=spec,
+        uid_start=1_000_000_000,
+        volumes=(MountedVolume(STATE / "volumes/data.img", "/data", read_only=False, volume=True),),
+        resolv_conf="nameserver 10.144.0.1\n",
+        hosts="127.0.0.1\tlocalhost\n",
+        address=ADDRESS,
+        boot=boot,
+    )
+
+
+def driver() -> VmDriver:
+    outside = Outside(remove_cgroups=lambda _: None, was_oom=lambda _: False)
+    return VmDriver(CONFIG, outside, ability=lambda: Probe(works=True))
+
+
+def in_words(bundle: Bundle) -> str:
+    """All that a start is, to be read."""
+    argv = vmm.command_line(bundle)
+    request = guest.start_request(bundle, vmm.require_boot(bundle).guest_limits, MOMENT)
+    parts = {
+        "QEMU": "".join(f"\n{word}" if word.startswith("-") else f" {word}" for word in argv).lstrip(),
+        "the jail: stage": describe(jail.stage(bundle, Path("/run/bulkhead/stage"))),
+        "the jail: inside": describe(jail.inside(["QEMU"], largest=bundle.spec.plan.disk)),
+        "the guest: prepare": describe(request.prepare),
+        "the guest: stage": describe(request.stage),
+        "the guest: inside": describe(request.inside),
+    }
+    return "\n".join(f"# {title}\n{text}\n" for title, text in parts.items())
+
+
+def test_the_golden_machine() -> None:
+    file = GOLDEN / "vm.txt"
+    if os.environ.get("BULKHEAD_GOLDEN") == "write":
+        file.write_text(in_words(make_bundle()))
+    assert in_words(make_bundle()) == file.read_text()
+
+
+def test_every_request_fits_the_protocol() -> None:
+    request = driver().start_request(make_bundle())
+    assert start_payload(request)
+    assert start_payload(driver().hold_request(make_bundle()))
+
+
+def test_no_two_starts_share_their_entropy() -> None:
+    def entropy() -> object:
+        request = driver().start_request(make_bundle())
+        prepare = request.guest.prepare  # type: ignore[attr-defined]
+        return next(operation.arguments for operation in prepare if operation.code is Code.ENTROPY)
+
+    assert entropy() != entropy()
+
+
+def test_disks_come_in_the_order_in_which_the_guest_mounts_them() -> None:
+    bundle = make_bundle()
+    sources = [drive.source for drive in vmm.drives(bundle)]
+    assert bundle.boot is not None
+    assert sources == [bundle.boot.disk, *bundle.boot.layers, bundle.volumes[0].source]
+    request = guest.start_request(bundle, bundle.limits, MOMENT)
+    mounted = [operation.arguments[0] for operation in request.stage if operation.code is Code.MOUNTDEV]
+    assert mounted == [guest.device(number) for number in range(4)]
+
+
+def test_only_what_the_guest_may_write_can_be_written() -> None:
+    writable = {drive.inside for drive in vmm.drives(make_bundle()) if not drive.read_only}
+    assert writable == {f"{vmm.HERE}/disk", f"{vmm.HERE}/volumes/0"}
+
+
+def test_a_machine_without_a_network_has_no_interface() -> None:
+    bundle = make_bundle(network="none")
+    assert bundle.boot is not None
+    bundle = replace(bundle, boot=replace(bundle.boot, tap=""), address=None)
+    assert not any("net" in word for word in vmm.command_line(bundle))
+    prepare = guest.start_request(bundle, bundle.limits, MOMENT).prepare
+    assert Code.NETIF not in {operation.code for operation in prepare}
+    assert "net/tun" not in describe(jail.stage(bundle, Path("/stage")))
+
+
+def test_kvm_is_given_only_where_it_is_used() -> None:
+    bundle = make_bundle()
+    assert bundle.boot is not None
+    assert "device kvm" not in describe(jail.stage(bundle, Path("/stage")))
+    bundle = replace(bundle, boot=replace(bundle.boot, accelerator="kvm"))
+    assert "device kvm" in describe(jail.stage(bundle, Path("/stage")))
+    assert "kvm" in vmm.command_line(bundle)
+
+
+def test_the_throttle_is_the_plans() -> None:
+    plan = Plan(memory=64 << 20, cpus=1, disk=64 << 20)
+    assert vmm.throttle(plan) == {}
+    limited = plan.model_copy(update={"iops": 10})
+    assert vmm.throttle(limited) == {"iops-read": 10, "iops-write": 10}
+
+
+@pytest.mark.parametrize(("cpus", "seen"), [(0.5, 1), (1, 1), (1.5, 2), (2, 2)])
+def test_processors_are_rounded_up(cpus: float, seen: int) -> None:
+    assert vmm.vcpus(Plan(memory=64 << 20, cpus=cpus, disk=64 << 20)) == seen
+
+
+def test_commands_join_the_workloads_cgroup_in_the_guest() -> None:
+    handle = Handle(1, 2, 3, {"id": ID, "join": "/sys/fs/cgroup/bulkhead/x/cgroup.procs"})
+    request = driver().exec_request(make_spec(), handle, Command(argv=("true",)))
+    assert request.join == ("/sys/fs/cgroup/bulkhead/x/cgroup.procs",)
+
+
+def test_everything_that_is_wrong_is_told() -> None:
+    spec = make_spec(
+        network="host",
+        mounts=(Mount(kind="bind", source="/srv", target="/x"), Mount(kind="volume", source="v", target="/proc/y")),
+        architecture="vax",
+    )
+    told = " ".join(problem.what for problem in driver().check(spec))
+    for words in ("/srv", "host's network", "/proc/y", "vax"):
+        assert words in told
+    assert all(problem.hint for problem in driver().check(spec))
+
+
+def test_the_hypervisor_may_have_more_than_the_guest_and_no_disk_limits() -> None:
+    plan = make_spec().plan
+    held = limits.vmm_plan(plan, "tcg")
+    assert held.memory > plan.memory
+    assert (held.iops, held.disk_bps, held.cpus, held.ghz) == (None, None, plan.cpus, plan.ghz)
+    assert limits.vmm_plan(plan, "kvm").memory < held.memory
