@@ -167,3 +167,14 @@ def test_shell_scripts_are_strict_and_executable() -> None:
         assert os.access(path, os.X_OK), f"{path.relative_to(ROOT)} is not executable"
         assert re.search(r"^set -\S*u", text_of(path), re.MULTILINE), f"{path.relative_to(ROOT)} lacks set -u"
         subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+# --- documents
+
+
+@pytest.mark.parametrize("name", ["SECURITY.md", "HACKING.md", "README.md", "docs/explanation/walls.md"])
+def test_files_that_a_document_names_are_there(name: str) -> None:
+    """Tests above all: a claim that names its proof has it."""
+    named = re.findall(r"`((?:tests|docs|scripts|src|agent)/[\w./-]+)`", (ROOT / name).read_text())
+    missing = [path for path in named if not (ROOT / path).exists() and not path.startswith("agent/build")]
+    assert not missing, f"{name} names {missing}"
