@@ -191,6 +191,7 @@ static void serve_quit(struct connection *connection, uint32_t id)
 		connection_ok(connection, id, NULL, 0);
 		return;
 	}
+	supervisor.quit = true;
 	supervisor.quitter = connection;
 	supervisor.quitter_stream = id;
 	if (supervisor.state == STATE_IDLE)

@@ -25,6 +25,7 @@ struct supervisor {
 	char error[160];       /* why a guest has, without a word of its own; empty: it has not */
 	struct connection *starter; /* waits for the answer to START, on this stream */
 	uint32_t starter_stream;
+	bool quit; /* it has been told to end, by this one, if it is still there */
 	struct connection *quitter;
 	uint32_t quitter_stream;
 	uint64_t deadline; /* of an end that has been reached, or of being idle without a connection; 0: none */

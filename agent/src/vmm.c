@@ -26,8 +26,7 @@ static void describe_end(void)
 static void end_without_word(void)
 {
 	clock_gettime(CLOCK_REALTIME, &supervisor.ended);
-	if (supervisor.quitter != NULL) { /* as it was told to */
-		*supervisor.error = 0;
+	if (supervisor.quit && *supervisor.error == 0) { /* as it was told to */
 		supervisor.code = 128 + SIGKILL;
 		supervisor.signal = SIGKILL;
 		return;

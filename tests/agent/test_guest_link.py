@@ -25,6 +25,7 @@ from tests.agent.wire import (
     GUEST_RUN,
     GUEST_START,
     NEWNET,
+    QUIT,
     RESIZE,
     SIGNAL,
     Connection,
@@ -341,6 +342,17 @@ def test_quit(inner: Inner) -> None:
     assert inner.machine.host.agent.gone()
     ended = inner.machine.host.agent.exit()
     assert (ended["code"], ended["signal"], ended.get("error")) == (137, 9, None)
+
+
+def test_quit_by_one_who_does_not_wait(inner: Inner) -> None:
+    connection = inner.link()
+    stream = connection.attach()
+    inner.begin(connection, "sleep", "1000")
+    with inner.machine.connect() as other:
+        other.open(QUIT)
+    assert connection.collect(stream).code == 137
+    assert inner.machine.host.agent.gone()
+    assert inner.machine.host.agent.exit().get("error") is None
 
 
 def test_the_machines_own_output(inner: Inner) -> None:

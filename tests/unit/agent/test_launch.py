@@ -32,3 +32,13 @@ def test_without_a_name_the_checkouts_or_the_installed_one(tmp_path: Path, monke
     built.parent.mkdir(parents=True)
     built.touch()
     assert launch.find_agent() == built
+
+
+def test_numbers_of_what_is_inherited() -> None:
+    assert [launch.inherited_fd(index, netns=False) for index in range(2)] == [5, 6]
+    assert [launch.inherited_fd(index, netns=True) for index in range(2)] == [6, 7]
+
+
+def test_more_than_can_be_inherited(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at most 2"):
+        launch.launch(tmp_path / "agent", tmp_path, inherit=[0, 1, 2])
