@@ -80,9 +80,9 @@ def parse_signal(text: str) -> int:
     """The number of "TERM", "SIGTERM", "15" or "RTMIN+3". Raises ValueError with the reason."""
     name = text.upper().removeprefix("SIG")
     base, plus, offset = name.partition("+")
-    if name.isdigit() and 1 <= int(name) <= signal.SIGRTMAX:
+    if name.isdecimal() and 1 <= int(name) <= signal.SIGRTMAX:
         return int(name)
-    if base == "RTMIN" and (not plus or offset.isdigit()) and signal.SIGRTMIN + int(offset or 0) <= signal.SIGRTMAX:
+    if base == "RTMIN" and (not plus or offset.isdecimal()) and signal.SIGRTMIN + int(offset or 0) <= signal.SIGRTMAX:
         return signal.SIGRTMIN + int(offset or 0)
     if f"SIG{name}" in signal.Signals.__members__:
         return signal.Signals[f"SIG{name}"]

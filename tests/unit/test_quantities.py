@@ -133,7 +133,7 @@ def test_signals(text: str, number: int) -> None:
     assert parse_signal(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "65", "SIGNOTHING", "RTMIN+99", "RTMIN+"])
+@pytest.mark.parametrize("text", ["", "0", "65", "SIGNOTHING", "RTMIN+99", "RTMIN+", "²", "RTMIN+²"])
 def test_what_is_no_signal_is_refused(text: str) -> None:
     """With the text in the reason."""
     with pytest.raises(ValueError, match="is not a signal"):

@@ -77,8 +77,9 @@ def interpret_reports(reports: Sequence[str]) -> Ended:
             seconds = int(found[1]) / 1e6
         elif report.startswith(_V1_HEADER):
             cores = [line.split() for line in report.splitlines()[1:]]
-            seconds = sum(int(user) + int(system) for _, user, system in cores) / 1e9
-        elif report.strip().isdigit():
+            whole = [fields for fields in cores if len(fields) == 3 and "".join(fields).isdecimal()]
+            seconds = sum(int(user) + int(system) for _, user, system in whole) / 1e9
+        elif report.strip().isdecimal():
             peak = int(report)
     return Ended(oom, peak, seconds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkhead.host.cgroups import Layout
@@ -65,6 +65,8 @@ def test_reports() -> None:
     assert interpret_reports([]) == Ended(False)
 
 
+@example(["²"])
+@example(["cpu user system\n0 1000000000 2000000000\n1 5"])
 @given(st.lists(st.text(max_size=200), max_size=5))
 def test_reports_of_any_content_do_no_harm(reports: list[str]) -> None:
     """They come from a file that a crash may have cut."""
