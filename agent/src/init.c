@@ -98,13 +98,13 @@ static ssize_t read_file(const char *path, char *to, size_t size)
 /* In the order of the file. Their memory is of more use to the workload. */
 static void load_modules(void)
 {
-	char list[8192], *end;
-	if (read_file("/modules", list, sizeof list) < 0)
+	char list[8192];
+	ssize_t length = read_file("/modules", list, sizeof list);
+	if (length == sizeof list - 1)
+		errno = E2BIG;
+	if (length < 0 || length == sizeof list - 1)
 		give_up("read", "/modules");
-	for (char *path = list; (end = strchr(path, '\n')) != NULL; path = end + 1) {
-		*end = 0;
-		if (*path == 0)
-			continue;
+	for (char *rest, *path = strtok_r(list, "\n", &rest); path != NULL; path = strtok_r(NULL, "\n", &rest)) {
 		if (module_load(path) < 0)
 			give_up("load", path);
 		unlink(path);

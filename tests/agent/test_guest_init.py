@@ -186,11 +186,12 @@ def connections(machine: Machine) -> None:
         with Connection(machine.port) as connection:
             assert cpu_of_init(connection) - before < 20
             connection.socket.sendall(garbage)
-        # What comes before the guest has seen that the other side went belongs to what went.
         assert wait_until(lambda: answers(machine, "idle"))
 
 
 def answers(machine: Machine, state: str) -> bool:
+    """To somebody who comes when the one before has been seen to go: until then he counts for that one."""
+    time.sleep(0.2)
     with Connection(machine.port) as connection:
         connection.socket.settimeout(0.5)
         try:
