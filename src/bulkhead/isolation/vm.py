@@ -19,18 +19,22 @@ from bulkhead.agent.launch import NETNS_NEW, NETNS_PATH
 from bulkhead.agent.operations import describe
 from bulkhead.agent.session import Session
 from bulkhead.config import Config
-from bulkhead.errors import AgentError, Problem
+from bulkhead.errors import AgentError, Problem, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
 from bulkhead.isolation import guest, jail, vmm
 from bulkhead.isolation.base import Bundle, Command, Handle, Probe
 from bulkhead.isolation.supervised import Outside, Supervised, common_problems
 from bulkhead.model import UID_RANGE, Isolation, Spec
+from bulkhead.quantities import format_size
 
 NOT_ISOLATED = (
     "the processor's caches and the memory bus: timing can be observed by neighbours",
     "QEMU's devices: a flaw in one leads into QEMU's jail, which has no file, process or network of the host's",
 )
+MIN_MEMORY = 80 << 20
+"""Bytes with which Debian's kernel has some left for a workload; with less it ends while it boots."""
+_TAIL = 1 << 15
 BOOT_SECONDS = 60.0
 """Within which a guest's agent answers, also under TCG on a busy host."""
 
@@ -65,6 +69,9 @@ class VmDriver(Supervised):
             for item in spec.mounts
             if item.kind == "bind"
         ]
+        if spec.plan.memory < MIN_MEMORY:
+            what = f"memory {format_size(spec.plan.memory)} is too little for a kernel of its own"
+            problems.append(Problem(what, f"at least --memory {format_size(MIN_MEMORY)}"))
         if spec.network == "host":
             problems.append(Problem("a VM cannot have the host's network", "leave --network out, or use none"))
         if len(spec.mounts) > vmm.MAX_DISKS - 2:
@@ -126,7 +133,12 @@ class VmDriver(Supervised):
             # From here on a guest runs, and QEMU may be its own: it can make no file any more.
             (bundle.directory / vmm.DIRECTORY).chmod(jail.SEALED)
             monitor.execute("cont")
-        session.guest(f"{vmm.DIRECTORY}/{vmm.AGENT}", timeout=BOOT_SECONDS)
+        try:
+            session.guest(f"{vmm.DIRECTORY}/{vmm.AGENT}", timeout=BOOT_SECONDS)
+        except (AgentError, Unavailable) as error:
+            said = _last_words(bundle.directory / "vmm.log")
+            hint = f"its console ended in: {said}" if said else error.hint
+            raise AgentError(f"the virtual machine did not boot: {error.what}", hint=hint) from error
         session.guest_start(request.guest)
         return pid
 
@@ -160,6 +172,20 @@ def _sockets_directory(bundle: Bundle) -> None:
         (directory / name).unlink(missing_ok=True)
     os.chown(directory, 0, jail.uid_start(bundle))
     directory.chmod(jail.OPEN)
+
+
+def _last_words(log: Path) -> str:
+    """The end of what the machine said, on one line; it comes from a guest, so only what can be printed."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL))
+            entries = file.read(_TAIL).decode(errors="replace").splitlines()[1:]
+    except OSError:
+        return ""
+    # A serial port says a character at a time: "time stdout P text", F with the end of a line.
+    words = [entry.split(" ", 3) for entry in entries if entry.count(" ") >= 3]
+    text = "".join(f"{word[3]} / " if word[2] == "F" else word[3] for word in words)
+    return "".join(char for char in text.rstrip(" /") if char.isprintable())[-300:]
 
 
 def _size(path: Path) -> int:
