@@ -84,7 +84,8 @@ def test_a_disk_for_a_bios(tree: Path, tmp_path: Path) -> None:
     assert set(parts) == {1, 14, 15}
     assert disk.stat().st_size == 1 << 30
     assert disk.stat().st_blocks * 512 < 100 * MIB
-    data = disk.read_bytes()
+    with disk.open("rb") as file:
+        data = file.read(4 * MIB)
     at, size = parts[14]
     assert struct.unpack_from("<Q", data, 0x5C) == (at // 512,)
     assert data[:0x5C] == BOOT[:0x5C]
@@ -92,7 +93,7 @@ def test_a_disk_for_a_bios(tree: Path, tmp_path: Path) -> None:
     assert struct.unpack_from("<Q", data, at + 0x1F4) == (at // 512 + 1,)
     assert data[at + 0x1FC : at + len(CORE)] == CORE[0x1FC:]
     assert size >= len(CORE)
-    check_root_and_esp(disk, parts, tmp_path)
+    check_root_and_esp(disk, parts)
 
 
 def test_a_disk_for_uefi_has_no_boot_sector(tree: Path, tmp_path: Path) -> None:
@@ -101,16 +102,13 @@ def test_a_disk_for_uefi_has_no_boot_sector(tree: Path, tmp_path: Path) -> None:
     assert set(parts) == {1, 15}
     with disk.open("rb") as file:
         assert not any(file.read(440))
-    check_root_and_esp(disk, parts, tmp_path)
+    check_root_and_esp(disk, parts)
 
 
-def check_root_and_esp(disk: Path, parts: dict[int, tuple[int, int]], tmp_path: Path) -> None:
+def check_root_and_esp(disk: Path, parts: dict[int, tuple[int, int]]) -> None:
     at, size = parts[1]
     assert at + size > (1 << 30) - 2 * MIB, "the root file system is not the last, or too small"
-    root = tmp_path / "root.ext4"
-    with disk.open("rb") as file:
-        file.seek(at)
-        root.write_bytes(file.read(size))
+    root = f"{disk}?offset={at}"
     subprocess.run(["e2fsck", "-fn", root], check=True, capture_output=True)
     said = subprocess.run(["dumpe2fs", "-h", root], check=True, capture_output=True, text=True).stdout
     assert str(recipe().id("root")) in said
