@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import inspect
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -74,6 +75,7 @@ class System:
             *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
             *("-m", "512M", "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{self._serial}"),
             *(word for drive in drives for word in ("-drive", drive)),
+            *("-monitor", f"unix:{directory}/monitor,server=on,wait=off"),
             *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{PORT}-:22"),
             *("-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"),
         ]
@@ -111,6 +113,14 @@ class System:
             assert done.returncode == 255, said
             assert self._process.poll() is None, self._told()
         raise AssertionError(f"ssh: {said}\n{self._told()}")
+
+    def press_power(self) -> None:
+        """Press the machine's power button (ACPI)."""
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(str(self._directory / "monitor"))
+            monitor.sendall(b"system_powerdown\n")
+            while monitor.recv(4096).count(b"(qemu)") < 1:
+                pass
 
     def wait_off(self) -> int:
         """Wait until the machine has switched itself off; QEMU's exit code."""
