@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,7 @@ def test_clones(new_machine: Callable[[str], Machine], layer: Path, tmp_path: Pa
     assert len(set(seen)) == 2
     restored(machine := new_machine("idle"), ram, state, [PLACEHOLDER] * 2).quit()
     assert machine.wait() == 0
+    without_pid_namespace(new_machine("plain"), ram, state, layer)
     connection = restored(machine := new_machine("empty"), ram, state, [PLACEHOLDER] * 2)
     with connection, pytest.raises(Failure) as failure:
         connection.start(start("true", before=before(3), staged=stage("/dev/vdb")))
@@ -363,6 +365,20 @@ def clone(machine: Machine, ram: Path, state: Path, layer: Path, number: int) ->
     assert abs(int(now) - time.time()) < 30
     assert f"02:00:00:00:00:0{number}" in text and text.rstrip().endswith(f"clone{number}")
     return drawn
+
+
+def without_pid_namespace(machine: Machine, ram: Path, state: Path, layer: Path) -> None:
+    """PID 1 is the agent then, and whoever loses his parent is its own to reap. A QUIT ends all of it."""
+    own = disk(machine.directory / "disk.img")
+    connection = restored(machine, ram, state, [file_disk(own, writable=True), file_disk(layer)])
+    stream = connection.attach()
+    script = "(setsid sh -c 'sleep 0.1; echo orphan' &); sleep 1000"
+    plain = start("sh", "-c", script, before=before(2), staged=stage("/dev/vdb"))
+    connection.start(replace(plain, clone=0))
+    until(connection, stream, b"orphan\n")
+    assert wait_until(lambda: len(run(connection, read("/proc/1/task/1/children"))[0].split()) == 1)
+    connection.quit()
+    assert machine.wait() == 0
 
 
 def before(number: int) -> list[Operation]:
