@@ -80,7 +80,7 @@ def refused(daemon: Daemon, arguments: list[str], *told: str, code: int = 125, s
         (["-p", "192.0.2.77:9090:80", "busybox"], ["192.0.2.77", "not an address of this host", "hint: "]),
         (["-p", "[::1]:9090:80", "busybox"], [r"\[::1\]:9090/tcp cannot be published", "hint: -p 127.0.0.1:9090:80"]),
         (["--network", "none", "-p", "1:1", "busybox"], ["ports cannot be published with network 'none'"]),
-        (["--isolation", "vm", "busybox"], ["isolation vm is not available here", "hint: use one of"]),
+        (["--isolation", "unikernel", "busybox"], ["isolation unikernel is not available here", "hint: use one of"]),
         (["--colour", "busybox"], ["unrecognized arguments: --colour", "hint: see bulkhead run --help"]),
         (["-u", "nobodyhere", "busybox", "true"], ["user nobodyhere", "hint: .*/etc/passwd"]),
         (["-w", "/etc/passwd", "busybox", "true"], ["/etc/passwd", "Not a directory", "hint: "]),
@@ -102,7 +102,10 @@ def test_a_run_that_cannot_be(bulkhead: Daemon, options: list[str], told: list[s
         ("--memory 1X --cpus 900 --network nonet", ["--memory '1X'", "cpus 900", "'nonet'"]),
         ("--cpus 900 --plan nope -v /x --stop-signal NO", ["'/x'", "cpus 900", "nope", "'NO' is not a signal"]),
         ("--memory 900T --cpus 900", ["memory", "cpus 900", "hint: at most --cpus"]),
-        ("--plan nope --network nonet -v /no/where:/x --isolation vm", ["nope", "'nonet'", "/no/where", "vm"]),
+        (
+            "--plan nope --network nonet -v /no/where:/x --isolation unikernel",
+            ["nope", "'nonet'", "/no/where", "unikernel"],
+        ),
     ],
 )
 def test_everything_wrong_is_told_at_once(bulkhead: Daemon, options: str, told: list[str]) -> None:
