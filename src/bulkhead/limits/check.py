@@ -64,7 +64,7 @@ def _rest(plan: Plan, layout: Layout, isolation: Isolation, network: str) -> lis
     if layout.version("pids") == 0:
         problems.append(Problem("plan: pids cannot be enforced: no pids cgroup", _ENABLE.format("CGROUP_PIDS")))
     for name, value in (("iops", plan.iops), ("disk_bps", plan.disk_bps)):
-        if value is not None and not layout.abilities & {"blkio.throttle", "io.max"}:
+        if isolation is not Isolation.VM and value is not None and not layout.abilities & {"blkio.throttle", "io.max"}:
             what = f"plan: {name} {value} cannot be enforced: no blkio or io cgroup that throttles"
             problems.append(Problem(what, _ENABLE.format("BLK_DEV_THROTTLING")))
     # What a level has no network of its own for, its driver says.

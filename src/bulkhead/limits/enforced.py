@@ -30,16 +30,20 @@ def enforced(
     cpuset: tuple[int, ...] = (),
 ) -> list[Enforced]:
     """A row for each field of the plan that is set. What is not limited has none."""
+    machine = isolation is Isolation.VM
+    memory = f"{_cgroup(layout, 'memory')}; beyond it the kernel ends processes"
+    if machine:
+        memory = f"the machine has no more; {_cgroup(layout, 'memory')} for it and its hypervisor's overhead"
     rows = [
-        Enforced(
-            "memory", format_size(plan.memory), f"{_cgroup(layout, 'memory')}; beyond it the kernel ends processes"
-        ),
+        Enforced("memory", format_size(plan.memory), memory),
         _swap(plan, layout),
         _cpus(plan, facts, layout, cpuset),
-        Enforced("pids", str(plan.pids), _cgroup(layout, "pids")),
+        Enforced("pids", str(plan.pids), "cgroup v2 pids in the guest" if machine else _cgroup(layout, "pids")),
         Enforced("disk", format_size(plan.disk), "a file system of its own of exactly this size"),
     ]
     device = f"{_cgroup(layout, 'blkio' if layout.version('blkio') else 'io')} on the disk's own block device"
+    if machine:
+        device = "throttled by its hypervisor, all of its disks together"
     if plan.iops is not None:
         rows.append(Enforced("iops", f"{plan.iops}/s each way", device))
     if plan.disk_bps is not None:
