@@ -15,6 +15,8 @@ from bulkhead.images import Bounds, ImageStore
 from tests.harness import systems
 from tests.harness.systems import System
 
+pytestmark = pytest.mark.timeout(900)
+"""Where the disk is not in the cache it is made first."""
 SIZE = 3 << 30
 LOOK = """
 until systemctl is-active -q multi-user.target; do sleep 1; done

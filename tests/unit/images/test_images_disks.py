@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -296,6 +299,51 @@ def test_a_disk_that_outgrows_the_host_is_ended(disk: Path, tmp_path: Path) -> N
     )
     with pytest.raises(ImageError, match="would leave less"):
         store.import_file(convert(disk, "qcow2"))
+    assert is_empty(store, tmp_path)
+
+
+_SLOW_IMPORT = """
+import sys
+from pathlib import Path
+from bulkhead.images import Bounds, ImageStore, diskfiles
+diskfiles._PROGRAM, diskfiles.checking = "/usr/bin/sleep", lambda form: ("1000",)
+store = ImageStore(Path(sys.argv[1]), Path(sys.argv[2]), bounds=Bounds(keep_free=0))
+store.import_file(Path(sys.argv[3]))
+"""
+
+
+def jailed_processes() -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if f"Uid:\t{jailed.USER}\t" in status.read_text():
+                found.append(int(status.parent.name))
+    return found
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_an_import_that_is_killed_leaves_nothing(store: ImageStore, disk: Path, tmp_path: Path) -> None:
+    others = set(jailed_processes())
+    argv = [
+        sys.executable,
+        "-c",
+        _SLOW_IMPORT,
+        *map(str, (tmp_path / "store", tmp_path / "cache", convert(disk, "qcow2"))),
+    ]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE) as importer:
+        try:
+            wait_until(lambda: bool(set(jailed_processes()) - others))
+            mine = set(jailed_processes()) - others
+        finally:
+            importer.kill()
+    wait_until(lambda: not set(jailed_processes()) & mine)
+    assert [line.split(" (")[0] for line in store.recover()] == ["removed an unfinished import"]
     assert is_empty(store, tmp_path)
 
 
