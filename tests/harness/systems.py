@@ -75,7 +75,7 @@ class System:
             *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
             *("-m", "512M", "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{self._serial}"),
             *(word for drive in drives for word in ("-drive", drive)),
-            *("-monitor", f"unix:{directory}/monitor,server=on,wait=off"),
+            *("-qmp", f"unix:{directory}/monitor,server=on,wait=off"),
             *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{PORT}-:22"),
             *("-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"),
         ]
@@ -106,7 +106,9 @@ class System:
         argv += [word for option in options for word in ("-o", option)]
         said = ""
         for _ in self._tries():
-            done = subprocess.run([*argv, f"{user}@127.0.0.1", command], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*argv, f"{user}@127.0.0.1", command], capture_output=True, text=True, check=False, timeout=PATIENCE
+            )
             if done.returncode == 0:
                 return done.stdout
             said = done.stderr
@@ -117,10 +119,16 @@ class System:
     def press_power(self) -> None:
         """Press the machine's power button (ACPI)."""
         with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(PATIENCE)
             monitor.connect(str(self._directory / "monitor"))
-            monitor.sendall(b"system_powerdown\n")
-            while monitor.recv(4096).count(b"(qemu)") < 1:
-                pass
+            said = b""
+            for command in (b"qmp_capabilities", b"system_powerdown"):
+                monitor.sendall(b'{"execute": "%s"}' % command)
+            # Only its answer says that a command has been carried out: a connection that closes takes it along.
+            while said.count(b'"return"') < 2:
+                piece = monitor.recv(4096)
+                assert piece, said
+                said += piece
 
     def wait_off(self) -> int:
         """Wait until the machine has switched itself off; QEMU's exit code."""
