@@ -55,6 +55,8 @@ class Config(BaseModel):
     """Formatted, attached disks of the default plan's size kept ready."""
     network_pool: int = Field(default=8, ge=0, le=256)
     """Network namespaces with their links kept ready for the default network."""
+    template_space: int = Field(default=1 << 30, ge=0)
+    """Bytes that templates of virtual machines may take below cache_dir; 0: none are made."""
     log_size: int = Field(default=10 << 20, ge=4096)
     """Bytes after which an instance's log file is rotated."""
     log_files: int = Field(default=3, ge=1, le=99)

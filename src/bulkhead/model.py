@@ -123,6 +123,8 @@ class CreateRequest(Model):
     isolation: Isolation = Isolation.CONTAINER
     kernel: str | None = Field(default=None, min_length=1, max_length=512)
     """A VM's kernel image; None: the default."""
+    cold: bool = False
+    """A VM is booted, not started from a template."""
     plan: PlanRequest = PlanRequest()
     name: Name | None = None
     command: tuple[str, ...] = ()
@@ -158,6 +160,7 @@ class Spec(Model):
     isolation: Isolation
     kernel: str = ""
     """A VM's kernel image, as it was asked for; "": the default."""
+    cold: bool = False
     plan: Plan
     plan_name: str = ""
     argv: tuple[str, ...] = Field(min_length=1)

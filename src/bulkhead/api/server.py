@@ -27,6 +27,8 @@ from bulkhead.errors import Conflict, Refused
 
 log = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005
+_COLLECT_AFTER = (700, 10, 10)
+"""Python's own; a command line's is larger."""
 BACKLOG = 1024
 GRACE_SECONDS = 5
 """How long requests that are being served may take once the daemon is told to end."""
@@ -57,6 +59,7 @@ def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
             # What was loaded stays for good: collections that go through all of it would hold requests up.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*_COLLECT_AFTER)
             try:
                 Server(app).run(sockets=[listener])
             finally:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bulkhead.errors import HostError
 from bulkhead.host import sparse
-from bulkhead.host.workspace import workspace
+from bulkhead.host.workspace import abandoned, workspace
 
 KEY, STATE, RAM = "key.json", "state", "ram"
 _WORK = "work"
@@ -129,6 +129,7 @@ class Templates:
 
     def retain(self, wanted: Callable[[TemplateKey], bool]) -> list[str]:
         """Remove those that no start can use any more, and what a crash left; says what it was."""
+        unfinished = abandoned(self._directory / _WORK)
         with self._lock:
             stored = self._found()
             stale = [item.path for item in stored if not wanted(item.key)]
@@ -136,7 +137,7 @@ class Templates:
             broken = [path for path in self._directory.glob("*") if path not in known and path.name != _WORK]
             for path in (*stale, *broken):
                 self._remove(path)
-            return [f"template {path.name}" for path in (*stale, *broken)]
+            return [f"template {path.name[:12]}" for path in (*stale, *broken, *unfinished)]
 
     def close(self) -> None:
         """Give the memory back; guests that run keep theirs."""

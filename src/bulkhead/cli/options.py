@@ -116,6 +116,7 @@ def add_request(parser: Parser) -> None:
     add = parser.add_argument
     add("--isolation", metavar="LEVEL", help="the wall: chroot, container or vm (container)")
     add("--kernel", metavar="IMAGE", help="a VM's kernel image (kernel/debian:latest)")
+    add("--no-template", action="store_true", help="boot a VM cold, not from a template of its kernel and size")
     add("--plan", metavar="NAME", help="a named plan; single fields given beside it override it")
     add_plan(parser)
     add("--name", metavar="N", help="a name for the instance")
@@ -171,6 +172,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "image": args.image,
         "isolation": isolation,
         "kernel": args.kernel,
+        "cold": args.no_template,
         "name": name,
         "command": args.command,
         "entrypoint": None

@@ -10,6 +10,8 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.engine import Engine
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
+from bulkhead.engine.machines import DEVICES
+from bulkhead.engine.templating import MachineTemplates
 from bulkhead.host import cgroups, facts
 from bulkhead.host.lxcfs import Lxcfs
 from bulkhead.images import ImageStore
@@ -18,7 +20,7 @@ from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.vm import VmDriver
-from bulkhead.model import Isolation
+from bulkhead.model import Isolation, Plan
 from bulkhead.network import Networks
 from bulkhead.storage.disks import Disks
 from bulkhead.storage.layers import Layers
@@ -41,15 +43,30 @@ def build_engine(config: Config) -> Engine:
     lxcfs = Lxcfs(config.run_dir)
     layers = Layers(config)
     hypervisor = Hypervisor(config, layers.mount_layer)
+    machines = VmDriver(config, outside, ability=hypervisor.probe)
     drivers: dict[Isolation, Driver] = {
         Isolation.CHROOT: ChrootDriver(config, outside),
         Isolation.CONTAINER: ContainerDriver(config, outside, lxcfs=lxcfs.mounted),
-        Isolation.VM: VmDriver(config, outside, ability=hypervisor.probe),
+        Isolation.VM: machines,
     }
     state = open_state(config)
+    host_facts = facts.facts(config)
+
+    def hypervisor_limits(plan: Plan, instance_id: str) -> limits.LimitProgram:
+        return limits.program(
+            limits.vmm_plan(plan, hypervisor.accelerator()),
+            cgroup=config.cgroup,
+            instance_id=instance_id,
+            layout=layout,
+            facts=host_facts,
+            cpuset=(),
+            device=None,
+            devices=DEVICES,
+        )
+
     context = Context(
         config=config,
-        facts=facts.facts(config),
+        facts=host_facts,
         layout=layout,
         state=state,
         images=ImageStore(config.images_dir, config.cache_dir),
@@ -59,6 +76,7 @@ def build_engine(config: Config) -> Engine:
         networks=Networks(config),
         lxcfs=lxcfs,
         hypervisor=hypervisor,
+        templates=MachineTemplates(config, hypervisor, machines, hypervisor_limits),
         drivers=drivers,
         journal=Journal(state),
     )

@@ -31,6 +31,7 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
         architecture=image.architecture,
         isolation=request.isolation,
         kernel=request.kernel or "",
+        cold=request.cold,
         plan=plan,
         plan_name=request.plan.name or "",
         argv=argv,
@@ -107,6 +108,8 @@ def request_problems(
     if request.isolation not in drivers:
         have = ", ".join(drivers)
         problems.append(Problem(f"isolation {request.isolation} is not available here", f"use one of: {have}"))
+    if request.cold and request.isolation is not Isolation.VM:
+        problems.append(Problem(f"a {request.isolation} has no template to start from", "leave out --no-template"))
     if request.kernel and request.isolation is not Isolation.VM:
         problems.append(
             Problem(f"a {request.isolation} has the host's kernel, not {request.kernel}", "use --isolation vm")

@@ -11,6 +11,7 @@ from pathlib import Path
 from bulkhead.config import Config
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
+from bulkhead.engine.templating import MachineTemplates
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
 from bulkhead.host.lxcfs import Lxcfs
@@ -64,6 +65,7 @@ class Context:
     networks: Networks
     lxcfs: Lxcfs
     hypervisor: Hypervisor
+    templates: MachineTemplates
     drivers: Mapping[Isolation, Driver]
     journal: Journal
     locks: Locks = field(default_factory=Locks)

@@ -63,7 +63,7 @@ class Copier:
                 raise Refused(f"files of a stopped {spec.isolation} cannot be reached", hint="start it first")
             directory = context.bundle_dir(instance)
             always.callback(bundles.forget_run, directory)
-            bundle = self._resources.acquire_files(instance, always)
+            bundle = self._resources.acquire_files(instance, undo=always, always=always)
             handle = driver.hold(bundle)
             always.callback(driver.delete, directory, spec.id)
             always.callback(driver.stop, directory, handle, signal="SIGKILL", timeout=HOLD_SECONDS)

@@ -109,6 +109,7 @@ class Engine:
             if network.name not in {instance.spec.network for instance in running}:
                 self._context.networks.down(network)
         self._context.networks.close()
+        self._context.templates.close()
         self._context.disks.close()
         self._context.layers.close(self._reports.layers_in_use(running))
         if not running:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from bulkhead import limits
@@ -24,18 +26,30 @@ def is_machine(spec: Spec) -> bool:
     return spec.isolation is Isolation.VM
 
 
-def boot(context: Context, instance: Instance) -> Boot:
-    """Everything but the network. From here on the instance's disk is the guest's for good."""
+def boot(context: Context, instance: Instance, *, networked: bool, always: ExitStack) -> Boot:
+    """Everything but the network. From here on the instance's disk is the guest's for good.
+
+    `always` lets go of what is needed for the start alone.
+    """
     spec, directory = instance.spec, context.bundle_dir(instance)
     kernel = kernels.prepare(kernels.find(context.images, spec.kernel or None), context.config)
+    digests = bundles.read_layers(directory)
+    slots, saved = 0, None
+    if not spec.cold:
+        disks = 1 + len(digests) + len(spec.mounts)
+        slots, saved = context.templates.find(kernel, spec.plan, disks=disks, networked=networked)
+    if saved:
+        always.callback(os.close, saved.ram)
     return Boot(
         vmm=context.hypervisor.root(),
         kernel=kernel.elf,
         initrd=kernel.initrd,
         disk=context.disks.give(spec.id, directory / "disk.img"),
-        layers=tuple(context.images.erofs_path(digest) for digest in bundles.read_layers(directory)),
+        layers=tuple(context.images.erofs_path(digest) for digest in digests),
         accelerator=context.hypervisor.accelerator(),
         guest_limits=limits.guest_program(spec.plan, instance_id=spec.id),
+        slots=slots,
+        saved=saved,
     )
 
 

@@ -97,6 +97,7 @@ class Recovery:
         instances = context.state.instances()
         running = [instance for instance in instances if instance.pid]
         self._repairs += context.images.recover()
+        self._repairs += context.templates.recover()
         self._repairs += context.disks.recover({instance.spec.id for instance in instances})
         self._repairs += context.layers.recover(
             {digest for instance in running for digest in bundles.read_layers(context.bundle_dir(instance))}

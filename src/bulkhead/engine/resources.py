@@ -31,7 +31,7 @@ class Resources:
         instance = instance.model_copy(
             update={"cpuset": limits.choose_cpuset(spec.plan, context.facts, self._cpusets(instance))}
         )
-        bundle = self.acquire_files(instance, undo)
+        bundle = self.acquire_files(instance, undo=undo, always=always, networked=self.network_of(spec) is not None)
         machines.check_volumes(context, spec)
         volumes = machines.volumes(context, spec) if machines.is_machine(spec) else self._volumes(spec)
         checkpoint("start.volumes")
@@ -49,12 +49,14 @@ class Resources:
         )
         return instance, bundle
 
-    def acquire_files(self, instance: Instance, undo: ExitStack) -> Bundle:
+    def acquire_files(
+        self, instance: Instance, *, undo: ExitStack, always: ExitStack, networked: bool = False
+    ) -> Bundle:
         """Layers and disk alone: what it takes to reach an instance's files."""
         context, spec = self.context, instance.spec
         directory = context.bundle_dir(instance)
         if machines.is_machine(spec):
-            boot = machines.boot(context, instance)
+            boot = machines.boot(context, instance, networked=networked, always=always)
             program = self._limits(instance)
             return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, boot=boot)
         mounts = self._layers(directory)

@@ -7,6 +7,7 @@ time, events are not collected, and its socket is opened without following a lin
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import stat
@@ -22,6 +23,8 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 from bulkhead.errors import HostError, Unavailable
 
 T = TypeVar("T")
+# Its ends of connections are ours to tell.
+logging.getLogger("qemu.qmp").setLevel(logging.ERROR)
 TIMEOUT = 10.0
 _PAUSE = 0.002
 

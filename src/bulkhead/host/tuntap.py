@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 from pathlib import Path
@@ -27,7 +28,8 @@ def add_tap(name: str, *, owner: int) -> None:
     try:
         request = struct.pack("16sH22x", name.encode(), _TAP | _NO_PI | _VNET_HDR | _ONLY_NEW)
         syscalls.ioctl(descriptor, _SETIFF, request, call="TUNSETIFF", what=name)
-        syscalls.ioctl(descriptor, _SETOWNER, owner, call="TUNSETOWNER", what=name)
+        # The call takes an int, in which uids of the upper half are negative numbers.
+        syscalls.ioctl(descriptor, _SETOWNER, ctypes.c_int(owner).value, call="TUNSETOWNER", what=name)
         syscalls.ioctl(descriptor, _SETPERSIST, 1, call="TUNSETPERSIST", what=name)
     finally:
         os.close(descriptor)

@@ -82,6 +82,16 @@ class MountedVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """A guest at its ready point, to go on from: a template."""
+
+    ram: int
+    """Descriptor of its memory, which nobody can write to any more."""
+    state: Path
+    """File of its devices' state."""
+
+
+@dataclass(frozen=True, slots=True)
 class Boot:
     """What a VM starts from: files that its hypervisor opens, never what the host has mounted of them."""
 
@@ -89,8 +99,8 @@ class Boot:
     """Mount point of the root that the hypervisor sees, and nothing else."""
     kernel: Path
     initrd: Path
-    disk: Path
-    """The instance's own disk: a raw ext4 file."""
+    disk: Path | None
+    """The instance's own disk: a raw ext4 file. None for a guest that becomes a template."""
     layers: tuple[Path, ...]
     """EROFS files, the lowest layer first."""
     accelerator: Literal["kvm", "tcg"]
@@ -98,6 +108,12 @@ class Boot:
     """Name of the tap in the instance's network namespace; "" for no network."""
     guest_limits: Limits = NoLimits()
     """The plan within the guest; the bundle's limits hold the hypervisor."""
+    slots: int = 0
+    """Disks that the guest finds, those that are left over being placeholders; 0: as many as there are."""
+    ram: Path | None = None
+    """The file that is to be the guest's memory; it becomes a template."""
+    saved: Saved | None = None
+    """What to start from; None: a cold boot."""
 
 
 @dataclass(frozen=True, slots=True)

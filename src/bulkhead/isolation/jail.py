@@ -47,10 +47,15 @@ def stage(bundle: Bundle, at: Path) -> list[Operation]:
     ]
 
 
-def inside(argv: Sequence[str], *, largest: int) -> list[Operation]:
-    """What QEMU's process does up to its exec. `largest` is the size in bytes of the largest of its disks."""
+def inside(argv: Sequence[str], *, largest: int, ram_fd: int | None = None) -> list[Operation]:
+    """What QEMU's process does up to its exec. `largest` is the size in bytes of the largest file that it writes.
+
+    `ram_fd`: the descriptor of a template's memory. QEMU opens it by its name in a /proc that shows its own process.
+    """
+    memory = [] if ram_fd is None else [mount("proc", "/proc", attrs=NOTHING_RUNS, data="subset=pid")]
     return [
         simple(Code.ROOT, root.ROOT),
+        *memory,
         simple(Code.KEYRING),
         simple(Code.PIVOT),
         simple(Code.OOM_SCORE, 0, optional=True),
@@ -62,6 +67,7 @@ def inside(argv: Sequence[str], *, largest: int) -> list[Operation]:
         simple(Code.CHDIR, "/", 0),
         simple(Code.CAPS, 0, 0, 0, 0, 0),
         simple(Code.NO_NEW_PRIVS),
+        *([] if ram_fd is None else [simple(Code.INHERIT, ram_fd)]),
         *root.execute(argv),
     ]
 
@@ -80,7 +86,8 @@ def _small(owner: int) -> str:
 def _files(bundle: Bundle) -> list[tuple[Path, str, bool]]:
     boot = vmm.require_boot(bundle)
     given = [(drive.source, drive.inside, drive.read_only) for drive in vmm.drives(bundle)]
-    return [(boot.kernel, vmm.KERNEL, True), (boot.initrd, vmm.INITRD, True), *given]
+    memory = [(boot.ram, vmm.RAM, False)] if boot.ram else []
+    return [(boot.kernel, vmm.KERNEL, True), (boot.initrd, vmm.INITRD, True), *memory, *given]
 
 
 def _give(path: Path, inside: str, *, read_only: bool) -> Operation:

@@ -189,12 +189,17 @@ class Supervised:
             on_launch(bundle.directory / SOCKET)
         return session.start(request)
 
+    def inherited(self, bundle: Bundle) -> Sequence[int]:
+        """Descriptors that the supervisor gets, for its workload to keep."""
+        return ()
+
     def _launch(self, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> Handle:
         directory, instance_id = bundle.directory, bundle.spec.id
         (directory / EXIT_FILE).unlink(missing_ok=True)
         self._stage.mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo:
-            supervisor = launch(find_agent(), directory, netns_fd=bundle.netns_fd)
+            inherit = self.inherited(bundle)
+            supervisor = launch(find_agent(), directory, netns_fd=bundle.netns_fd, inherit=inherit)
             started = processes.start_time(supervisor)
             undo.callback(processes.kill, supervisor, started)
             undo.callback(self.delete, directory, instance_id)

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
-from bulkhead.isolation import guest, jail, vmm
+from bulkhead.isolation import guest, jail, saving, vmm
 from bulkhead.isolation.base import Bundle, Command, Handle, Probe
 from bulkhead.isolation.supervised import Outside, Supervised, common_problems
 from bulkhead.model import UID_RANGE, Isolation, Spec
@@ -43,7 +43,8 @@ BOOT_SECONDS = 60.0
 class Machine(Start):
     """The start of a hypervisor, with what the guest's agent is then asked to start."""
 
-    guest: Start
+    guest: Start | None
+    """None: nothing, it becomes a template."""
 
 
 class VmDriver(Supervised):
@@ -130,6 +131,9 @@ class VmDriver(Supervised):
         _sockets_directory(bundle)
         pid = super().begin(session, bundle, request, on_launch)
         with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
+            saved = vmm.require_boot(bundle).saved
+            if saved:
+                saving.load(monitor, saved.state)
             # From here on a guest runs, and QEMU may be its own: it can make no file any more.
             (bundle.directory / vmm.DIRECTORY).chmod(jail.SEALED)
             monitor.execute("cont")
@@ -139,12 +143,32 @@ class VmDriver(Supervised):
             said = _last_words(bundle.directory / "vmm.log")
             hint = f"its console ended in: {said}" if said else error.hint
             raise AgentError(f"the virtual machine did not boot: {error.what}", hint=hint) from error
-        session.guest_start(request.guest)
+        if request.guest:
+            session.guest_start(request.guest)
         return pid
 
-    def _machine(self, bundle: Bundle, inside: Start) -> Machine:
-        base, limits = jail.uid_start(bundle), bundle.limits
-        disks = [drive.source for drive in vmm.drives(bundle) if not drive.read_only]
+    def inherited(self, bundle: Bundle) -> tuple[int, ...]:
+        """The memory of the template to start from."""
+        saved = vmm.require_boot(bundle).saved
+        return (saved.ram,) if saved else ()
+
+    def make_template(self, bundle: Bundle, state: Path) -> None:
+        """Boot a guest without an instance to its ready point; leave its memory in `boot.ram`, its devices in `state`.
+
+        Nothing of it runs afterwards. Raises AgentError, HostError.
+        """
+        identifier, directory = bundle.spec.id, bundle.directory
+        with ExitStack() as always:
+            always.callback(self.delete, directory, identifier)
+            self._launch(bundle, self._machine(bundle, None), None)
+            with Qmp.open(directory / vmm.DIRECTORY, vmm.QMP) as monitor:
+                saving.save(monitor, state)
+
+    def _machine(self, bundle: Bundle, inside: Start | None) -> Machine:
+        base, limits, boot = jail.uid_start(bundle), bundle.limits, vmm.require_boot(bundle)
+        written = [drive.source for drive in vmm.drives(bundle) if not drive.read_only]
+        largest = max(map(_size, [*written, *([boot.ram] if boot.ram else [])]), default=0)
+        ram_fd = vmm.ram_fd(bundle) if boot.saved else None
         return Machine(
             flags=StartFlag.GUEST,
             clone_flags=jail.CLONED,
@@ -158,7 +182,7 @@ class VmDriver(Supervised):
             kill=limits.kill,
             prepare=tuple(limits.prepare),
             stage=tuple(jail.stage(bundle, self._stage)),
-            inside=tuple(jail.inside(vmm.command_line(bundle), largest=max(map(_size, disks), default=0))),
+            inside=tuple(jail.inside(vmm.command_line(bundle), largest=largest, ram_fd=ram_fd)),
             finish=tuple(limits.finish),
             guest=inside,
         )

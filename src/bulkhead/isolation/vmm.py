@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bulkhead.agent.launch import inherited_fd
 from bulkhead.isolation.base import Boot, Bundle
 from bulkhead.model import Plan
 
@@ -25,7 +26,13 @@ DIRECTORY = "vm"
 QMP, AGENT = "qmp.sock", "agent.sock"
 PORT = "bulkhead.agent"
 """The name of the virtio-serial port by which the guest's agent is reached."""
+RAM = f"{HERE}/ram"
 MAX_DISKS = 16
+SLOTS = (2, 4, 8, MAX_DISKS)
+"""Disks of templates. The first is the instance's own, so that two serve an image of one layer."""
+PLACEHOLDER: dict[str, object] = {"driver": "null-co", "size": 1 << 50, "read-zeroes": True}
+"""A disk that holds nothing, as large as the largest: a guest goes on believing in the size that it has seen first."""
+TEMPLATE_MAC = "02:69:00:00:00:03"
 FIRST_SLOT = 0x10
 """PCI slot of the first disk on the bus; the others follow, so that the guest finds them in this order."""
 TRANSLATED = 64
@@ -49,7 +56,7 @@ class Drive:
 def drives(bundle: Bundle) -> list[Drive]:
     """The guest's disks in order (vda, vdb, ...): its own, the layers from the lowest, the volumes."""
     boot = require_boot(bundle)
-    own = Drive(boot.disk, f"{HERE}/disk", read_only=False, limited=True)
+    own = [Drive(boot.disk, f"{HERE}/disk", read_only=False, limited=True)] if boot.disk else []
     layers = [
         Drive(layer, f"{HERE}/layers/{number}", read_only=True, limited=False)
         for number, layer in enumerate(boot.layers)
@@ -58,7 +65,7 @@ def drives(bundle: Bundle) -> list[Drive]:
         Drive(volume.source, f"{HERE}/volumes/{number}", volume.read_only, limited=True)
         for number, volume in enumerate(bundle.volumes)
     ]
-    return [own, *layers, *volumes]
+    return [*own, *layers, *volumes]
 
 
 def require_boot(bundle: Bundle) -> Boot:
@@ -79,9 +86,8 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
     return (
         PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"),
-        *("-machine", "q35,usb=off,smbus=off,sata=off,vmport=off,dump-guest-core=off,mem-merge=off"),
         *_processor(boot, plan),
-        *("-m", f"{plan.memory}B"),
+        *_memory(bundle),
         *("-sandbox", SANDBOX),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,path={SOCKETS}/{QMP},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
@@ -102,22 +108,46 @@ def _processor(boot: Boot, plan: Plan) -> Iterator[str]:
     yield from ("-smp", str(vcpus(plan)))
 
 
+def _memory(bundle: Bundle) -> Iterator[str]:
+    boot, size = require_boot(bundle), bundle.spec.plan.memory
+    machine = "q35,usb=off,smbus=off,sata=off,vmport=off,dump-guest-core=off,mem-merge=off"
+    if boot.saved:
+        # Opened for reading and writing, mapped for this guest alone; the seals keep the file as it is.
+        path = f"/proc/self/fd/{ram_fd(bundle)}"
+        yield from ("-object", f"memory-backend-file,id=ram,size={size}B,mem-path={path},share=off")
+        yield from ("-incoming", "defer")
+    if boot.ram:
+        yield from ("-object", f"memory-backend-file,id=ram,size={size}B,mem-path={RAM},share=on")
+    yield from ("-machine", f"{machine},memory-backend=ram" if boot.saved or boot.ram else machine)
+    yield from ("-m", f"{size}B")
+
+
+def ram_fd(bundle: Bundle) -> int:
+    """The descriptor by which QEMU has a template's memory."""
+    return inherited_fd(0, netns=bundle.netns_fd is not None)
+
+
 def _network(bundle: Bundle) -> Iterator[str]:
     boot = require_boot(bundle)
     if boot.tap:
-        if bundle.address is None:
-            raise ValueError(f"VM {bundle.spec.name} has a tap and no address")
+        # A guest from a template has the template's address until its agent gives it its own.
+        mac = bundle.address.mac if bundle.address else TEMPLATE_MAC
         yield from ("-netdev", f"tap,id=net0,ifname={boot.tap},script=no,downscript=no,vhost=off")
-        yield from ("-device", f"virtio-net-pci,netdev=net0,mac={bundle.address.mac},romfile=,addr=0x3")
+        yield from ("-device", f"virtio-net-pci,netdev=net0,mac={mac},romfile=,addr=0x3")
 
 
 def _disks(bundle: Bundle) -> Iterator[str]:
     limits = throttle(bundle.spec.plan)
     if limits:
         yield from ("-object", _json({"qom-type": "throttle-group", "id": "plan", "limits": limits}))
-    for number, drive in enumerate(drives(bundle)):
+    given = drives(bundle)
+    for number in range(max(len(given), require_boot(bundle).slots)):
         name = f"disk{number}"
-        yield from ("-blockdev", _json(_node(name, drive, throttled=bool(limits) and drive.limited)))
+        if number < len(given):
+            drive = given[number]
+            yield from ("-blockdev", _json(_node(name, drive, throttled=bool(limits) and drive.limited)))
+        else:
+            yield from ("-blockdev", _json({**PLACEHOLDER, "node-name": name}))
         yield from ("-device", f"virtio-blk-pci,drive={name},addr={FIRST_SLOT + number:#x}")
 
 

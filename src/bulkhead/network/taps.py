@@ -19,6 +19,12 @@ _BRIDGE_MAC, _LINK_MAC = "02:69:00:00:00:01", "02:69:00:00:00:02"
 """Never seen outside: nothing is sent from these. The guest's own address must not be the link's."""
 
 
+def make_alone(*, owner: int) -> int:
+    """A network namespace with nothing but a tap for `owner`; its descriptor, which the caller closes."""
+    descriptor, _ = namespaces.make(lambda _: tuntap.add_tap(TAP, owner=owner))
+    return descriptor
+
+
 def make(netns_fd: int, address: Address, *, owner: int) -> str:
     """Put a tap into an instance's new namespace, for the host uid `owner`; its name. Raises HostError."""
 
