@@ -110,3 +110,14 @@ int child_with_host_privileges(pid_t pid, const struct oplist *inside, struct fa
 	}
 	return 0;
 }
+
+void child_await_word(int status)
+{
+	char word;
+	ssize_t got;
+	do
+		got = read(status, &word, 1);
+	while (got < 0 && errno == EINTR);
+	if (got != 1)
+		_exit(1);
+}

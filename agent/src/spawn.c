@@ -135,17 +135,6 @@ void spawn_go_on(const struct launch *launch)
 	(void)!send(launch->status, "", 1, MSG_NOSIGNAL);
 }
 
-void spawn_await_word(int status)
-{
-	char word;
-	ssize_t got;
-	do
-		got = read(status, &word, 1);
-	while (got < 0 && errno == EINTR);
-	if (got != 1)
-		_exit(1);
-}
-
 int spawn_exec(const struct exec_request *request, const struct joined *joined, struct launch *launch,
 	       struct failure *failure)
 {

@@ -21,16 +21,17 @@ struct joined {
 };
 
 /* 0, or -1 with `failure`: nothing has been started then. What spawn_start has started makes its namespaces and waits
-   for the word to go on. */
+   for the word to go on (child_await_word). */
 int spawn_start(const struct start_request *request, struct launch *launch, struct failure *failure);
 void spawn_go_on(const struct launch *launch);
-void spawn_await_word(int status);
 int spawn_exec(const struct exec_request *request, const struct joined *joined, struct launch *launch,
 	       struct failure *failure);
 int spawn_files(const struct joined *joined, struct launch *launch, struct failure *failure);
 
 /* In a child: not dumpable, and killed with the supervisor, whose end of `status` tells whether it still lives. */
 int child_guard(int status);
+/* Returns with the word of spawn_go_on; without it the process ends. */
+void child_await_word(int status);
 /* In a child: uid and gid 0 without groups. */
 int child_become_root(void);
 /* In a child: tells the failure and ends. */

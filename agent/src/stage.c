@@ -79,7 +79,7 @@ _Noreturn void stage_main(const struct start_request *request, int status, int n
 	char path[64], number[24], byte = 0;
 	int sync[2];
 	enter_namespaces(request, status, netns);
-	spawn_await_word(status);
+	child_await_word(status);
 	pid_t pid = clone_inside(request, status, sync);
 	context_init(&context, PLACE_STAGE, PHASE_STAGE);
 	context.status = status;

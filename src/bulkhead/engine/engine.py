@@ -196,7 +196,7 @@ class Engine:
 
     def wait(self, ref: str) -> Future[Exit]:
         """How it ends; resolved when that is in the store and, with auto_remove, all of it is gone."""
-        return self._lifecycle.wait(self.get(ref).spec.id)
+        return self._lifecycle.waiters.wait(self.get(ref).spec.id)
 
     def update(self, ref: str, plan: PlanRequest, *, restart: RestartPolicy | None = None) -> Instance:
         """Change its plan, at once when it runs, and its restart policy."""

@@ -10,7 +10,6 @@ import signal as signals
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.resources import Resources
+from bulkhead.engine.waiters import Waiters
 from bulkhead.errors import BulkheadError, Conflict, Refused
 from bulkhead.events import Event
 from bulkhead.images import Image
@@ -49,8 +49,7 @@ class Lifecycle:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._waiters: dict[str, list[Future[Exit]]] = {}
-        self._waiters_guard = threading.Lock()
+        self.waiters = Waiters(context.state)
         self.resources = Resources(context, threading.Lock())
         self.on_started: Callable[[Instance], None] = _ignore
         """Told about every start: the exit watcher and health checks hang here."""
@@ -104,7 +103,7 @@ class Lifecycle:
         checkpoint("delete.marked")
         self.erase(instance)
         checkpoint("delete.done")
-        self._resolve_waiters(instance.spec.id, instance.exit or Exit(code=0))
+        self.waiters.resolve(instance.spec.id, instance.exit or Exit(code=0))
 
     def erase(self, instance: Instance) -> None:
         """Release all that a create or start may have made and drop the record; idempotent."""
@@ -330,7 +329,7 @@ class Lifecycle:
             context.disks.detach(instance_id)
             self.resources.release_volumes(instance.spec)
             checkpoint("exit.disk")
-        self._resolve_waiters(instance_id, ended)
+        self.waiters.resolve(instance_id, ended)
         self.on_exited(instance)
         return instance
 
@@ -340,25 +339,6 @@ class Lifecycle:
             return LOST
         inspection = self._context.driver(instance).inspect(self._context.bundle_dir(instance), handle)
         return inspection.exit or LOST
-
-    # --- waiting
-
-    def wait(self, instance_id: str) -> Future[Exit]:
-        """A future of how the instance ends: at once if it has. With auto_remove it comes after the removal."""
-        future: Future[Exit] = Future()
-        with self._waiters_guard:
-            instance = self._context.state.get(instance_id)
-            if instance.state in (State.EXITED, State.CREATED) and instance.exit:
-                future.set_result(instance.exit)
-            else:
-                self._waiters.setdefault(instance_id, []).append(future)
-        return future
-
-    def _resolve_waiters(self, instance_id: str, exit_: Exit) -> None:
-        with self._waiters_guard:
-            waiting = self._waiters.pop(instance_id, [])
-        for future in waiting:
-            future.set_result(exit_)
 
     # --- small things
 
