@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from bench import archives, host, namespaces
 from bench.compare import compare
 from bench.contest import PEERS, QUICK, Cast, Sizes, say
 from bench.figures import Figure, Results, dump, load
-from bench.measures import burst, commands, execs, imports, memory, starts
+from bench.measures import burst, commands, execs, imports, machines, memory, starts
 from bench.peers.base import Scene
 from bench.report import markdown, terminal
+from tests.harness.kernels import kernel_layout
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
@@ -27,6 +29,7 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "burst": burst.measure,
     "memory": memory.measure,
     "import": imports.measure,
+    "vm": machines.measure,
 }
 
 
@@ -37,9 +40,7 @@ def main() -> int:
         sys.exit("bench: must run as root")
     inside = os.environ.get(namespaces.INSIDE)
     if not inside:
-        return namespaces.run_inside(
-            sys.argv[1:], lambda scratch: ["--root", str(archives.root_archive(options.root, scratch))]
-        )
+        return namespaces.run_inside(sys.argv[1:], partial(_prepare, options))
     try:
         results = _measure(options, Path(inside))
     except KeyboardInterrupt:
@@ -51,6 +52,12 @@ def main() -> int:
     missed = sum(goal.met is False for figure in results.figures for goal in figure.goals)
     say(f"done: {options.output}; goals missed: {missed}")
     return 0
+
+
+def _prepare(options: argparse.Namespace, scratch: Path) -> list[str]:
+    """What needs the host's network: options that name it."""
+    kernel = ["--kernel", str(kernel_layout())] if "vm" in options.only and not options.kernel else []
+    return ["--root", str(archives.root_archive(options.root, scratch)), *kernel]
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="directory for the results")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
     parser.add_argument("--root", type=Path, metavar="TAR", help="root file system (default: a minimal Debian)")
+    parser.add_argument("--kernel", type=Path, metavar="LAYOUT", help="kernel of virtual machines (default: Debian's)")
     parser.add_argument("--bulkhead", type=Path, default=CHECKOUT / ".venv/bin/bulkhead", help="the program")
     floor = CHECKOUT.parent / "shared/floor/container_floor.py"
     parser.add_argument("--floor", type=Path, default=floor, help="the sketch that measures the floor")
@@ -99,6 +107,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         root=scratch / "root",
         bulkhead=options.bulkhead.absolute(),
         floor=options.floor,
+        kernel=options.kernel,
     )
     archives.unpack(scene.archive, scene.root)
     if namespaces.hide_unified():

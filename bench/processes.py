@@ -38,6 +38,11 @@ def proportional_memory(pids: Iterable[int]) -> float:
     return sum(_kilobytes(pid, "smaps_rollup", "Pss:") for pid in pids) * 1024 / 1e6
 
 
+def private_memory(pid: int) -> float:
+    """MB (10^6) of memory that is one process's alone."""
+    return sum(_kilobytes(pid, "smaps_rollup", f"Private_{kind}:") for kind in ("Clean", "Dirty")) * 1024 / 1e6
+
+
 def resident_memory(pids: Iterable[int]) -> float:
     """MB (10^6) of memory, what is shared counted in full (RSS)."""
     return sum(_kilobytes(pid, "status", "VmRSS:") for pid in pids) * 1024 / 1e6

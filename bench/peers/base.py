@@ -31,6 +31,8 @@ class Scene:
     """Our program."""
     floor: Path
     """The sketch that measures the floor; need not exist."""
+    kernel: Path | None = None
+    """An OCI layout with the kernel of virtual machines."""
 
     def directory(self, name: str) -> Path:
         """A directory for one contender's things."""

@@ -30,7 +30,8 @@ class Bulkhead(CommandLine):
         """Start the daemon with a configuration of its own, import the image."""
         if not scene.bulkhead.exists():
             raise timing.Unusable(f"{scene.bulkhead} does not exist (scripts/setup makes it)")
-        home = scene.directory("bulkhead")
+        home = self.home = scene.directory("bulkhead")
+        self._kernel = scene.kernel
         config = home / "config.toml"
         self._socket = Path("/run/bulkhead-bench/bulkhead.sock")
         config.write_text(_configuration(scene, home))
@@ -66,6 +67,16 @@ class Bulkhead(CommandLine):
         left = timing.output([*self.prefix, "ps", "-aq"], env=self.env).split()
         if left:
             self.remove(left)
+
+    def output(self, *arguments: str) -> str:
+        """What a command prints; untimed."""
+        return timing.output([*self.prefix, *arguments], env=self.env)
+
+    def import_kernel(self) -> None:
+        """The kernel that virtual machines boot. Raises Unusable where the bench was started without one."""
+        if self._kernel is None:
+            raise timing.Unusable("there is no kernel image")
+        self.command("image", "import", str(self._kernel), "kernel/debian:latest")
 
     def import_tar(self, archive: Path, image: str) -> float:
         """`bulkhead image import`."""

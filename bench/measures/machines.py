@@ -1,0 +1,142 @@
+"""Virtual machines: from a template and booted, beside QEMU alone and docker; their memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench import processes
+from bench.contest import Cast, Contender, Sizes, compete, say
+from bench.figures import Figure, Missing
+from bench.peers.base import IMAGE, SLEEP
+from bench.peers.bulkhead import Bulkhead
+from bench.peers.docker import Docker
+from bench.peers.qemu import Bare
+from bench.timing import Unusable
+
+SIZE = ("--isolation", "vm", "--memory", "128M", "--cpus", "1")
+TEMPLATE, COLD = "bulkhead, first answer", "bulkhead, first answer, --no-template"
+BARE, BARE_COLD = "QEMU alone, restored", "QEMU alone, booted"
+RUN, RUN_COLD, RUN_DOCKER = "bulkhead run", "bulkhead run --no-template", "docker run"
+MEMORY = "bulkhead, private memory"
+MANY = 20
+BARE_LIMIT, BOOT_LIMIT, RUN_LIMIT, MEMORY_LIMIT = 2.5, 0.06, 0.1, 60.0
+EVERY = 5
+"""Boots take seconds: one in so many turns."""
+PATIENCE = 60.0
+
+
+def measure(cast: Cast, sizes: Sizes) -> Figure:
+    """Whole commands, then the way to the first answer, then many at once."""
+    figure = Figure(
+        "vm",
+        "Virtual machines of 128M and one processor",
+        "`run`: the whole command of `run --rm IMAGE true` with a network. `First answer`: from the supervisor's "
+        "start to the guest's agent answering, as the handle tells; QEMU alone: from before it is spawned to the same "
+        "answer by the same guest, without a jail. Private memory: of each of "
+        f"{MANY} idle machines that run at once and have all answered an exec.",
+    )
+    try:
+        machines = Machines(cast.get(Bulkhead))
+        figure.notes.append(f"guests run with {machines.accelerator()}")
+        machines.warm_up()
+        _measure(cast, sizes, figure, machines)
+        _memory(figure, machines, min(MANY, sizes.running))
+    except Unusable as error:
+        figure.missing.append(Missing("bulkhead", str(error)))
+    figure.missing.append(Missing("QEMU with the distribution's own initramfs", "not measured yet"))
+    figure.want_ratio("first answer from a template / QEMU alone restoring the same", TEMPLATE, BARE, BARE_LIMIT)
+    figure.want_ratio("first answer from a template / booted", TEMPLATE, COLD, BOOT_LIMIT)
+    figure.want_ratio("whole run from a template / --no-template", RUN, RUN_COLD, RUN_LIMIT)
+    series = figure.find(MEMORY)
+    figure.want("private memory of an idle machine", MEMORY_LIMIT, "MB", series.summary.median if series else None)
+    return figure
+
+
+class Machines:
+    """What the command line does with machines of SIZE."""
+
+    def __init__(self, engine: Bulkhead) -> None:
+        self.engine = engine
+
+    def accelerator(self) -> str:
+        """As `doctor` found it."""
+        rows = json.loads(self.engine.output("doctor", "--format", "json"))
+        return "KVM" if any(row["name"] == "KVM" and row["works"] for row in rows) else "TCG"
+
+    def warm_up(self) -> None:
+        """Import the kernel, and wait for the templates with a network and without."""
+        self.engine.import_kernel()
+        for network in ("default", "none"):
+            self.run("--network", network)
+        deadline = time.monotonic() + PATIENCE
+        while len(self.templates()) < 2:
+            if time.monotonic() > deadline:
+                raise Unusable("no template was made")
+            time.sleep(0.2)
+
+    def templates(self) -> list[Path]:
+        """Their directories."""
+        return [path.parent for path in (self.engine.home / "cache/templates").glob("*/key.json")]
+
+    def run(self, *options: str) -> float:
+        """Milliseconds of `run --rm IMAGE true`."""
+        return self.engine.command("run", "--rm", *SIZE, *options, IMAGE, "true")
+
+    def start(self, name: str, *options: str) -> None:
+        """One that stays."""
+        self.engine.output("run", "-d", "--name", name, *SIZE, "--network", "none", *options, IMAGE, *SLEEP)
+
+    def answered(self, *options: str) -> float:
+        """Milliseconds to the first answer of one that is started and removed."""
+        self.start("answers", *options)
+        try:
+            row = json.loads(self.engine.output("inspect", "answers"))[0]
+            handle = json.loads((self.engine.home / "state/instances" / row["id"] / "handle.json").read_text())
+        finally:
+            self.engine.remove(["answers"])
+        return float(handle["data"]["answer_seconds"]) * 1000
+
+    def bare(self, directory: Path) -> Bare:
+        """QEMU alone, with what a running machine's was given."""
+        self.start("model")
+        try:
+            pid = int(json.loads(self.engine.output("inspect", "model"))[0]["pid"])
+            (template,) = (
+                path for path in self.templates() if not json.loads((path / "key.json").read_text())["network"]
+            )
+            return Bare(pid, template, directory)
+        finally:
+            self.engine.remove(["model"])
+
+
+def _measure(cast: Cast, sizes: Sizes, figure: Figure, machines: Machines) -> None:
+    bare = machines.bare(cast.scene.directory("qemu"))
+    name = Bulkhead.name
+    ways: list[tuple[str, str, Callable[[], float], int]] = [
+        (name, RUN, machines.run, 1),
+        (name, RUN_COLD, lambda: machines.run("--no-template"), EVERY),
+        (name, TEMPLATE, machines.answered, 1),
+        (name, COLD, lambda: machines.answered("--no-template"), EVERY),
+        ("qemu", BARE, bare.restore, 1),
+        ("qemu", BARE_COLD, bare.boot, EVERY),
+    ]
+    contenders = [Contender(peer, label, once, every) for peer, label, once, every in ways]
+    contenders += cast.contend(figure, Docker, RUN_DOCKER, lambda docker: docker.run_true(network=True), every=2)
+    compete(figure, contenders, max(2, sizes.runs // 2))
+
+
+def _memory(figure: Figure, machines: Machines, count: int) -> None:
+    say(f"vm: {count} machines at once")
+    names = [f"idle{number}" for number in range(count)]
+    with ExitStack() as always:
+        for name in names:
+            machines.start(name)
+            always.callback(machines.engine.remove, [name])
+        for name in names:
+            machines.engine.output("exec", name, "true")
+        pids = [int(row["pid"]) for row in json.loads(machines.engine.output("inspect", *names))]
+        figure.add(Bulkhead.name, MEMORY, [processes.private_memory(pid) for pid in pids], unit="MB")
