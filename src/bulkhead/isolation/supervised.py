@@ -183,11 +183,16 @@ class Supervised:
 
     # --- parts
 
-    def begin(self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> int:
-        """Ask a new supervisor for the workload; its host pid. A level with more to it adds to this."""
+    def begin(
+        self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None
+    ) -> tuple[int, dict[str, str]]:
+        """Ask a new supervisor for the workload: its host pid, and what the handle is to hold besides.
+
+        A level with more to it adds to this.
+        """
         if on_launch:
             on_launch(bundle.directory / SOCKET)
-        return session.start(request)
+        return session.start(request), {}
 
     def inherited(self, bundle: Bundle) -> Sequence[int]:
         """Descriptors that the supervisor gets, for its workload to keep."""
@@ -207,11 +212,11 @@ class Supervised:
                 raise AgentError(f"the supervisor {supervisor} ended at once", hint="bulkhead doctor checks the agent")
             with Session.connect(directory / SOCKET) as session:
                 try:
-                    pid = self.begin(session, bundle, request, on_launch)
+                    pid, more = self.begin(session, bundle, request, on_launch)
                 except ValueError as error:
                     raise Refused(f"the command or its environment is too large: {error}") from error
             undo.pop_all()
-        data = {"id": instance_id, "join": "\n".join(request.join)}
+        data = {"id": instance_id, "join": "\n".join(request.join), **more}
         return Handle(supervisor_pid=supervisor, supervisor_started=started, pid=pid, data=data)
 
     def _read_exit(self, bundle: Path) -> Exit | None:

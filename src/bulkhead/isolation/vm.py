@@ -103,12 +103,6 @@ class VmDriver(Supervised):
             [super().explain(bundle), *(f"# {title}\n{describe(operations)}" for title, operations in phases)]
         )
 
-    def start(self, bundle: Bundle, *, on_launch: Callable[[Path], None] | None = None) -> Handle:
-        """Boot and run the workload; returns when its program has been executed. Leaves nothing on failure."""
-        handle = super().start(bundle, on_launch=on_launch)
-        join = "\n".join(vmm.require_boot(bundle).guest_limits.join)
-        return replace(handle, data={**handle.data, "join": join})
-
     def command_request(self, spec: Spec, join: Sequence[str], command: Command) -> ExecRequest:
         """A command beside the workload, in the guest."""
         return guest.command_request(spec, tuple(join), command)
@@ -125,11 +119,14 @@ class VmDriver(Supervised):
         super().delete(bundle, instance_id)
         shutil.rmtree(bundle / vmm.DIRECTORY, ignore_errors=True)
 
-    def begin(self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None) -> int:
+    def begin(
+        self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None
+    ) -> tuple[int, dict[str, str]]:
         """QEMU in its jail, the guest to its agent's answer, then the workload. The pid is QEMU's on the host."""
         assert isinstance(request, Machine)
+        began = time.monotonic()
         _sockets_directory(bundle)
-        pid = super().begin(session, bundle, request, on_launch)
+        pid, _ = super().begin(session, bundle, request, on_launch)
         with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
             saved = vmm.require_boot(bundle).saved
             if saved:
@@ -143,9 +140,11 @@ class VmDriver(Supervised):
             said = _last_words(bundle.directory / "vmm.log")
             hint = f"its console ended in: {said}" if said else error.hint
             raise AgentError(f"the virtual machine did not boot: {error.what}", hint=hint) from error
+        answered = time.monotonic() - began
         if request.guest:
             session.guest_start(request.guest)
-        return pid
+        join = "\n".join(vmm.require_boot(bundle).guest_limits.join)
+        return pid, {"join": join, "answer_seconds": f"{answered:.4f}"}
 
     def inherited(self, bundle: Bundle) -> tuple[int, ...]:
         """The memory of the template to start from."""
