@@ -27,7 +27,7 @@ from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Isolation, Mount, Plan, Spec
 from tests.harness.abilities import require
 from tests.harness.images import busybox_tar
-from tests.harness.machines import make_boot
+from tests.harness.machines import from_template, make_boot
 from tests.harness.naming import PREFIX, make_config
 
 Argv = tuple[str, ...]
@@ -221,7 +221,7 @@ class ContainerFactory(AgentFactory):
 
 
 class VmFactory(AgentFactory):
-    """The virtual machine, under emulation: that is what works everywhere."""
+    """The virtual machine, under emulation: that is what works everywhere. From a template: that is what is quick."""
 
     isolation = Isolation.VM
 
@@ -247,7 +247,12 @@ class VmFactory(AgentFactory):
             uid_start=self._config.uid_base,
             resolv_conf="nameserver 192.0.2.53\n",
             hosts="127.0.0.1\tlocalhost\n",
-            boot=make_boot(directory, spec, layer=_layer(run), run=run, stack=self._stack),
+            boot=from_template(
+                make_boot(directory, spec, layer=_layer(run), run=run, stack=self._stack),
+                spec,
+                run=run,
+                stack=self._stack,
+            ),
         )
 
 

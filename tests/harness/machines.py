@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import subprocess
+import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -11,12 +15,17 @@ from bulkhead import limits
 from bulkhead.agent.launch import find_agent
 from bulkhead.boot import initrd, kernels, vmm
 from bulkhead.engine.kernels import DEFAULT
-from bulkhead.host import mounts
+from bulkhead.host import mounts, sparse
 from bulkhead.images import ImageStore
-from bulkhead.isolation.base import Boot
-from bulkhead.model import Spec
+from bulkhead.isolation.base import Boot, Bundle, Probe, Saved
+from bulkhead.isolation.supervised import Outside
+from bulkhead.isolation.vm import VmDriver
+from bulkhead.model import Isolation, Plan, Spec
 from tests.harness.images import CACHE
 from tests.harness.kernels import kernel_layout
+from tests.harness.naming import make_config
+
+SLOTS = 2
 
 
 @cache
@@ -48,6 +57,56 @@ def make_disk(file: Path, size: int) -> Path:
     subprocess.run(["mkfs.ext4", "-q", "-F", "-d", tree, file], check=True, capture_output=True)
     file.chmod(0o600)
     return file
+
+
+@cache
+def template(run: Path, memory: int) -> tuple[Path, Path]:
+    """Memory and state of a guest at its ready point, with one processor and no network; made once per run."""
+    directory = run / f"template-{memory}"
+    bundle_directory = directory / "bundle"
+    bundle_directory.mkdir(parents=True)
+    ram, state = directory / "ram", directory / "state"
+    ram.touch(mode=0o600)
+    os.truncate(ram, memory)
+    config = make_config(directory / "daemon")
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    elf, made = kernel(run)
+    with ExitStack() as stack:
+        boot = Boot(
+            vmm=mount_vmm(directory / "vmm", stack),
+            kernel=elf,
+            initrd=made,
+            disk=None,
+            layers=(),
+            accelerator="tcg",
+            slots=SLOTS,
+            ram=ram,
+        )
+        spec = Spec(
+            id=secrets.token_hex(16),
+            name="template",
+            image="",
+            image_digest="",
+            isolation=Isolation.VM,
+            plan=Plan(memory=memory, cpus=1, disk=16 << 20),
+            argv=("none",),
+            hostname="template",
+            network="none",
+            created=time.time(),
+        )
+        bundle = Bundle(directory=bundle_directory, spec=spec, uid_start=config.uid_base, boot=boot)
+        outside = Outside(remove_cgroups=lambda _: None, was_oom=lambda _: False)
+        driver = VmDriver(config, outside, ability=lambda: Probe(works=True))
+        driver.make_template(bundle, state)
+    return ram, state
+
+
+def from_template(boot: Boot, spec: Spec, *, run: Path, stack: ExitStack) -> Boot:
+    """The same, to start from a template instead of booting."""
+    ram, state = template(run, spec.plan.memory)
+    memory = sparse.sealed(ram, size=spec.plan.memory)
+    stack.callback(os.close, memory)
+    return replace(boot, slots=SLOTS, saved=Saved(memory, state))
 
 
 def make_boot(directory: Path, spec: Spec, *, layer: Path, run: Path, stack: ExitStack) -> Boot:

@@ -42,12 +42,12 @@ class HealthMonitor:
             self._schedule(instance, instance.spec.health)
 
     def close(self) -> None:
-        """Stop checking."""
+        """Stop checking. Nobody waits for a check that is under way: what it finds is no longer asked for."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join(timeout=5)
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     def _schedule(self, instance: Instance, health: HealthCheck) -> None:
         with self._changed:
@@ -92,11 +92,23 @@ class HealthMonitor:
         except BulkheadError as error:
             log.info("health check of %s: %s", instance.spec.name, error)
             passed = False
+        if self._closing:
+            return
+        if not passed and self._is_paused(instance_id):
+            # The command was frozen with the rest.
+            self._schedule(instance, health)
+            return
         try:
             self._judge(instance, health, passed=passed)
         except BulkheadError as error:
             log.warning("health of %s: %s", instance.spec.name, error)
         self._schedule(instance, health)
+
+    def _is_paused(self, instance_id: str) -> bool:
+        try:
+            return self._find(instance_id).state is State.PAUSED
+        except NotFound:
+            return False
 
     def _judge(self, instance: Instance, health: HealthCheck, *, passed: bool) -> None:
         instance_id = instance.spec.id
