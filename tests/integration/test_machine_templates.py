@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_a_guest_cannot_change_what_others_start_from(vms: Daemon) -> None:
 
 
 def test_cold_on_request(vms: Daemon) -> None:
-    run(vms, "-d", "--name", "cold", "--no-template", "vm-busybox", "sleep", "1000")
+    run(vms, "-d", "--name", "cold", "--no-template", "vm-busybox", "sleep", "99")
     assert not from_template(hypervisor(vms, "cold"))
     refused = vms.cli("run", "--no-template", "vm-busybox", "true", check=False)
     assert refused.returncode == 125
@@ -104,7 +105,7 @@ def test_cold_on_request(vms: Daemon) -> None:
 
 def test_the_daemon_comes_back_to_its_templates(vms: Daemon) -> None:
     """After kill -9 those on disk serve on, machines run on, and one that is of no use any more goes."""
-    run(vms, "-d", "--name", "kept", "vm-busybox", "sleep", "1000")
+    run(vms, "-d", "--name", "kept", "vm-busybox", "sleep", "99")
     (template,) = templates(vms)
     vms.kill9()
     stale = template.with_name("0" * 32)
@@ -114,7 +115,7 @@ def test_the_daemon_comes_back_to_its_templates(vms: Daemon) -> None:
     assert vms.cli("exec", "kept", "echo", "there").stdout == "there\n"
     assert templates(vms) == [template]
     assert not stale.exists()
-    run(vms, "-d", "--name", "next", "vm-busybox", "sleep", "1000")
+    run(vms, "-d", "--name", "next", "vm-busybox", "sleep", "99")
     assert from_template(hypervisor(vms, "next"))
 
 
@@ -122,10 +123,27 @@ def test_a_crash_while_one_is_made_leaves_nothing(make_daemon: Callable[..., Dae
     daemon = make_daemon()
     daemon.cli("image", "import", busybox_tar, "vm-busybox")
     daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
-    run(daemon, "-d", "--name", "by", "--network", "none", "vm-busybox", "sleep", "1000")
+    words = (
+        "run",
+        "-d",
+        "--name",
+        "by",
+        "--isolation",
+        "vm",
+        *SIZE,
+        "--network",
+        "none",
+        "vm-busybox",
+        "sleep",
+        "1000",
+    )
+    # Beside it: the template may be made before the command has returned.
+    starting = threading.Thread(target=lambda: daemon.cli(*words, check=False))
+    starting.start()
     until(lambda: list((daemon.config.cache_dir / "templates" / "work").glob("*/ram")))
-    until(lambda: len(list(daemon.config.instances_dir.glob("*/vm/qmp.sock"))) == 2)
+    until(lambda: list(daemon.config.instances_dir.glob("*/vm/qmp.sock")))
     daemon.kill9()
+    starting.join()
     daemon.start()
     assert templates(daemon) == []
     assert [path.name for path in (daemon.config.cache_dir / "templates").glob("*/*") if path.is_dir()] == []
