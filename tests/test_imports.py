@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
     ("host",),
     ("agent",),
-    ("isolation", "boot", "images", "network", "storage", "limits", "store"),
+    ("isolation", "boot", "images", "network", "storage", "limits", "store", "advise"),
     ("engine",),
     ("client", "api", "web"),
     ("cli",),

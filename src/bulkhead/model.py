@@ -31,6 +31,10 @@ class Isolation(StrEnum):
     UNIKERNEL = "unikernel"
 
 
+Trust = Literal["own", "partner", "public"]
+"""Whose program it is."""
+
+
 class State(StrEnum):
     """Where an instance is in its life. The -ing states are those a crash can be found in."""
 
@@ -120,7 +124,12 @@ class CreateRequest(Model):
     """What a user asks for. None means "as the image says" or "as usual"."""
 
     image: str = Field(min_length=1, max_length=512)
-    isolation: Isolation = Isolation.CONTAINER
+    isolation: Isolation | Literal["auto"] = Isolation.CONTAINER
+    """auto: the cheapest level that what follows allows."""
+    trust: Trust | None = None
+    """None: public."""
+    needs_kernel: bool = False
+    hostile_input: bool = False
     kernel: str | None = Field(default=None, min_length=1, max_length=512)
     """A VM's kernel image; None: the default."""
     cold: bool = False
@@ -147,6 +156,17 @@ class CreateRequest(Model):
     auto_remove: bool = False
 
 
+class Choice(Model):
+    """Why an instance with `--isolation auto` has the level that it has."""
+
+    rule: int
+    """Of those that `bulkhead isolation explain` lists."""
+    reason: str
+    trust: Trust
+    needs_kernel: bool = False
+    hostile_input: bool = False
+
+
 class Spec(Model):
     """A request with everything resolved: what `spec.json` in the bundle holds and a driver gets."""
 
@@ -158,6 +178,8 @@ class Spec(Model):
     """The manifest's digest."""
     architecture: str = "amd64"
     isolation: Isolation
+    choice: Choice | None = None
+    """None: the level was asked for by name."""
     kernel: str = ""
     """A VM's kernel image, as it was asked for; "": the default."""
     cold: bool = False

@@ -197,6 +197,9 @@ class Engine(Protocol):
         """Unpack a tar archive below the directory `path`."""
 
     def doctor(self) -> Sequence[Ability]: ...
+    def walls(self) -> Mapping[str, object]:
+        """The levels and the rules for them; see docs/reference/http-api.md for the keys."""
+
     def info(self) -> Mapping[str, object]: ...
 
 

@@ -190,7 +190,8 @@ async def _attach(session: Session, ref: str) -> None:
 
 def _described(instance: Instance) -> dict[str, object]:
     spec = instance.spec
-    return {"id": spec.id, "name": spec.name, "tty": spec.tty, "stdin": spec.stdin}
+    about = {"id": spec.id, "name": spec.name, "tty": spec.tty, "stdin": spec.stdin}
+    return about | ({"isolation": spec.isolation, "choice": spec.choice} if spec.choice else {})
 
 
 async def _run(session: Session) -> None:

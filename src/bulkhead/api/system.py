@@ -35,6 +35,15 @@ async def doctor(request: Request) -> Response:
     return json_response(await service.begin_long(service.engine.doctor))
 
 
+@router.get("/isolation")
+async def isolation(request: Request) -> Response:
+    """The levels (`level`, `works`, `reason`, `hint`, `not_isolated`) and the rules by which one is chosen
+    (`number`, `when`, `level`, `because`): the first that fits decides.
+    """
+    service = service_of(request)
+    return json_response(await service.begin_long(service.engine.walls))
+
+
 @router.get("/events")
 async def events(request: Request, since: float = 0.0, until: float | None = None, follow: bool = False) -> Response:
     """Events as NDJSON: `when` (s), `kind`, `id`, `name`, `action`, `attributes`. `follow` goes on with new ones."""

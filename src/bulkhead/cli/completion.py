@@ -16,11 +16,12 @@ SHELLS = ("bash", "zsh")
 KINDS = {
     "--config": "files",
     "--env-file": "files",
-    "--isolation": "chroot container vm",
+    "--isolation": "auto chroot container vm",
     "--kernel": "images",
     "--net": "networks",
     "--network": "networks",
     "--plan": "plans",
+    "--trust": "own partner public",
     "--restart": "no on-failure always",
     "FILE": "files",
     "IMAGE": "images",

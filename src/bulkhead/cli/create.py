@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bulkhead.cli import options
 from bulkhead.cli.app import App
-from bulkhead.cli.output import write
+from bulkhead.cli.output import tell_choice, write
 from bulkhead.cli.parsing import Namespace, Parser
 
 
@@ -15,5 +15,7 @@ def arguments(parser: Parser) -> None:
 
 def main(args: Namespace, app: App) -> int:
     """Create it; prints the id."""
-    write(app.client.call("POST", "/v1/instances", body=options.request(args, app))["spec"]["id"])
+    spec = app.client.call("POST", "/v1/instances", body=options.request(args, app))["spec"]
+    tell_choice(spec)
+    write(spec["id"])
     return 0

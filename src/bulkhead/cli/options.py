@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-LEVELS = ("chroot", "container", "vm", "unikernel")
+LEVELS = ("auto", "chroot", "container", "vm", "unikernel")
+TRUST = ("own", "partner", "public")
 PLAN_HELP = (
     ("--memory", "-m", "SIZE", "bytes of memory, such as 512M"),
     ("--swap", None, "SIZE", "bytes of swap on top of the memory (0)"),
@@ -114,7 +115,10 @@ def _positive(text: str, flag: str) -> float:
 def add_request(parser: Parser) -> None:
     """Everything that describes an instance; IMAGE and the command come last."""
     add = parser.add_argument
-    add("--isolation", metavar="LEVEL", help="the wall: chroot, container or vm (container)")
+    add("--isolation", metavar="LEVEL", help="the wall: chroot, container, vm, or auto (container)")
+    add("--trust", metavar="WHOSE", help="auto: whose program it is: own, partner or public (public)")
+    add("--needs-kernel", action="store_true", help="auto: it changes the kernel, or needs one of its own")
+    add("--hostile-input", action="store_true", help="auto: it reads what strangers send")
     add("--kernel", metavar="IMAGE", help="a VM's kernel image (kernel/debian:latest)")
     add("--no-template", action="store_true", help="boot a VM cold, not from a template of its kernel and size")
     add("--plan", metavar="NAME", help="a named plan; single fields given beside it override it")
@@ -165,12 +169,19 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
     if isolation is not None and isolation not in LEVELS:
         problems.add(f"--isolation {isolation!r} is not one of {', '.join(LEVELS)}")
         isolation = None
+    trust = args.trust
+    if trust is not None and trust not in TRUST:
+        problems.add(f"--trust {trust!r} is not one of {', '.join(TRUST)}")
+        trust = None
     if name is not None and not values.NAME.match(name):
         problems.add(f"--name {name!r}: a name has letters, digits, _ . - and at most 63 of them")
         name = None
     fields: dict[str, object] = {
         "image": args.image,
         "isolation": isolation,
+        "trust": trust,
+        "needs_kernel": args.needs_kernel,
+        "hostile_input": args.hostile_input,
         "kernel": args.kernel,
         "cold": args.no_template,
         "name": name,

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ID_LENGTH = 12
 _AGES = ((60, 1, "second"), (3600, 60, "minute"), (86400, 3600, "hour"), (86400 * 14, 86400, "day"))
@@ -20,6 +24,13 @@ def write(text: str) -> None:
 def talk(text: str) -> None:
     """Tell the user something that is not data."""
     sys.stderr.write(text + "\n")
+
+
+def tell_choice(spec: Mapping[str, Any]) -> None:
+    """Say which level `--isolation auto` has come to, and why; nothing where the level was given."""
+    choice = spec.get("choice")
+    if choice:
+        talk(f"isolation: {spec['isolation']}, since {choice['reason']} (rule {choice['rule']})")
 
 
 def write_json(value: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bulkhead.cli import options
 from bulkhead.cli.app import App
-from bulkhead.cli.output import write
+from bulkhead.cli.output import tell_choice, write
 from bulkhead.cli.parsing import Namespace, Parser
 from bulkhead.cli.session import DETACH_KEYS, run_session
 
@@ -31,7 +31,8 @@ def main(args: Namespace, app: App) -> int:
         write(app.client.call("POST", "/v1/dry-run", body=request)["text"].rstrip("\n"))
         return 0
     if args.detach:
-        made = app.client.call("POST", "/v1/instances", query={"start": True}, body=request)
-        write(made["spec"]["id"])
+        spec = app.client.call("POST", "/v1/instances", query={"start": True}, body=request)["spec"]
+        tell_choice(spec)
+        write(spec["id"])
         return 0
     return run_session(app.client, "/v1/run", request, detach_keys=args.detach_keys)

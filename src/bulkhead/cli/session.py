@@ -13,6 +13,7 @@ from struct import Struct
 
 from bulkhead import client as wire
 from bulkhead.cli import terminal
+from bulkhead.cli.output import tell_choice
 from bulkhead.client import Client, Duplex
 
 TYPE_CHECKING = False
@@ -92,6 +93,7 @@ class Session:
                 raise wire.problem(payload)
 
     def _begin(self, response: dict[str, object]) -> None:
+        tell_choice(response)
         self._tty = bool(response.get("tty"))
         self._stdin = self._wants_stdin and bool(response.get("stdin"))
         if self._stdin and sys.stdin is None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "update": "Change the plan or the restart policy of instances",
     "image": "Manage images",
     "plan": "Manage named plans",
+    "isolation": "Show the levels of isolation, and which rule chooses one",
     "network": "Manage networks",
     "volume": "Manage volumes",
     "completion": "Print what bash or zsh needs to complete command lines",

@@ -7,16 +7,47 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bulkhead.advise import Workload, choose
 from bulkhead.engine.names import generate_name
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image, ImageConfig
-from bulkhead.model import CreateRequest, HealthCheck, Isolation, Network, Plan, Spec
+from bulkhead.model import Choice, CreateRequest, HealthCheck, Isolation, Network, Plan, Spec
 from bulkhead.quantities import parse_signal
 
 SHARED_NETWORKS = ("none", "host")
 
 
-def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_names: Sequence[str]) -> Spec:
+def decide_level(request: CreateRequest, image: Image | None) -> tuple[Isolation, Choice | None]:
+    """The level that was asked for, or the one that the rules find for what is known of the workload."""
+    if request.isolation != "auto":
+        return request.isolation, None
+    workload = Workload(
+        trust=request.trust or "public",
+        hostile_input=request.hostile_input,
+        needs_kernel=request.needs_kernel,
+        system=image is not None and image.kind == "disk",
+        shares_network=request.network == "host",
+    )
+    rule = choose(workload)
+    choice = Choice(
+        rule=rule.number,
+        reason=rule.because,
+        trust=workload.trust,
+        needs_kernel=workload.needs_kernel,
+        hostile_input=workload.hostile_input,
+    )
+    return rule.level, choice
+
+
+def resolve_spec(
+    request: CreateRequest,
+    image: Image,
+    plan: Plan,
+    *,
+    taken_names: Sequence[str],
+    level: Isolation,
+    choice: Choice | None = None,
+) -> Spec:
     """Put the request over the image's configuration. Raises Refused with every problem found."""
     identifier = secrets.token_hex(16)
     argv = command_line(request, image.config)
@@ -29,7 +60,8 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
         image=request.image,
         image_digest=image.digest,
         architecture=image.architecture,
-        isolation=request.isolation,
+        isolation=level,
+        choice=choice,
         kernel=request.kernel or "",
         cold=request.cold,
         plan=plan,
@@ -40,7 +72,7 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
         user=request.user if request.user is not None else image.config.user,
         hostname=request.hostname or identifier[:12],
         labels={**image.config.labels, **request.labels},
-        network=network_of(request),
+        network=network_of(request, level),
         ports=request.ports,
         mounts=request.mounts,
         tty=request.tty,
@@ -54,9 +86,9 @@ def resolve_spec(request: CreateRequest, image: Image, plan: Plan, *, taken_name
     )
 
 
-def network_of(request: CreateRequest) -> str:
+def network_of(request: CreateRequest, level: Isolation) -> str:
     """The network asked for, or the level's usual one."""
-    return request.network or ("host" if request.isolation is Isolation.CHROOT else "default")
+    return request.network or ("host" if level is Isolation.CHROOT else "default")
 
 
 def command_line(request: CreateRequest, config: ImageConfig) -> tuple[str, ...]:
@@ -101,23 +133,14 @@ def image_health(config: ImageConfig) -> HealthCheck | None:
 
 
 def request_problems(
-    request: CreateRequest, *, networks: Mapping[str, Network], drivers: Sequence[Isolation]
+    request: CreateRequest, level: Isolation, *, networks: Mapping[str, Network], drivers: Sequence[Isolation]
 ) -> list[Problem]:
     """What can be said without the image: the level, the network, the sources of the mounts."""
-    problems = []
-    if request.isolation not in drivers:
-        have = ", ".join(drivers)
-        problems.append(Problem(f"isolation {request.isolation} is not available here", f"use one of: {have}"))
-    if request.cold and request.isolation is not Isolation.VM:
-        problems.append(Problem(f"a {request.isolation} has no template to start from", "leave out --no-template"))
-    if request.kernel and request.isolation is not Isolation.VM:
-        problems.append(
-            Problem(f"a {request.isolation} has the host's kernel, not {request.kernel}", "use --isolation vm")
-        )
+    problems = _level_problems(request, level, drivers)
     network = request.network
     if network and network not in SHARED_NETWORKS and network not in networks:
         problems.append(Problem(f"network {network!r} does not exist", f"bulkhead network create {network}"))
-    if network in SHARED_NETWORKS and request.isolation is not Isolation.CHROOT and request.ports:
+    if network in SHARED_NETWORKS and level is not Isolation.CHROOT and request.ports:
         problems.append(Problem(f"ports cannot be published with network {network!r}", "leave out -p or --network"))
     problems += [
         Problem(f"{mount.source} does not exist", "make it first, or name a volume (no slash) instead")
@@ -131,6 +154,27 @@ def request_problems(
     ]
     if request.auto_remove and request.restart.kind != "no":
         problems.append(Problem(f"--rm and --restart {request.restart.kind} exclude each other", "give only one"))
+    return problems
+
+
+def _level_problems(request: CreateRequest, level: Isolation, drivers: Sequence[Isolation]) -> list[Problem]:
+    problems = []
+    if level not in drivers:
+        have = ", ".join(drivers)
+        problems.append(Problem(f"isolation {level} is not available here", f"use one of: {have}"))
+    if request.cold and level is not Isolation.VM:
+        problems.append(Problem(f"a {level} has no template to start from", "leave out --no-template"))
+    if request.kernel and level is not Isolation.VM:
+        problems.append(Problem(f"a {level} has the host's kernel, not {request.kernel}", "use --isolation vm"))
+    facts = {
+        "--trust": request.trust is not None,
+        "--needs-kernel": request.needs_kernel,
+        "--hostile-input": request.hostile_input,
+    }
+    told = [flag for flag, given in facts.items() if given]
+    if told and request.isolation != "auto":
+        what = f"{', '.join(told)} decides nothing where the level is given: {level}"
+        problems.append(Problem(what, "use --isolation auto"))
     return problems
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
 from bulkhead.engine import bundles, logs, machines
-from bulkhead.engine.admission import network_of, request_problems, resolve_spec, signal_problems
+from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec, signal_problems
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
 from bulkhead.engine.doctor import examine
@@ -138,26 +138,34 @@ class Engine:
     def _admit(self, request: CreateRequest) -> tuple[Spec, Image]:
         context = self._context
         networks = {network.name: network for network in context.state.networks()}
-        problems = request_problems(request, networks=networks, drivers=tuple(context.drivers))
+        image = self._find_image(request.image)
+        level, choice = decide_level(request, image if isinstance(image, Image) else None)
+        problems = request_problems(request, level, networks=networks, drivers=tuple(context.drivers))
         plan, wrong = self.plans.resolve(request.plan)
         problems += wrong
-        problems += self.plans.problems(plan, isolation=request.isolation, network=network_of(request))
+        problems += self.plans.problems(plan, isolation=level, network=network_of(request, level))
         problems += context.networks.check_ports(request.ports)
+        if isinstance(image, BulkheadError):
+            # A missing image alone stays what it is: not found.
+            raise Refused([*problems, *image.problems]) if problems else image
         try:
-            image = self.images.resolve(request.image)
             names = [instance.spec.name for instance in context.state.instances()]
-            spec = resolve_spec(request, image, plan, taken_names=names)
+            spec = resolve_spec(request, image, plan, taken_names=names, level=level, choice=choice)
             if spec.isolation in context.drivers:
                 problems += context.drivers[spec.isolation].check(spec)
             if machines.is_machine(spec):
                 problems += machines.problems(context, spec, image)
-        except BulkheadError as error:
-            if not problems:
-                raise
+        except Refused as error:
             problems += error.problems
         if problems:
             raise Refused(problems)
         return spec, image
+
+    def _find_image(self, reference: str) -> Image | BulkheadError:
+        try:
+            return self.images.resolve(reference)
+        except BulkheadError as error:
+            return error
 
     def start(self, ref: str, *, on_launch: Callable[[Path], None] | None = None) -> Instance:
         """Run it. `on_launch` is called with the agent's socket before the workload starts."""
@@ -271,6 +279,10 @@ class Engine:
     def doctor(self) -> Sequence[Ability]:
         """Every ability of this host, by trying it."""
         return examine(self._context)
+
+    def walls(self) -> Mapping[str, object]:
+        """The levels of isolation as they are here, and the rules by which one is chosen."""
+        return self._reports.walls()
 
     def info(self) -> Mapping[str, object]:
         """Version, host facts, paths."""

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from bulkhead import limits
+from bulkhead.advise import RULES
 from bulkhead.engine import bundles, machines
 from bulkhead.engine.context import Context
 from bulkhead.errors import Refused
@@ -67,6 +68,24 @@ class Reporter:
             "bundle": str(directory),
             "log": str(directory / "log"),
         }
+
+    def walls(self) -> dict[str, object]:
+        """Every level with what its probe found, and the rules of `--isolation auto`."""
+        probes = {level: driver.probe() for level, driver in self._context.drivers.items()}
+        levels = [
+            {
+                "level": level,
+                "works": probe.works,
+                "reason": probe.reason,
+                "hint": probe.hint,
+                "not_isolated": list(probe.not_isolated),
+            }
+            for level, probe in probes.items()
+        ]
+        rules = [
+            {"number": rule.number, "when": rule.when, "level": rule.level, "because": rule.because} for rule in RULES
+        ]
+        return {"levels": levels, "rules": rules}
 
     def limits(self, instance: Instance) -> list[Enforced]:
         """What of the plan is enforced, and by what."""

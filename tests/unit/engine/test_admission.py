@@ -9,6 +9,7 @@ import pytest
 
 from bulkhead.engine.admission import (
     command_line,
+    decide_level,
     image_health,
     merge_environment,
     request_problems,
@@ -57,13 +58,17 @@ def test_later_environment_wins_and_keeps_its_place() -> None:
 def test_a_kernel_is_not_run_as_an_instance() -> None:
     kernel = replace(image(), kind="kernel")
     with pytest.raises(Refused, match="image app:latest is a kernel, not a root file system") as caught:
-        resolve_spec(CreateRequest(image="app", command=("true",)), kernel, PLAN, taken_names=[])
+        resolve_spec(
+            CreateRequest(image="app", command=("true",)), kernel, PLAN, taken_names=[], level=Isolation.CONTAINER
+        )
     assert "--kernel app:latest" in caught.value.hint
 
 
 def test_spec_takes_what_the_image_says() -> None:
     config = {"cmd": ("serve",), "workdir": "/srv", "user": "www", "stop_signal": "SIGQUIT", "labels": {"a": "1"}}
-    spec = resolve_spec(CreateRequest(image="app", labels={"b": "2"}), image(**config), PLAN, taken_names=[])
+    spec = resolve_spec(
+        CreateRequest(image="app", labels={"b": "2"}), image(**config), PLAN, taken_names=[], level=Isolation.CONTAINER
+    )
     assert (spec.argv, spec.workdir, spec.user, spec.stop_signal) == (("serve",), "/srv", "www", "SIGQUIT")
     assert spec.labels == {"a": "1", "b": "2"}
     assert spec.network == "default"
@@ -72,12 +77,14 @@ def test_spec_takes_what_the_image_says() -> None:
 
 def test_chroots_share_the_hosts_network() -> None:
     request = CreateRequest(image="app", isolation=Isolation.CHROOT, command=("true",))
-    assert resolve_spec(request, image(), PLAN, taken_names=[]).network == "host"
+    assert resolve_spec(request, image(), PLAN, taken_names=[], level=Isolation.CHROOT).network == "host"
 
 
 def test_all_problems_of_the_command_are_told() -> None:
     with pytest.raises(Refused) as refused:
-        resolve_spec(CreateRequest(image="app", stop_signal="NONSENSE"), image(), PLAN, taken_names=[])
+        resolve_spec(
+            CreateRequest(image="app", stop_signal="NONSENSE"), image(), PLAN, taken_names=[], level=Isolation.CONTAINER
+        )
     told = [problem.what for problem in refused.value.problems]
     assert len(told) == 2
     assert "app:latest has no command" in told[0]
@@ -97,7 +104,7 @@ def test_all_problems_of_the_request_are_told(tmp_path: Path) -> None:
         restart=RestartPolicy(kind="always"),
         auto_remove=True,
     )
-    problems = request_problems(request, networks={}, drivers=[Isolation.CONTAINER])
+    problems = request_problems(request, Isolation.VM, networks={}, drivers=[Isolation.CONTAINER])
     told = " | ".join(problem.what for problem in problems)
     for word in ("vm", "ports", "gone", "/a is mounted twice", "--rm"):
         assert word in told
@@ -105,8 +112,26 @@ def test_all_problems_of_the_request_are_told(tmp_path: Path) -> None:
 
 
 def test_unknown_network_is_told_with_the_command_that_makes_it() -> None:
-    problems = request_problems(CreateRequest(image="app", network="blue"), networks={}, drivers=list(Isolation))
+    request = CreateRequest(image="app", network="blue")
+    problems = request_problems(request, Isolation.CONTAINER, networks={}, drivers=list(Isolation))
     assert [problem.hint for problem in problems] == ["bulkhead network create blue"]
+
+
+def test_facts_for_auto_are_refused_where_the_level_is_given() -> None:
+    request = CreateRequest(image="app", trust="own", hostile_input=True)
+    [problem] = request_problems(request, Isolation.CONTAINER, networks={}, drivers=list(Isolation))
+    assert problem.what.startswith("--trust, --hostile-input decides nothing")
+    assert problem.hint == "use --isolation auto"
+
+
+def test_auto_takes_what_is_known_of_request_and_image() -> None:
+    assert decide_level(CreateRequest(image="app", isolation=Isolation.CHROOT), image()) == (Isolation.CHROOT, None)
+    level, choice = decide_level(CreateRequest(image="app", isolation="auto"), image())
+    assert (level, choice and choice.trust) == (Isolation.VM, "public")
+    own = CreateRequest(image="app", isolation="auto", trust="own")
+    assert decide_level(own, image())[0] is Isolation.CONTAINER
+    assert decide_level(own, replace(image(), kind="disk"))[0] is Isolation.VM
+    assert decide_level(own, None)[0] is Isolation.CONTAINER
 
 
 def test_health_check_of_an_image() -> None:
