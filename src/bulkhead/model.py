@@ -124,7 +124,9 @@ class CreateRequest(Model):
     """What a user asks for. None means "as the image says" or "as usual"."""
 
     image: str = Field(min_length=1, max_length=512)
-    isolation: Isolation | Literal["auto"] = Isolation.CONTAINER
+    isolation: Literal["auto", Isolation.CHROOT, Isolation.CONTAINER, Isolation.VM, Isolation.UNIKERNEL] = (
+        Isolation.CONTAINER
+    )
     """auto: the cheapest level that what follows allows."""
     trust: Trust | None = None
     """None: public."""
