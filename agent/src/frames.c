@@ -13,6 +13,7 @@ static bool length_fits(uint8_t type, uint32_t length)
 	case FRAME_RUN:
 	case FRAME_GUEST_START:
 	case FRAME_GUEST_RUN:
+	case FRAME_RESUME:
 		return length <= FRAME_MAX;
 	case FRAME_GUEST:
 		return length >= 1 && length <= GUEST_NAME_MAX;
@@ -28,6 +29,7 @@ static bool length_fits(uint8_t type, uint32_t length)
 	case FRAME_FILES:
 	case FRAME_INFO:
 	case FRAME_QUIT:
+	case FRAME_PARK:
 	case FRAME_EOF:
 		return length == 0;
 	case FRAME_CLOSE:

@@ -73,6 +73,15 @@ int op_entropy(struct context *context, const struct operation *operation)
 	return error ? failed(context, error, "cannot seed", "/dev/urandom") : 0;
 }
 
+int op_sync(struct context *context, const struct operation *operation)
+{
+	(void)operation;
+	if (need_guest(context) < 0)
+		return -EPERM;
+	sync();
+	return 0;
+}
+
 int power_off(void)
 {
 	sync();

@@ -42,11 +42,9 @@ void link_open(int fd)
 static void pass_all_output(void)
 {
 	for (unsigned channel = CHANNEL_OUT; channel <= CHANNEL_ERR; channel++) {
-		struct buffer held = guest_link.held[channel - 1];
-		guest_link.held[channel - 1] = (struct buffer){0};
-		if (held.length > 0)
-			process_output(&workload, channel, buffer_contents(&held), held.length);
-		buffer_free(&held);
+		if (guest_link.held[channel - 1].length > 0)
+			link_pass(channel, guest_link.held[channel - 1].length);
+		buffer_free(&guest_link.held[channel - 1]);
 	}
 }
 
@@ -58,6 +56,9 @@ void link_close(void)
 	loop_close(&guest_link.source);
 	buffer_free(&guest_link.in);
 	buffer_free(&guest_link.out);
+	buffer_free(&guest_link.later);
+	guest_link.park_deadline = 0;
+	guest_link.park = NOT_PARKED;
 	for (unsigned i = 0; i < guest_link.signal_count; i++)
 		if (guest_link.signallers[i] != NULL)
 			connection_refuse(guest_link.signallers[i], STREAM_WORKLOAD, ESRCH, &gone);
@@ -133,8 +134,7 @@ static void pass_held_output(void)
 		size_t room;
 		while (held->length > 0 && (room = process_output_room(&workload, channel)) > 0) {
 			size_t part = held->length < room ? held->length : room;
-			process_output(&workload, channel, buffer_contents(held), part);
-			buffer_consume(held, part);
+			link_pass(channel, part);
 			if (guest_link.output != NULL)
 				relay_passed(guest_link.output, channel, part);
 		}
@@ -155,6 +155,7 @@ void link_sweep(void)
 {
 	if (supervisor.vmm == NULL)
 		return;
+	link_park_sweep();
 	pass_held_output();
 	pass_streams();
 	if (guest_link.source.fd >= 0) {
@@ -175,5 +176,6 @@ void link_sweep(void)
 
 uint64_t link_deadline(void)
 {
-	return guest_link.deadline;
+	uint64_t first = guest_link.deadline, other = guest_link.park_deadline;
+	return first == 0 || (other != 0 && other < first) ? other : first;
 }

@@ -10,6 +10,7 @@
 enum { CODE_MAX = 255, SIGNAL_MAX = 64 };
 
 static const char not_asked[] = "a frame on a stream that it was not asked for";
+static const char parked[] = "a frame of a guest that is parked";
 
 /* The lengths that the OK to a relay's request may have. */
 static bool answer_fits(const struct relay *relay, uint32_t length)
@@ -17,9 +18,11 @@ static bool answer_fits(const struct relay *relay, uint32_t length)
 	switch (relay->kind) {
 	case RELAY_OUTPUT:
 	case RELAY_INPUT:
+	case RELAY_PARK:
 		return length == 0;
 	case RELAY_PROCESS:
 	case RELAY_START:
+	case RELAY_RESUME:
 		return length == 4;
 	case RELAY_RUN:
 		return length <= FRAME_MAX;
@@ -33,11 +36,15 @@ const char *link_check(const struct frame *frame)
 	if (frame->stream == STREAM_WORKLOAD) {
 		if (guest_link.signal_count == 0)
 			return not_asked;
+		if (guest_link.silent)
+			return parked;
 		return frame->type == FRAME_OK && frame->length != 0 ? "an answer of a wrong length" : NULL;
 	}
 	const struct relay *relay = relay_find(frame->stream);
 	if (relay == NULL)
 		return not_asked;
+	if (guest_link.silent && relay->kind != RELAY_RESUME)
+		return parked;
 	bool answer = frame->type == FRAME_OK || frame->type == FRAME_ERROR;
 	if (answer && relay->answered)
 		return "a second answer to a request";
@@ -116,6 +123,12 @@ static const char *take_ok(struct relay *relay, const unsigned char *payload, si
 		if (stream != NULL)
 			connection_ok(stream->connection, stream->id, payload, length);
 		return NULL;
+	case RELAY_PARK:
+		link_parked();
+		break;
+	case RELAY_RESUME:
+		link_resumed();
+		break;
 	default:
 		break;
 	}
@@ -158,6 +171,10 @@ static const char *take_error(struct relay *relay, const struct failure *failure
 		start_failed(relay, failure);
 		return NULL;
 	}
+	if (relay->kind == RELAY_PARK)
+		link_park_failed();
+	else if (relay->kind == RELAY_RESUME)
+		link_resume_failed();
 	bool input = relay->kind == RELAY_INPUT;
 	relay_free(relay);
 	if (stream == NULL)

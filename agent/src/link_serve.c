@@ -20,6 +20,8 @@ bool link_takes(const struct frame *frame)
 		return true;
 	case FRAME_EXEC:
 	case FRAME_FILES:
+	case FRAME_PARK:
+	case FRAME_RESUME:
 		return supervisor.vmm != NULL;
 	case FRAME_SIGNAL:
 		return supervisor.vmm != NULL && frame->stream == STREAM_WORKLOAD;
@@ -29,10 +31,14 @@ bool link_takes(const struct frame *frame)
 }
 
 /* Whether the guest takes a request now; else it is answered. */
-static bool takes_requests(struct connection *connection, uint32_t id)
+static bool takes_requests(struct connection *connection, uint32_t id, enum relay_kind kind)
 {
 	if (guest_link.source.fd < 0 || guest_link.lost) {
 		refuse(connection, id, ESRCH, "there is no guest");
+		return false;
+	}
+	if (guest_link.park != NOT_PARKED && kind != RELAY_RESUME) {
+		refuse(connection, id, EBUSY, "the instance is parked");
 		return false;
 	}
 	if (guest_link.out.length >= REQUESTS_HIGH) {
@@ -42,23 +48,24 @@ static bool takes_requests(struct connection *connection, uint32_t id)
 	return true;
 }
 
-static void request(struct connection *connection, uint32_t id, enum relay_kind kind, enum frame_type type,
-		    const unsigned char *payload, size_t length)
+bool link_request(struct connection *connection, uint32_t id, enum relay_kind kind, enum frame_type type,
+		  const unsigned char *payload, size_t length)
 {
-	if (!takes_requests(connection, id))
-		return;
+	if (!takes_requests(connection, id, kind))
+		return false;
 	struct stream *stream = connection->stream_count < STREAMS_MAX ? stream_new(connection, id, &elsewhere) : NULL;
 	if (stream == NULL) {
 		refuse(connection, id, EAGAIN, "too many streams on this connection");
-		return;
+		return false;
 	}
 	if (relay_open(kind, stream, type, payload, length) == NULL) {
 		refuse(connection, id, EAGAIN, "too many streams in the guest");
 		stream_end(stream, false);
-		return;
+		return false;
 	}
 	stream->remote = true;
 	stream->gives_input = stream->gets_output = kind == RELAY_PROCESS;
+	return true;
 }
 
 static void serve_guest(struct connection *connection, uint32_t id, const unsigned char *payload, size_t length)
@@ -81,12 +88,12 @@ static void serve_guest(struct connection *connection, uint32_t id, const unsign
 		}
 		link_open(fd);
 	}
-	request(connection, id, RELAY_INFO, FRAME_INFO, NULL, 0);
+	link_request(connection, id, RELAY_INFO, FRAME_INFO, NULL, 0);
 }
 
 static void serve_start(struct connection *connection, uint32_t id, const unsigned char *payload, size_t length)
 {
-	if (!takes_requests(connection, id))
+	if (!takes_requests(connection, id, RELAY_START))
 		return;
 	if (guest_link.started || guest_link.start != NULL) {
 		refuse(connection, id, EBUSY, "START has been there already");
@@ -113,7 +120,7 @@ static void serve_signal(struct connection *connection, const unsigned char *pay
 		refuse(connection, STREAM_WORKLOAD, ESRCH, "cannot send the signal");
 		return;
 	}
-	if (!takes_requests(connection, STREAM_WORKLOAD))
+	if (!takes_requests(connection, STREAM_WORKLOAD, RELAY_RUN))
 		return;
 	if (guest_link.signal_count == SIGNALS_MAX) {
 		refuse(connection, STREAM_WORKLOAD, EAGAIN, "the guest takes no more signals");
@@ -135,17 +142,21 @@ void link_serve(struct connection *connection, const struct frame *frame, unsign
 		refuse(connection, id, ESRCH, "there is no guest");
 	else if (frame->type == FRAME_GUEST_START)
 		serve_start(connection, id, payload, frame->length);
+	else if (frame->type == FRAME_PARK)
+		link_serve_park(connection, id);
+	else if (frame->type == FRAME_RESUME)
+		link_serve_resume(connection, id, payload, frame->length);
 	else if (frame->type == FRAME_GUEST_RUN && guest_link.run_count == RUNS_MAX)
 		refuse(connection, id, EAGAIN, "too many lists in the guest");
 	else if (frame->type == FRAME_GUEST_RUN)
-		request(connection, id, RELAY_RUN, FRAME_RUN, payload, frame->length);
+		link_request(connection, id, RELAY_RUN, FRAME_RUN, payload, frame->length);
 	else
-		request(connection, id, RELAY_PROCESS, frame->type, payload, frame->length);
+		link_request(connection, id, RELAY_PROCESS, frame->type, payload, frame->length);
 }
 
 int link_attach(struct stream *stream)
 {
-	if (!stream->gives_input || !guest_link.up || guest_link.ended)
+	if (!stream->gives_input || stream->relay != NULL || !guest_link.up || guest_link.ended)
 		return 0;
 	return relay_open(RELAY_INPUT, stream, FRAME_ATTACH, "\1\0\0\0", 4) == NULL ? -1 : 0;
 }

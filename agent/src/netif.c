@@ -13,7 +13,7 @@
 #include "guest.h"
 #include "text.h"
 
-enum { MAC_LENGTH = 6, MTU_MAX = 65535 };
+enum { MAC_LENGTH = 6, MTU_MAX = 65535, DUMP_SIZE = 16 << 10, ROUNDS = 64 };
 
 struct message {
 	struct nlmsghdr header;
@@ -76,6 +76,51 @@ static int ask(int fd, const struct message *message)
 	return errno == 0 || errno == EEXIST ? 0 : -1;
 }
 
+/* The first address of the interface that the kernel tells of, as the message that deletes it. 1: one, 0: none. */
+static int first_address(int fd, int index, struct message *message)
+{
+	static char answer[DUMP_SIZE] __attribute__((aligned(NLMSG_ALIGNTO)));
+	const struct ifaddrmsg all = {.ifa_family = AF_UNSPEC};
+	int found = 0;
+	begin(message, RTM_GETADDR, NLM_F_DUMP, &all, sizeof all);
+	if (send(fd, message, message->header.nlmsg_len, 0) < 0)
+		return -1;
+	for (;;) {
+		ssize_t got = recv(fd, answer, sizeof answer, 0);
+		if (got <= 0)
+			return -1;
+		size_t left = (size_t)got;
+		for (const struct nlmsghdr *at = (const void *)answer; NLMSG_OK(at, left); at = NLMSG_NEXT(at, left)) {
+			const struct ifaddrmsg *address = NLMSG_DATA(at);
+			if (at->nlmsg_type == NLMSG_DONE || at->nlmsg_type == NLMSG_ERROR)
+				return found;
+			if (found || at->nlmsg_type != RTM_NEWADDR || (int)address->ifa_index != index ||
+			    at->nlmsg_len > sizeof *message)
+				continue;
+			memcpy(message, at, at->nlmsg_len);
+			message->header.nlmsg_type = RTM_DELADDR;
+			message->header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+			found = 1;
+		}
+	}
+}
+
+/* An interface that is up has been somebody's. Its routes and neighbours, and most addresses of IPv6, go with the link. */
+static int clear(int fd, int index)
+{
+	struct ifinfomsg link = {.ifi_index = index, .ifi_change = IFF_UP};
+	struct message message;
+	int found = 0;
+	begin(&message, RTM_NEWLINK, 0, &link, sizeof link);
+	if (ask(fd, &message) < 0)
+		return -1;
+	for (int i = 0; i < ROUNDS && (found = first_address(fd, index, &message)) > 0; i++)
+		if (ask(fd, &message) < 0 && errno != EADDRNOTAVAIL)
+			return -1;
+	errno = found > 0 ? E2BIG : errno;
+	return found == 0 ? 0 : -1;
+}
+
 static int set_link(int fd, int index, const struct argument *mac, uint32_t mtu)
 {
 	struct ifinfomsg link = {.ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
@@ -116,7 +161,7 @@ static int add_gateway(int fd, int index, const struct address *gateway)
 	return ask(fd, &message);
 }
 
-static int find(struct context *context, int fd, const char *name)
+static int find(struct context *context, int fd, const char *name, bool *up)
 {
 	struct ifreq request = {0};
 	TEXT(request.ifr_name, name);
@@ -124,7 +169,9 @@ static int find(struct context *context, int fd, const char *name)
 		return failed(context, ENAMETOOLONG, "no interface is named", name);
 	if (ioctl(fd, SIOCGIFINDEX, &request) < 0)
 		return failed(context, errno, "no interface is named", name);
-	return request.ifr_ifindex;
+	int index = request.ifr_ifindex;
+	*up = ioctl(fd, SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP;
+	return index;
 }
 
 static int set_up(struct context *context, int fd, const struct operation *operation)
@@ -134,9 +181,12 @@ static int set_up(struct context *context, int fd, const struct operation *opera
 	uint64_t mtu = operation_integer(operation, 4);
 	if ((arguments[1].length != 0 && arguments[1].length != MAC_LENGTH) || mtu > MTU_MAX)
 		return failed(context, EINVAL, "a MAC is not 6 bytes long, or the MTU is too large for", arguments[0].data);
-	int index = find(context, fd, arguments[0].data);
+	bool up = false;
+	int index = find(context, fd, arguments[0].data, &up);
 	if (index < 0)
 		return index;
+	if (up && clear(fd, index) < 0)
+		return failed(context, errno, "cannot clear", arguments[0].data);
 	if (set_link(fd, index, &arguments[1], (uint32_t)mtu) < 0)
 		return failed(context, errno, "cannot bring up", arguments[0].data);
 	for (unsigned i = 5; i < operation->count; i++) {

@@ -48,6 +48,7 @@ static const operation_function functions[] = {
 	[OP_ENTROPY] = op_entropy,
 	[OP_NETIF] = op_netif,
 	[OP_POWEROFF] = op_poweroff,
+	[OP_SYNC] = op_sync,
 };
 
 void context_init(struct context *context, enum place place, enum phase phase)

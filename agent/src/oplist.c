@@ -57,6 +57,7 @@ static const struct {
 	{OP_ENTROPY, S | T, "b"},
 	{OP_NETIF, S | T, "pbttit*"},
 	{OP_POWEROFF, S | T, ""},
+	{OP_SYNC, S | T, ""},
 };
 
 #undef S

@@ -29,6 +29,7 @@ static void status_ready(struct source *source, uint32_t events);
 struct process workload = {.log = &workload_log, .coming = true, NO_SOURCES};
 struct process elsewhere = {.coming = true, NO_SOURCES};
 struct process *processes = &workload;
+bool processes_held;
 
 struct process *process_new(void)
 {
@@ -58,13 +59,18 @@ void process_output(struct process *process, unsigned channel, const unsigned ch
 {
 	if (process->log != NULL)
 		log_write(process->log, channel, data, length);
+	process_pass(process, channel, data, length);
+}
+
+void process_pass(struct process *process, unsigned channel, const unsigned char *data, size_t length)
+{
 	for (struct stream *at = stream_of(process, NULL); at != NULL; at = stream_of(process, at))
 		stream_output(at, channel, data, length);
 }
 
 size_t process_output_room(const struct process *process, unsigned channel)
 {
-	size_t room = CHUNK;
+	size_t room = processes_held ? 0 : CHUNK;
 	for (struct stream *at = stream_of(process, NULL); at != NULL; at = stream_of(process, at))
 		if (at->gets_output && stream_room(at, channel) < room)
 			room = stream_room(at, channel);
@@ -159,7 +165,7 @@ static void pass_all_input(struct process *process)
 {
 	bool waits = false;
 	/* Without a descriptor it is kept for a process that is not there yet, else thrown away. */
-	if (process->in.fd < 0 && process->coming)
+	if (processes_held || (process->in.fd < 0 && process->coming))
 		return;
 	for (struct stream *at = stream_of(process, NULL); at != NULL; at = stream_of(process, at))
 		if (at->gives_input && at->relay == NULL && !pass_input(process, at))
@@ -179,6 +185,18 @@ void process_resume(struct process *process)
 		if (process_output_room(process, channel) > 0)
 			loop_watch(&process->out[channel - 1], EPOLLIN);
 	pass_all_input(process);
+}
+
+void processes_hold(bool on)
+{
+	processes_held = on;
+	for (struct process *at = processes; at != NULL; at = at->next) {
+		loop_watch(&at->status, on ? 0 : EPOLLIN);
+		for (unsigned i = 0; on && i < 2; i++)
+			loop_watch(&at->out[i], 0);
+		loop_watch(&at->in, 0);
+		process_resume(at);
+	}
 }
 
 void process_resize(struct process *process, uint16_t rows, uint16_t columns)

@@ -44,10 +44,15 @@ void process_launched(struct process *process, const struct launch *launch);
 void process_reports(struct process *process);
 /* It was reaped. */
 void process_reaped(struct process *process, int wait_status);
+/* On: nothing is read of any process, nothing is written to it, and none is reaped: they go on by themselves, as far as
+   their pipes hold it. Off: everything that waited goes on. */
+void processes_hold(bool on);
+extern bool processes_held;
 /* Passes on all output that is there now, whatever the credit. */
 void process_drain(struct process *process);
-/* Output: to the log, and to every stream that wants it. */
+/* Output: to the log, and to every stream that wants it; the second: to the streams alone. */
 void process_output(struct process *process, unsigned channel, const unsigned char *data, size_t length);
+void process_pass(struct process *process, unsigned channel, const unsigned char *data, size_t length);
 /* How much of it may come now, so that no stream gets more than it has given credit for. */
 size_t process_output_room(const struct process *process, unsigned channel);
 /* Its input or output may go on: data came, credit came, a stream came or went. */

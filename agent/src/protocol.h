@@ -37,6 +37,8 @@ enum frame_type {
 	FRAME_GUEST_RUN = 13,
 	FRAME_OK = 16,
 	FRAME_ERROR = 17,
+	FRAME_PARK = 18,
+	FRAME_RESUME = 19,
 	FRAME_DATA = 32,
 	FRAME_EOF = 33,
 	FRAME_CREDIT = 34,
@@ -106,6 +108,7 @@ enum operation_code {
 	OP_ENTROPY = 62,
 	OP_NETIF = 63,
 	OP_POWEROFF = 64,
+	OP_SYNC = 65,
 };
 
 #endif

@@ -9,9 +9,11 @@
 
 enum { CREDIT_BACK = CREDIT_START / 2 };
 
+/* What must not reach a guest that is parked waits until it has resumed. */
 static void put(enum frame_type type, unsigned channel, uint32_t id, const void *payload, size_t length)
 {
-	if (frame_put(&guest_link.out, type, channel, id, payload, length) < 0)
+	struct buffer *to = guest_link.park == NOT_PARKED || type == FRAME_RESUME ? &guest_link.out : &guest_link.later;
+	if (frame_put(to, type, channel, id, payload, length) < 0)
 		link_fail("no memory is left", "");
 }
 
@@ -136,6 +138,8 @@ void relay_abandon(struct relay *relay, bool hung_up)
 	relay->stream->relay = NULL;
 	relay->stream = NULL;
 	relay->closed = true;
+	if (relay->kind == RELAY_PARK)
+		link_park_undo();
 	if (!lasts(relay))
 		return; /* its one answer is its end */
 	send_notes(relay);
@@ -149,7 +153,7 @@ void relay_abandon(struct relay *relay, bool hung_up)
 
 static bool has_room(void)
 {
-	return guest_link.out.length < OUT_HIGH;
+	return guest_link.out.length < OUT_HIGH && guest_link.park == NOT_PARKED;
 }
 
 static void send_input(struct relay *relay, struct stream *stream)
@@ -232,7 +236,8 @@ void relays_end(void)
 		struct relay *relay = guest_link.relays;
 		struct stream *stream = relay->stream;
 		relay->stream = NULL;
-		guest_link.unborn = guest_link.unborn || relay->kind == RELAY_START;
+		guest_link.unborn = guest_link.unborn || relay->kind == RELAY_START ||
+				    (relay->kind == RELAY_RESUME && !guest_link.started);
 		if (stream != NULL)
 			end_stream(relay, stream);
 		relay_free(relay);

@@ -14,6 +14,8 @@ enum relay_kind {
 	RELAY_START,
 	RELAY_INFO, /* these have one answer */
 	RELAY_RUN,
+	RELAY_PARK,
+	RELAY_RESUME,
 	RELAY_FENCE, /* an INFO whose answer comes after everything of the streams that were closed before it */
 };
 

@@ -7,6 +7,7 @@
 
 #include "killall.h"
 #include "link.h"
+#include "park.h"
 #include "supervisor.h"
 #include "text.h"
 
@@ -177,8 +178,9 @@ static void serve_info(struct connection *connection, uint32_t id)
 	char json[128], pid[24], seconds[24], millis[24], version[24];
 	const struct timespec *started = &supervisor.started;
 	const struct process *first = supervisor.vmm != NULL ? supervisor.vmm : &workload;
+	bool parked = processes_held || guest_link.park == PARKED;
 	size_t length = TEXT(json, "{\"pid\":", text_number(pid, (uint64_t)first->pid), ",\"state\":\"",
-			     names[supervisor.state], "\",\"started\":", text_number(seconds, (uint64_t)started->tv_sec), ".",
+			     parked ? "parked" : names[supervisor.state], "\",\"started\":", text_number(seconds, (uint64_t)started->tv_sec), ".",
 			     text_digits(millis, (uint64_t)started->tv_nsec / 1000000, 3), ",\"version\":",
 			     text_number(version, PROTOCOL_VERSION), "}");
 	connection_ok(connection, id, json, length);
@@ -191,6 +193,7 @@ static void serve_quit(struct connection *connection, uint32_t id)
 		connection_ok(connection, id, NULL, 0);
 		return;
 	}
+	park_leave();
 	supervisor.quit = true;
 	supervisor.quitter = connection;
 	supervisor.quitter_stream = id;
@@ -228,12 +231,21 @@ static bool serve_stream(struct connection *connection, const struct frame *fram
 	}
 }
 
+/* Of those with a stream of their own. */
+static bool is_request(uint8_t type)
+{
+	if (type == FRAME_PARK || type == FRAME_RESUME)
+		return true;
+	return type < FRAME_OK && type != FRAME_SIGNAL && type != FRAME_RESIZE;
+}
+
 bool serve(struct connection *connection, const struct frame *frame, unsigned char *payload)
 {
 	struct reader reader = {.at = payload, .end = payload + frame->length};
 	uint32_t first = frame->length >= 4 ? read_u32(&reader) : 0;
-	if (frame->type < FRAME_OK && frame->type != FRAME_SIGNAL && frame->type != FRAME_RESIZE &&
-	    stream_find(connection, frame->stream) != NULL)
+	if (processes_held && !park_allows(connection, frame))
+		return true;
+	if (is_request(frame->type) && stream_find(connection, frame->stream) != NULL)
 		return false; /* the number is in use */
 	if (link_takes(frame)) {
 		link_serve(connection, frame, payload);
@@ -266,6 +278,12 @@ bool serve(struct connection *connection, const struct frame *frame, unsigned ch
 		return true;
 	case FRAME_QUIT:
 		serve_quit(connection, frame->stream);
+		return true;
+	case FRAME_PARK:
+		park(connection, frame->stream);
+		return true;
+	case FRAME_RESUME:
+		park_resume(connection, frame->stream, payload, frame->length);
 		return true;
 	default:
 		return serve_stream(connection, frame, payload);

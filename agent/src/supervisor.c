@@ -33,6 +33,8 @@ void supervisor_reap(void)
 {
 	siginfo_t ended;
 	int wait_status;
+	if (processes_held)
+		return;
 	while (ended.si_pid = 0, waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid > 0) {
 		const pid_t pid = ended.si_pid;
 		/* Its reports first: they may be what tells its pid. What they lead to may wait for it, and reap it. */

@@ -73,7 +73,8 @@ static uint32_t some_id(unsigned number)
 static void answer(unsigned number)
 {
 	static const size_t lengths[] = {[RELAY_OUTPUT] = 0, [RELAY_INPUT] = 0, [RELAY_PROCESS] = 4, [RELAY_START] = 4,
-					 [RELAY_INFO] = 2,   [RELAY_RUN] = 9,	[RELAY_FENCE] = 2};
+					 [RELAY_INFO] = 2,   [RELAY_RUN] = 9,	[RELAY_FENCE] = 2,   [RELAY_PARK] = 0,
+					 [RELAY_RESUME] = 4};
 	const struct relay *relay = some_relay(number);
 	if (relay != NULL && (!relay->answered || number & 64))
 		say(world_guest(), FRAME_OK, 0, relay->id, zeros, lengths[relay->kind]);
@@ -90,7 +91,8 @@ static void honest_step(unsigned action, unsigned a, unsigned b)
 	if (relay == NULL || action == 6)
 		return;
 	bool process = relay->kind == RELAY_PROCESS, output = process || relay->kind == RELAY_OUTPUT;
-	bool refused = action == 4 && (process || (relay->kind == RELAY_START && b < 128));
+	bool parking = relay->kind == RELAY_PARK || relay->kind == RELAY_RESUME;
+	bool refused = action == 4 && (process || parking || (relay->kind == RELAY_START && b < 128));
 	uint32_t taken = CREDIT_START - relay->credit, allowed = relay->allowed[b >> 7];
 	if (!relay->answered && !refused)
 		answer(a);
@@ -143,15 +145,16 @@ static void guest_step(unsigned action, unsigned a, unsigned b)
 static void client_step(unsigned action, int peer, unsigned a, unsigned b)
 {
 	static const enum frame_type requests[] = {FRAME_EXEC,	FRAME_FILES, FRAME_GUEST_RUN, FRAME_GUEST_START, FRAME_ATTACH,
-						   FRAME_WATCH, FRAME_INFO,  FRAME_QUIT,      FRAME_GUEST};
-	static const size_t lengths[] = {8, 0, 4, 8, 4, 0, 0, 0, 1};
+						   FRAME_WATCH, FRAME_INFO,  FRAME_QUIT,      FRAME_GUEST, FRAME_PARK,
+						   FRAME_RESUME};
+	static const size_t lengths[] = {8, 0, 4, 8, 4, 0, 0, 0, 1, 0, 4};
 	unsigned char payload[8] = {b & 3};
 	uint32_t stream = 1 + a % 8;
 	switch (action) {
 	case 0:
 	case 1:
 		/* QUIT ends it all, and would end most inputs. */
-		b = b % 64 == 7 ? 7 : b % 9 == 7 ? 0 : b % 9;
+		b = b % 64 == 7 ? 7 : b % 11 == 7 ? 0 : b % 11;
 		say(peer, requests[b], 0, stream, payload, lengths[b]);
 		return;
 	case 2: {

@@ -66,6 +66,9 @@ static void make_connection_seed(unsigned behaviour)
 	frame_put(&frames, FRAME_SIGNAL, 0, 0xffffffff, "\17\0\0\0\1\0\0\0", 8);
 	frame_put(&frames, FRAME_WATCH, 0, 7, NULL, 0);
 	frame_put(&frames, FRAME_CLOSE, 0, 4, NULL, 0);
+	frame_put(&frames, FRAME_PARK, 0, 9, NULL, 0);
+	frame_put(&frames, FRAME_INFO, 0, 10, NULL, 0);
+	frame_put(&frames, FRAME_RESUME, 0, 11, "\0\0\0\0", 4);
 	put_scripted(seed, &frames, FROM_CLIENT);
 	put_integer(seed, 6, 2);
 	frame_put(&frames, FRAME_QUIT, 0, 8, NULL, 0);
@@ -119,6 +122,14 @@ static void make_guest_seed(unsigned behaviour)
 	frame_put(&frames, FRAME_CLOSE, 0, 5, NULL, 0);
 	put_scripted(seed, &frames, FROM_CLIENT);
 	frame_put(&frames, FRAME_OK, 0, 8, "{}", 2);
+	put_scripted(seed, &frames, FROM_GUEST);
+	frame_put(&frames, FRAME_PARK, 0, 7, NULL, 0);
+	put_scripted(seed, &frames, FROM_CLIENT);
+	frame_put(&frames, FRAME_OK, 0, 9, NULL, 0);
+	put_scripted(seed, &frames, FROM_GUEST);
+	frame_put(&frames, FRAME_RESUME, 0, 8, "\0\0\0\0", 4);
+	put_scripted(seed, &frames, FROM_CLIENT);
+	frame_put(&frames, FRAME_OK, 0, 10, "\1\0\0\0", 4);
 	frame_put_exit(&frames, 3, 0, 0);
 	put_scripted(seed, &frames, FROM_GUEST);
 	put_integer(seed, 6, 2);

@@ -10,6 +10,9 @@
 #include "../src/supervisor.h"
 #include "fuzz_world.h"
 
+/* Of each stream: 64 signals, a window's size, its end, an attachment. */
+enum { LATER_MAX = (RELAYS_MAX + 3) * (64 * 20 + 16 + 16 + 16) };
+
 static struct supervisor supervisor_before;
 static struct process workload_before;
 static struct guest_link link_before;
@@ -31,7 +34,7 @@ void supervisor_fuzz_begin(void)
 static void check_bounds(void)
 {
 	if (guest_link.out.length > REQUESTS_HIGH + FRAME_MAX + OUT_HIGH || guest_link.relay_count > RELAYS_MAX + 3 ||
-	    guest_link.held[0].length > CREDIT_START || guest_link.held[1].length > CREDIT_START)
+	    guest_link.later.length > LATER_MAX || guest_link.held[0].length > CREDIT_START || guest_link.held[1].length > CREDIT_START)
 		abort();
 	for (const struct connection *at = connections; at != NULL; at = at->next)
 		for (const struct stream *stream = at->streams; stream != NULL; stream = stream->next)
@@ -58,6 +61,7 @@ void supervisor_fuzz_end(void)
 	connections_sweep();
 	link_close();
 	guest_link = link_before;
+	processes_held = false;
 	for (struct process *at = processes; at != NULL; at = at->next) {
 		process_close(at);
 		at->coming = false;

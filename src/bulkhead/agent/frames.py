@@ -50,6 +50,8 @@ class Type(IntEnum):
     GUEST_RUN = 13
     OK = 16
     ERROR = 17
+    PARK = 18
+    RESUME = 19
     DATA = 32
     EOF = 33
     CREDIT = 34

@@ -61,6 +61,7 @@ class Code(IntEnum):
     ENTROPY = 62
     NETIF = 63
     POWEROFF = 64
+    SYNC = 65
 
 
 class Attr(IntFlag):

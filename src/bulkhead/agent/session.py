@@ -138,6 +138,25 @@ class Session:
         """Let the guest's agent carry out a list; the reports of its operations in order."""
         return self._run(Type.GUEST_RUN, operations, timeout)
 
+    def park(self, *, timeout: float = 30.0) -> None:
+        """Quiet the connection to the guest, so that it can be saved; `resume` ends that, on whatever supervisor.
+
+        What the workload has said is in the log; what it says from now on waits in its pipes. A command that runs there
+        waits as well. Raises AgentError where the guest does not answer: then it goes on as before.
+        """
+        self._ask(Type.PARK, b"", timeout)
+
+    def resume(self, operations: Sequence[Operation] = (), *, timeout: float = 60.0) -> int:
+        """Let a parked guest go on, after these operations in it; the workload's pid there.
+
+        On a new supervisor this takes the place of `guest_start`, and what came from the old one's clients has gone. A
+        failed operation raises AgentError; the guest is still parked then.
+        """
+        answer = self.answer(self.open(Type.RESUME, encode_operations(operations)), timeout)
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), operations)
+        return frames.parse_pid(answer.payload)
+
     def signal(self, number: int, *, everyone: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Send a signal to the workload, or to every process of the instance."""
         self.send(
