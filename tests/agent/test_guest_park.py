@@ -63,7 +63,8 @@ def lines(data: bytes) -> list[int]:
 
 
 def logged(box: Box) -> list[int]:
-    return [int(text) for stream, kind, text in box.agent.log() if stream == "stdout" and kind == "F"]
+    entries = [(text, kind) for stream, kind, text in box.agent.log() if stream == "stdout"]
+    return [int(line) for line in "".join(text + "\n" * (kind == "F") for text, kind in entries).splitlines()]
 
 
 def refused(connection: Connection, kind: int, payload: bytes = b"") -> Failure:

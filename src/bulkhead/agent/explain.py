@@ -53,7 +53,7 @@ _WORDS: dict[Code, str] = {
     Code.ENTROPY: "seed the guest's random generator",
     Code.NETIF: "set up the guest's interface {0}",
     Code.POWEROFF: "power the guest off",
-    Code.SYNC: "write the guest's file systems back",
+    Code.SYNC: "write what waits in memory to the disks",
 }
 
 _HINTS: dict[tuple[Code, int], str] = {
