@@ -55,6 +55,8 @@ static bool answer_length_fits(uint8_t type, uint32_t length)
 		return length >= 1 && length <= DATA_MAX;
 	case FRAME_CREDIT:
 		return length == 4;
+	case FRAME_REPORTS:
+		return length >= 4 && length <= REPORTS_MAX;
 	default:
 		return length == 8;
 	}
@@ -79,6 +81,7 @@ const char *frame_parse_answer(const unsigned char header[static FRAME_HEADER], 
 	case FRAME_DATA:
 	case FRAME_CREDIT:
 	case FRAME_EXIT:
+	case FRAME_REPORTS:
 		break;
 	default:
 		return "a frame of a type that no agent sends";

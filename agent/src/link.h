@@ -33,6 +33,7 @@ struct guest_link {
 	size_t logged[2];	/* so much of that is in the log */
 	struct connection *signallers[SIGNALS_MAX]; /* who waits for the answer to a SIGNAL, in their order */
 	unsigned signal_count;
+	struct buffer reports; /* what the guest's `finish` has reported */
 	uint64_t deadline; /* when the machine is killed; 0: not yet */
 };
 

@@ -211,6 +211,19 @@ static const char *take_credit(struct relay *relay, uint32_t credit)
 	return NULL;
 }
 
+/* Whole blocks, for exit.json: of the workload alone, and once. */
+static const char *take_reports(const struct relay *relay, const unsigned char *payload, size_t length)
+{
+	struct reader reader = {.at = (unsigned char *)(uintptr_t)payload,
+				.end = (unsigned char *)(uintptr_t)payload + length};
+	if (relay->kind != RELAY_OUTPUT || !guest_link.started || guest_link.reports.length > 0)
+		return "reports that nobody has asked for";
+	while (reader.at != reader.end)
+		if (read_bytes(&reader, read_u32(&reader)) == NULL)
+			return "reports that are none";
+	return buffer_append(&guest_link.reports, payload, length) < 0 ? "reports for which there is no memory" : NULL;
+}
+
 static const char *take_exit(struct relay *relay, uint32_t code, uint32_t number)
 {
 	struct stream *stream = relay->stream;
@@ -255,6 +268,8 @@ const char *link_take(const struct frame *frame, const unsigned char *payload)
 		return take_data(relay, frame->channel, payload, frame->length);
 	case FRAME_CREDIT:
 		return take_credit(relay, get_u32(payload, 0));
+	case FRAME_REPORTS:
+		return take_reports(relay, payload, frame->length);
 	default:
 		return take_exit(relay, get_u32(payload, 0), get_u32(payload, 4));
 	}

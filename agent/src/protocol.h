@@ -12,6 +12,7 @@ enum {
 	LIST_MAX_BYTES = 512 << 10,
 	JOIN_MAX = 32,
 	REPORT_MAX = 16 << 10,
+	REPORTS_MAX = 64 << 10,
 	ERROR_HEAD = 12,
 	ERROR_TEXT_MAX = 4096,
 	ERRNO_MAX = 4095,
@@ -44,6 +45,7 @@ enum frame_type {
 	FRAME_CREDIT = 34,
 	FRAME_EXIT = 35,
 	FRAME_CLOSE = 36,
+	FRAME_REPORTS = 37,
 };
 
 enum channel { CHANNEL_IN = 0, CHANNEL_OUT = 1, CHANNEL_ERR = 2 };

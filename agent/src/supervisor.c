@@ -158,14 +158,35 @@ void supervisor_start_failed(const struct failure *failure)
 	end();
 }
 
+/* There is no exit.json in a guest: the host's supervisor writes them down. */
+static void tell_reports(const struct buffer *reports)
+{
+	if (reports->length == 0 || reports->length > REPORTS_MAX)
+		return;
+	for (const struct stream *at = stream_of(&workload, NULL); at != NULL; at = stream_of(&workload, at))
+		if (at->gets_output && !at->connection->dead)
+			frame_put(&at->connection->out, FRAME_REPORTS, 0, at->id, buffer_contents(reports), reports->length);
+}
+
+/* What a guest has told after what the host has found out itself. */
+static void add_reports(struct buffer *reports, struct buffer *of_guest)
+{
+	if (of_guest->length > 0)
+		buffer_append(reports, buffer_contents(of_guest), of_guest->length);
+	buffer_free(of_guest);
+}
+
 void supervisor_conclude(void)
 {
 	struct buffer reports = {0};
 	supervisor_clean_up(&reports);
-	if (in_guest)
+	if (in_guest) {
 		sync(); /* before EXIT: whoever is told of the end may end the machine */
-	else
+		tell_reports(&reports);
+	} else {
+		add_reports(&reports, &guest_link.reports);
 		exit_file_write(&supervisor, &reports);
+	}
 	buffer_free(&reports);
 	struct stream *next;
 	for (struct stream *at = stream_of(&workload, NULL); at != NULL; at = next) {

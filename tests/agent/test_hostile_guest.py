@@ -28,6 +28,7 @@ from tests.agent.wire import (
     GUEST_START,
     INFO,
     OK,
+    REPORTS,
     RESIZE,
     RUN,
     SIGNAL,
@@ -37,6 +38,7 @@ from tests.agent.wire import (
     Failure,
     Frame,
     Start,
+    block,
 )
 
 CREDIT_START = 262_144
@@ -107,6 +109,11 @@ BROKEN: dict[str, tuple[Callable[[int, int], bytes], str]] = {
     "much output": (lambda _, out: 9 * Frame(DATA, out, bytes(1 << 16), 1).encode(), "credit"),
     "code": (lambda _, out: Frame(EXIT, out, exit_payload(256)).encode(), "exit code"),
     "signal": (lambda _, out: Frame(EXIT, out, exit_payload(0, 65)).encode(), "exit code"),
+    "reports of a list": (lambda run, _: Frame(REPORTS, run, block(b"")).encode(), "before the answer"),
+    "reports twice": (lambda _, out: 2 * Frame(REPORTS, out, block(b"x")).encode(), "reports"),
+    "cut reports": (lambda _, out: Frame(REPORTS, out, block(b"x") + b"\1\0\0\0").encode(), "reports"),
+    "no reports": (lambda _, out: Frame(REPORTS, out).encode(), "length"),
+    "many reports": (lambda _, out: struct.pack("<IBBBBI", (1 << 16) + 1, 1, REPORTS, 0, 0, out), "length"),
 }
 
 
@@ -125,6 +132,19 @@ def test_a_broken_rule_ends_the_machine(machine: Machine, guest: Guest, connecti
     result = connection.collect(watch)
     assert (result.code, result.signal) == (255, 0)
     ended(machine, word)
+
+
+def test_reports_stand_in_the_exit_file(machine: Machine, guest: Guest, connection: Connection) -> None:
+    """Escaped, whatever they are."""
+    watch = connection.watch()
+    output = guest.begin(connection)
+    guest.send(REPORTS, output, block(b"oom_kill 1\n") + block(b'"}\xff\0') + block(b""))
+    guest.exit(output, 137, 9)
+    guest.socket.close()
+    machine.kill()
+    assert connection.collect(watch).code == 137
+    assert machine.host.agent.gone()
+    assert machine.host.agent.exit()["reports"] == ["oom_kill 1\n", '"}\xff\0', ""]
 
 
 def test_two_ends(machine: Machine, guest: Guest, connection: Connection) -> None:

@@ -47,6 +47,7 @@ def start_request(bundle: Bundle, limits: Limits, moment: Moment) -> Start:
         prepare=(*_prepare(bundle, moment), *limits.prepare),
         stage=tuple(_stage(bundle)),
         inside=(*_inside(bundle), *root.program(_named(bundle.spec), CONFINEMENT, container=False)),
+        finish=tuple(limits.finish),
     )
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from bulkhead.host.cgroups import Layout
 
-_OOM = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
-_V2_SECONDS = re.compile(r"^usage_usec (\d+)$", re.MULTILINE)
+_OOM = re.compile(r"^oom_kill (\d{1,20})$", re.MULTILINE | re.ASCII)
+_V2_SECONDS = re.compile(r"^usage_usec (\d{1,20})$", re.MULTILINE | re.ASCII)
+_PEAK = re.compile(r"\d{1,20}\s*", re.ASCII)
 _V1_HEADER = "cpu user system"
+_V1_SECONDS = re.compile(r"^\d{1,20} (\d{1,20}) (\d{1,20})$", re.MULTILINE | re.ASCII)
 _INACTIVE = {1: "total_inactive_file", 2: "inactive_file"}
 
 
@@ -68,7 +70,10 @@ def read_usage(layout: Layout, cgroup: str, instance_id: str) -> Usage:
 
 
 def interpret_reports(reports: Sequence[str]) -> Ended:
-    """What a program's finish list has read. Told apart by content, since a read that failed leaves no report."""
+    """What a program's finish list has read. Told apart by content, since a read that failed leaves no report.
+
+    Those of a VM come from its guest, which may have written anything: a number too long to be one counts as none.
+    """
     oom, peak, seconds = False, None, None
     for report in reports:
         if found := _OOM.search(report):
@@ -76,10 +81,8 @@ def interpret_reports(reports: Sequence[str]) -> Ended:
         elif found := _V2_SECONDS.search(report):
             seconds = int(found[1]) / 1e6
         elif report.startswith(_V1_HEADER):
-            cores = [line.split() for line in report.splitlines()[1:]]
-            whole = [fields for fields in cores if len(fields) == 3 and "".join(fields).isdecimal()]
-            seconds = sum(int(user) + int(system) for _, user, system in whole) / 1e9
-        elif report.strip().isdecimal():
+            seconds = sum(int(user) + int(system) for user, system in _V1_SECONDS.findall(report)) / 1e9
+        elif _PEAK.fullmatch(report):
             peak = int(report)
     return Ended(oom, peak, seconds)
 

@@ -66,6 +66,8 @@ def test_reports() -> None:
 
 
 @example(["²"])
+@example(["oom_kill " + "9" * 5000, "9" * 5000, "usage_usec " + "9" * 5000])
+@example(["cpu user system\n0 1 " + "9" * 5000])
 @example(["cpu user system\n0 1000000000 2000000000\n1 5"])
 @given(st.lists(st.text(max_size=200), max_size=5))
 def test_reports_of_any_content_do_no_harm(reports: list[str]) -> None:
