@@ -129,7 +129,10 @@ static void guest_step(unsigned action, unsigned a, unsigned b)
 		say(guest, FRAME_ERROR, 0, b & 1 ? STREAM_WORKLOAD : some_id(a), error, 12 + (b & 2));
 		return;
 	case 5:
-		say(guest, FRAME_OK, 0, STREAM_WORKLOAD, NULL, 0);
+		if (b & 1)
+			say(guest, FRAME_REPORTS, 0, some_id(a), zeros, b);
+		else
+			say(guest, FRAME_OK, 0, STREAM_WORKLOAD, NULL, 0);
 		return;
 	case 6:
 		if (guest >= 0 && b == 0)

@@ -112,9 +112,11 @@ static void test_answers(void)
 	CHECK(!answers(DATA_MAX + 1, FRAME_DATA, 1, 1) && !answers(1, FRAME_DATA, 0, 1) && !answers(1, FRAME_DATA, 3, 1));
 	CHECK(answers(4, FRAME_CREDIT, 0, 1) && !answers(4, FRAME_CREDIT, 1, 1) && !answers(8, FRAME_CREDIT, 0, 1));
 	CHECK(answers(8, FRAME_EXIT, 0, 1) && !answers(4, FRAME_EXIT, 0, 1));
+	CHECK(answers(4, FRAME_REPORTS, 0, 1) && !answers(3, FRAME_REPORTS, 0, 1) && !answers(4, FRAME_REPORTS, 1, 1));
+	CHECK(answers(REPORTS_MAX, FRAME_REPORTS, 0, 1) && !answers(REPORTS_MAX + 1, FRAME_REPORTS, 0, 1));
 	for (unsigned type = 0; type < 256; type++) {
 		bool known = type == FRAME_OK || type == FRAME_ERROR || type == FRAME_DATA || type == FRAME_CREDIT ||
-			     type == FRAME_EXIT;
+			     type == FRAME_EXIT || type == FRAME_REPORTS;
 		bool any = false;
 		for (uint32_t length = 0; length <= 12; length += 4)
 			any = any || answers(length, type, type == FRAME_DATA, 1);

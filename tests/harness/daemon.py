@@ -23,7 +23,7 @@ from tests.harness.namespaces import Outside, Sandbox
 from tests.harness.naming import make_config, temporary_directory
 
 BULKHEAD = Path(sys.executable).parent / "bulkhead"
-START_SECONDS = 30.0
+START_SECONDS = 240.0
 
 
 @dataclass(frozen=True, slots=True)

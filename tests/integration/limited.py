@@ -7,9 +7,11 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from bulkhead.agent.operations import Code, Operation
 from bulkhead.host import cgroups
@@ -17,6 +19,17 @@ from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
 from bulkhead.limits import Ended, LimitProgram, interpret_reports, program, update
 from bulkhead.model import Plan
+
+PLAN = Plan(memory=64 << 20, cpus=1, disk=64 << 20, pids=64)
+
+
+def only_on(layout: Layout, controller: str, version: int) -> None:
+    """End the test where the host has the controller in another version: what that one does has a test of its own.
+
+    Hosts with cgroup v1 or both run those for v2 in a guest (test_nested.py).
+    """
+    if layout.version(controller) != version:
+        pytest.skip(f"for cgroup v{version}: this host has {controller} as v{layout.version(controller)}")
 
 
 def carry_out(operations: Iterable[Operation]) -> list[str]:
@@ -127,3 +140,18 @@ class Limited:
     def read(self, controller: str, name: str) -> str:
         """A file of one of its cgroups."""
         return (self.layout.path(controller, self.group) / name).read_text().strip()
+
+
+Make = Callable[..., Limited]
+"""The fixture `make`: a plan (PLAN) and fields of Limited to an instance whose cgroups are there."""
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    """What it says when it is on its way."""
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Reap it, once it was killed."""
+    process.communicate(timeout=30)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from tests.harness.daemon import BULKHEAD, Daemon
 
 PLAN = ("--memory", "64M", "--cpus", "1", "--disk", "64M")
-SECONDS = 30.0
+SECONDS = 120.0
 Result = TypeVar("Result")
 
 

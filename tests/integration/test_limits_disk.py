@@ -20,7 +20,7 @@ from bulkhead.model import Plan
 from bulkhead.storage import Disks
 from tests.harness.abilities import require
 from tests.harness.naming import make_config, temporary_directory
-from tests.integration.limited import Limited
+from tests.integration.limited import Limited, only_on
 
 BPS, IOPS = 4 << 20, 200
 PLAN = Plan(memory=256 << 20, cpus=1, disk=256 << 20)
@@ -148,8 +148,7 @@ def test_a_group_of_the_daemon_is_no_way_out(config: Config, disk: tuple[Path, t
     file, device = disk
     with ExitStack() as undo:
         instance = limited(config, device, PLAN.model_copy(update={"disk_bps": BPS}), undo)
-        if instance.layout.version("blkio") != 1:
-            pytest.fail("this test is for v1's blkio controller")
+        only_on(instance.layout, "blkio", 1)
         service = instance.layout.path("blkio", f"{config.cgroup}-service")
         service.mkdir()
         undo.callback(service.rmdir)
@@ -171,8 +170,7 @@ def test_updates_and_the_end(config: Config, disk: tuple[Path, tuple[int, int]])
     with ExitStack() as undo:
         instance = limited(config, device, PLAN, undo)
         layout = instance.layout
-        if layout.version("blkio") != 1:
-            pytest.fail("this test is for v1's blkio controller")
+        only_on(layout, "blkio", 1)
         assert entries() == []
         instance.change(PLAN.model_copy(update={"disk_bps": BPS}))
         assert entries() == [str(BPS)] * 2
@@ -192,13 +190,36 @@ def test_updates_and_the_end(config: Config, disk: tuple[Path, tuple[int, int]])
             assert bound.read_text() == "0\n"
 
 
+def test_updates_and_the_end_of_v2(config: Config, disk: tuple[Path, tuple[int, int]]) -> None:
+    """The instance's own group has them, so they go with it; what is not limited is not written."""
+    _file, device = disk
+    key = f"{device[0]}:{device[1]}"
+
+    def told(instance: Limited) -> dict[str, str]:
+        lines = instance.read("io", "io.max").splitlines()
+        return dict(word.split("=") for line in lines if line.startswith(f"{key} ") for word in line.split()[1:])
+
+    with ExitStack() as undo:
+        instance = limited(config, device, PLAN, undo)
+        only_on(instance.layout, "io", 2)
+        assert told(instance) == {}
+        instance.change(PLAN.model_copy(update={"disk_bps": BPS}))
+        assert told(instance) == {"rbps": str(BPS), "wbps": str(BPS), "riops": "max", "wiops": "max"}
+        instance.change(PLAN.model_copy(update={"disk_bps": 2 * BPS, "iops": IOPS}))
+        assert told(instance) == {"rbps": str(2 * BPS), "wbps": str(2 * BPS), "riops": str(IOPS), "wiops": str(IOPS)}
+        instance.change(PLAN)
+        assert told(instance) == {}
+        instance.finish()
+        assert cgroups.list_instances(instance.layout, config.cgroup) == []
+
+
 def test_little_waits_in_memory(config: Config, disk: tuple[Path, tuple[int, int]]) -> None:
     """A throttled writer is held back early, so that the end of its instance is not minutes of writing away."""
     file, device = disk
     with ExitStack() as undo:
         instance = limited(config, device, PLAN.model_copy(update={"disk_bps": BPS}), undo)
         if not (cgroups.DIRTY_PAGES / f"{device[0]}:{device[1]}" / "strict_limit").exists():
-            pytest.fail("this kernel cannot bound the dirty pages of a device (Linux 6.2)")
+            pytest.skip("for Linux 6.2 and later: this kernel cannot bound the dirty pages of a device")
         code = COMMON + "f = os.open(path, os.O_RDWR)\nwhile time.monotonic() < end: os.pwrite(f, block, step())"
         code += "\nprint(open('/proc/self/io').read())"
         status, output = instance.run(code, str(file), str(1 << 20), str(SECONDS))

@@ -85,9 +85,14 @@ def _prepare(bundle: Bundle, moment: Moment) -> list[Operation]:
     """Nothing that two guests may share is left of what the guest was before."""
     return [
         simple(Code.ENTROPY, moment.entropy),
-        simple(Code.CLOCK, *divmod(moment.now, _SECONDS)),
+        clock(moment.now),
         *([network(bundle.address)] if bundle.address and bundle.boot and bundle.boot.tap else []),
     ]
+
+
+def clock(now: int) -> Operation:
+    """Set the guest's clock; `now` in ns since the epoch."""
+    return simple(Code.CLOCK, *divmod(now, _SECONDS))
 
 
 def network(address: Address) -> Operation:

@@ -150,7 +150,7 @@ class Supervised:
         self._outside.freeze(handle.data["id"], False)  # v1: what is frozen does not even die
         try:
             with Session.connect(bundle / SOCKET) as session:
-                _end(session, number, timeout)
+                self.end(session, number, timeout)
         except Unavailable:
             # The supervisor was killed, or has just ended with its workload; or it was stopped meanwhile.
             unstick(handle.supervisor_pid, handle.supervisor_started)
@@ -193,6 +193,21 @@ class Supervised:
         if on_launch:
             on_launch(bundle.directory / SOCKET)
         return session.start(request), {}
+
+    def end(self, session: Session, number: int, timeout: float) -> None:
+        """Signal the workload, after `timeout` seconds kill it; returns when it has ended.
+
+        Raises AgentError when it has not, Unavailable when the supervisor is gone.
+        """
+        watched = session.watch()
+        # A signal is refused when the workload has just ended by itself: the watch tells of that.
+        with suppress(AgentError):
+            session.signal(number)
+        if session.ended(watched, timeout=timeout) is None:
+            with suppress(AgentError):
+                session.signal(signal.SIGKILL, everyone=True)
+            if session.ended(watched, timeout=KILL_SECONDS) is None:
+                raise AgentError(f"the workload did not end within {KILL_SECONDS:g} s of KILL")
 
     def inherited(self, bundle: Bundle) -> Sequence[int]:
         """Descriptors that the supervisor gets, for its workload to keep."""
@@ -258,16 +273,3 @@ def common_problems(spec: Spec) -> list[Problem]:
             )
         )
     return problems
-
-
-def _end(session: Session, number: int, timeout: float) -> None:
-    """Signal the workload, then kill it; returns when it has ended."""
-    watched = session.watch()
-    # A signal is refused when the workload has just ended by itself: the watch tells of that.
-    with suppress(AgentError):
-        session.signal(number)
-    if session.ended(watched, timeout=timeout) is None:
-        with suppress(AgentError):
-            session.signal(signal.SIGKILL, everyone=True)
-        if session.ended(watched, timeout=KILL_SECONDS) is None:
-            raise AgentError(f"the workload did not end within {KILL_SECONDS:g} s of KILL")

@@ -6,8 +6,10 @@ program. The first joins the two, so that everything after the start is as with 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import signal as signals
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -17,17 +19,18 @@ from pathlib import Path
 from bulkhead.agent.frames import ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import NETNS_NEW, NETNS_PATH
 from bulkhead.agent.operations import describe
-from bulkhead.agent.session import Session
+from bulkhead.agent.session import SOCKET, Session
 from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
 from bulkhead.isolation import guest, jail, saving, vmm
 from bulkhead.isolation.base import Bundle, Command, Handle, Probe
-from bulkhead.isolation.supervised import Outside, Supervised, common_problems
+from bulkhead.isolation.supervised import KILL_SECONDS, Outside, Supervised, common_problems
 from bulkhead.model import UID_RANGE, Isolation, Spec
 from bulkhead.quantities import format_size
 
+log = logging.getLogger(__name__)
 NOT_ISOLATED = (
     "the processor's caches and the memory bus: timing can be observed by neighbours",
     "QEMU's devices: a flaw in one leads into QEMU's jail, which has no file, process or network of the host's",
@@ -35,6 +38,8 @@ NOT_ISOLATED = (
 MIN_MEMORY = 80 << 20
 """Bytes with which Debian's kernel has some left for a workload; with less it ends while it boots."""
 _TAIL = 1 << 15
+ANSWER_SECONDS = 5.0
+"""Within which a guest that lives answers a signal."""
 BOOT_SECONDS = 60.0
 """Within which a guest's agent answers, also under TCG on a busy host."""
 
@@ -114,6 +119,27 @@ class VmDriver(Supervised):
         if processes.start_time(handle.supervisor_pid) == handle.supervisor_started:
             self.delete(bundle, handle.data["id"])
 
+    def end(self, session: Session, number: int, timeout: float) -> None:
+        """Signal the workload, after `timeout` seconds kill it; a guest that does not answer is switched off."""
+        watched, deadline = session.watch(), time.monotonic() + timeout
+        if number != signals.SIGKILL:
+            _answers(session, number, min(timeout, ANSWER_SECONDS))
+            if session.ended(watched, timeout=max(0.0, deadline - time.monotonic())):
+                return
+        # What the workload has written goes to the disk before the guest tells of its end, so KILL is for the guest.
+        alive = _answers(session, signals.SIGKILL, ANSWER_SECONDS)
+        if session.ended(watched, timeout=KILL_SECONDS if alive else 0) is None:
+            session.quit(timeout=KILL_SECONDS)
+
+    def resume(self, bundle: Path, handle: Handle) -> None:
+        """Let it go on, with the time that it is now: its clock has stood still with its hypervisor."""
+        super().resume(bundle, handle)
+        try:
+            with Session.connect(bundle / SOCKET) as session:
+                session.guest_run([guest.clock(time.time_ns())], timeout=ANSWER_SECONDS)
+        except (AgentError, Unavailable) as error:  # it hangs, or ends just now: it goes on all the same
+            log.warning("the clock of %s could not be set: %s", handle.data["id"][:12], error)
+
     def delete(self, bundle: Path, instance_id: str) -> None:
         """Leave nothing of a run, also after a crash in the middle of a start."""
         super().delete(bundle, instance_id)
@@ -185,6 +211,19 @@ class VmDriver(Supervised):
             finish=tuple(limits.finish),
             guest=inside,
         )
+
+
+def _answers(session: Session, number: int, timeout: float) -> bool:
+    """Send the workload a signal, KILL to all of its processes; whether the guest has answered in time."""
+    try:
+        session.signal(number, everyone=number == signals.SIGKILL, timeout=timeout)
+    except AgentError:
+        return True  # there is no such process any more: the watch tells
+    except Unavailable as error:
+        if not isinstance(error.__cause__, TimeoutError):
+            raise
+        return False
+    return True
 
 
 def _sockets_directory(bundle: Bundle) -> None:
