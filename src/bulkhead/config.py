@@ -82,6 +82,11 @@ class Config(BaseModel):
         return self.state_dir / "volumes"
 
     @property
+    def snapshots_dir(self) -> Path:
+        """One directory per snapshot."""
+        return self.state_dir / "snapshots"
+
+    @property
     def store_file(self) -> Path:
         """The SQLite database."""
         return self.state_dir / "state.db"

@@ -9,7 +9,8 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -121,9 +122,11 @@ class PlanRequest(Model):
 
 
 class CreateRequest(Model):
-    """What a user asks for. None means "as the image says" or "as usual"."""
+    """What a user asks for. None means "as the image says" or "as usual", for a clone "as it was there"."""
 
-    image: str = Field(min_length=1, max_length=512)
+    snapshot: str | None = Field(default=None, min_length=1, max_length=128)
+    """INSTANCE/NAME, in the place of an image: a clone, with what its disk and maybe its memory held."""
+    image: str = Field(default="", max_length=512, validate_default=True)
     isolation: Literal["auto", Isolation.CHROOT, Isolation.CONTAINER, Isolation.VM, Isolation.UNIKERNEL] = (
         Isolation.CONTAINER
     )
@@ -156,6 +159,16 @@ class CreateRequest(Model):
     stop_signal: str | None = None
     stop_timeout: float = Field(default=10.0, ge=0)
     auto_remove: bool = False
+
+    @field_validator("image")
+    @classmethod
+    def _one_origin(cls, image: str, info: ValidationInfo) -> str:
+        snapshot = info.data.get("snapshot")
+        if not image and not snapshot:
+            raise PydanticCustomError("missing", "Field required, or a snapshot")
+        if image and snapshot:
+            raise ValueError(f"a clone of {snapshot} has its image")
+        return image
 
 
 class Choice(Model):
@@ -252,6 +265,26 @@ class Instance(Model):
     """Set by stop and kill, so that no restart policy undoes them."""
     start_seconds: float = 0.0
     """How long the last start took, from the request to the workload's exec."""
+
+
+class Snapshot(Model):
+    """What an instance's disk held at one moment, and with `memory` where a VM was at it. Never changes."""
+
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    name: Name
+    """One of its instance's: the user says INSTANCE/NAME."""
+    spec: Spec
+    """The instance as it was then."""
+    state: Literal["creating", "ready", "deleting"] = "creating"
+    memory: bool = False
+    size: int = 0
+    """Bytes that it takes on the host; where the file system shares blocks, not all of them are its own."""
+    created: float
+
+    @property
+    def reference(self) -> str:
+        """As a user names it."""
+        return f"{self.spec.name}/{self.name}"
 
 
 class Network(Model):

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
-from pydantic_core import to_json
 from starlette.responses import Response
 
-from bulkhead.api.responses import NDJSON, Pipe, ThreadResponse, Upload, json_response, problem_line
+from bulkhead.api.progress import with_progress
+from bulkhead.api.responses import Upload, json_response
 from bulkhead.api.service import service_of
 from bulkhead.errors import Refused
-from bulkhead.events import Progress, Step
+from bulkhead.events import Progress
 from bulkhead.model import Model
 
 MAX_BODY = 1 << 20
-STEP_SECONDS = 0.1
-"""Progress of one step is told at most this often."""
 
 router = APIRouter(prefix="/v1", tags=["images"], max_body_size=MAX_BODY)
 uploads = APIRouter(prefix="/v1", tags=["images"])
@@ -127,7 +123,7 @@ async def bootstrap_image(request: Request, body: BootstrapRequest) -> Response:
             progress=progress,
         )
 
-    return _with_progress(request, work)
+    return with_progress(request, work)
 
 
 @router.post("/images/disk")
@@ -145,7 +141,7 @@ async def bootstrap_disk(request: Request, body: DiskRequest) -> Response:
             progress=progress,
         )
 
-    return _with_progress(request, work)
+    return with_progress(request, work)
 
 
 @router.post("/images/kernel")
@@ -156,7 +152,7 @@ async def make_kernel(request: Request, body: KernelRequest) -> Response:
     def work(progress: Progress) -> object:
         return images.make_kernel(body.distribution, version=body.version, name=body.name, progress=progress)
 
-    return _with_progress(request, work)
+    return with_progress(request, work)
 
 
 @uploads.post("/images/import")
@@ -179,26 +175,4 @@ async def import_image(
         source = Path(path) if path is not None else cast(BinaryIO, BufferedReader(cast(Upload, upload), 1 << 18))
         return images.import_file(source, name=name, changes=change or (), progress=progress)
 
-    return _with_progress(request, work, upload=upload)
-
-
-def _with_progress(request: Request, work: Callable[[Progress], object], *, upload: Upload | None = None) -> Response:
-    def produce(pipe: Pipe) -> None:
-        result = work(_teller(pipe))
-        pipe.write(b'{"result":' + to_json(result) + b"}\n")
-
-    return ThreadResponse(service_of(request), produce, media_type=NDJSON, late=problem_line, upload=upload)
-
-
-def _teller(pipe: Pipe) -> Progress:
-    """A progress sink that writes lines: every new step, the end of a step, and now and then what is between."""
-    label, told = "", 0.0
-
-    def tell(step: Step) -> None:
-        nonlocal label, told
-        now = time.monotonic()
-        if step.label != label or (step.total and step.done >= step.total) or now - told >= STEP_SECONDS:
-            label, told = step.label, now
-            pipe.write(b'{"step":' + to_json(step) + b"}\n")
-
-    return tell
+    return with_progress(request, work, upload=upload)

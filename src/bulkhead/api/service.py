@@ -28,6 +28,7 @@ from bulkhead.model import (
     Network,
     PlanRequest,
     RestartPolicy,
+    Snapshot,
     Volume,
 )
 
@@ -134,6 +135,16 @@ class Volumes(Protocol):
     def remove(self, name: str) -> None: ...
 
 
+class Snapshots(Protocol):
+    """The snapshots. `ref` is an instance's name, id or the beginning of one; None for a list: of all."""
+
+    def list(self, ref: str | None = None) -> Sequence[Snapshot]: ...
+    def get(self, ref: str, name: str) -> Snapshot: ...
+    def create(self, ref: str, *, name: str | None, memory: bool, progress: Progress) -> Snapshot: ...
+    def restore(self, ref: str, name: str, *, force: bool, memory: bool, progress: Progress) -> Instance: ...
+    def remove(self, ref: str, name: str) -> None: ...
+
+
 class Engine(Protocol):
     """The engine as the API sees it. `ref` is a name, an id or the unique beginning of an id (4 digits or more)."""
 
@@ -145,6 +156,8 @@ class Engine(Protocol):
     def networks(self) -> Networks: ...
     @property
     def volumes(self) -> Volumes: ...
+    @property
+    def snapshots(self) -> Snapshots: ...
 
     def create(self, request: CreateRequest) -> Instance: ...
     def dry_run(self, request: CreateRequest) -> str:

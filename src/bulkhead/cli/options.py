@@ -155,7 +155,9 @@ def add_request(parser: Parser) -> None:
     add("--health-retries", metavar="N", help="failures in a row that make it unhealthy (3)")
     add("--health-start-period", metavar="S", help="time after the start in which failures do not count (0s)")
     add("--on-unhealthy", choices=("none", "restart"), help="what to do with an unhealthy instance (none)")
-    add("image", metavar="IMAGE", help="the image")
+    add("--from", dest="snapshot", metavar="SNAPSHOT", help="clone INSTANCE/NAME; what is not given is as it was there")
+    # A clone has no IMAGE: then this is the first word of the command, if there is one.
+    add("image", metavar="IMAGE", help="the image; none with --from").required = False
     add_rest(parser, "command", "CMD", "command and arguments, instead of the image's")
 
 
@@ -176,8 +178,14 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
     if name is not None and not values.NAME.match(name):
         problems.add(f"--name {name!r}: a name has letters, digits, _ . - and at most 63 of them")
         name = None
+    image, command = args.image, args.command or []
+    if args.snapshot is not None:
+        image, command = None, [*([args.image] if args.image is not None else []), *command]
+    elif image is None:
+        problems.add("IMAGE is missing: which image, or --from which snapshot?")
     fields: dict[str, object] = {
-        "image": args.image,
+        "image": image,
+        "snapshot": args.snapshot,
         "isolation": isolation,
         "trust": trust,
         "needs_kernel": args.needs_kernel,
@@ -185,7 +193,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "kernel": args.kernel,
         "cold": args.no_template,
         "name": name,
-        "command": args.command,
+        "command": command,
         "entrypoint": None
         if args.entrypoint is None
         else problems.of(lambda: values.parse_entrypoint(args.entrypoint)),

@@ -22,6 +22,7 @@ COMMANDS = {
     "events": "Show what has happened",
     "cp": "Copy files out of an instance or into it",
     "update": "Change the plan or the restart policy of instances",
+    "snapshot": "Manage snapshots of instances",
     "image": "Manage images",
     "plan": "Manage named plans",
     "isolation": "Show the levels of isolation, and which rule chooses one",

@@ -32,7 +32,7 @@ __all__ = ["Engine", "build_engine"]
 
 def build_engine(config: Config) -> Engine:
     """Make the parts and join them. Nothing is changed on the host before `Engine.recover`."""
-    for directory in (config.state_dir, config.run_dir, config.instances_dir):
+    for directory in (config.state_dir, config.run_dir, config.instances_dir, config.snapshots_dir):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     layout = cgroups.detect()
     outside = Outside(

@@ -12,6 +12,10 @@ from bulkhead.errors import Conflict
 from bulkhead.isolation.base import Handle
 from bulkhead.model import Address, Spec
 
+MEMORY = "memory"
+"""A VM's memory and devices, in a snapshot and in a bundle that is to go on with it."""
+DISK = "disk.img"
+
 
 def _write(path: Path, text: str) -> None:
     """One write(2) of a small file. A crash in between leaves an empty file, which readers take for none."""
@@ -76,6 +80,22 @@ def require_handle(bundle: Path) -> Handle:
     if handle is None:
         raise Conflict(f"bundle {bundle.name[:12]} has no handle", hint="restart the daemon: it repairs its records")
     return handle
+
+
+def saved_memory(bundle: Path) -> Path | None:
+    """The file with which the next start goes on in place of starting the workload, if there is one."""
+    memory = bundle / MEMORY
+    return memory if memory.exists() else None
+
+
+def give_memory(bundle: Path, saved: Path) -> None:
+    """Let the next start go on with a saved memory. Such a file never changes: both names are of the same one."""
+    os.link(saved, bundle / MEMORY)
+
+
+def drop_memory(bundle: Path) -> None:
+    """Let the next start be an ordinary one; fine when it is."""
+    (bundle / MEMORY).unlink(missing_ok=True)
 
 
 def forget_run(bundle: Path) -> None:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from bulkhead.agent import copying
 from bulkhead.agent.files import Files
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles
+from bulkhead.engine import bundles, snapshotting
 from bulkhead.engine.context import Context
 from bulkhead.engine.resources import Resources
 from bulkhead.errors import Conflict, Refused
@@ -58,6 +58,7 @@ class Copier:
                     f"instance {spec.name} is {instance.state}",
                     hint=_HINTS.get(instance.state, "try again in a moment"),
                 )
+            snapshotting.require_no_memory(context, instance)
             driver = context.driver(instance)
             if not isinstance(driver, Holds):
                 raise Refused(f"files of a stopped {spec.isolation} cannot be reached", hint="start it first")

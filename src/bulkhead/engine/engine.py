@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, logs, machines
-from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec, signal_problems
+from bulkhead.engine import bundles, logs
+from bulkhead.engine.admission import signal_problems
+from bulkhead.engine.admitting import Admission
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
 from bulkhead.engine.doctor import examine
@@ -29,11 +30,11 @@ from bulkhead.engine.plans import Plans
 from bulkhead.engine.recovery import Recovery
 from bulkhead.engine.reports import Reporter, Usage
 from bulkhead.engine.restarts import Restarter
+from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
-from bulkhead.events import Event
+from bulkhead.events import Event, Progress, quiet
 from bulkhead.host import cgroups
-from bulkhead.images import Image
 from bulkhead.isolation.base import Ability, Command
 from bulkhead.model import (
     CreateRequest,
@@ -42,7 +43,6 @@ from bulkhead.model import (
     Instance,
     PlanRequest,
     RestartPolicy,
-    Spec,
     State,
 )
 from bulkhead.quantities import parse_signal
@@ -63,6 +63,8 @@ class Engine:
         self.volumes = VolumeCatalog(context)
         self._reports = Reporter(context)
         self._lifecycle = Lifecycle(context)
+        self.snapshots = SnapshotCatalog(context, self._lifecycle)
+        self._admission = Admission(context, self.plans, self.images, self.snapshots)
         self._copier = Copier(context, self._lifecycle.resources)
         self._exits = ExitWatcher(self._lifecycle.finish)
         self._restarts = Restarter(self._restart)
@@ -123,49 +125,20 @@ class Engine:
 
     # --- create, start, stop, delete
 
-    def create(self, request: CreateRequest) -> Instance:
+    def create(self, request: CreateRequest, *, progress: Progress = quiet) -> Instance:
         """Make an instance. Raises Refused with every problem, before anything is changed."""
-        spec, image = self._admit(request)
-        for mount in spec.mounts:
+        admitted = self._admission.admit(request)
+        for mount in admitted.spec.mounts:
             if mount.kind == "volume":
                 self.volumes.ensure(mount.source)
-        return self._lifecycle.create(spec, image)
+        return self._lifecycle.create(
+            admitted.spec, admitted.image, source=admitted.source, resumes=admitted.resumes, progress=progress
+        )
 
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""
-        return self._reports.dry_run(*self._admit(request))
-
-    def _admit(self, request: CreateRequest) -> tuple[Spec, Image]:
-        context = self._context
-        networks = {network.name: network for network in context.state.networks()}
-        image = self._find_image(request.image)
-        level, choice = decide_level(request, image if isinstance(image, Image) else None)
-        problems = request_problems(request, level, networks=networks, drivers=tuple(context.drivers))
-        plan, wrong = self.plans.resolve(request.plan)
-        problems += wrong
-        problems += self.plans.problems(plan, isolation=level, network=network_of(request, level))
-        problems += context.networks.check_ports(request.ports)
-        if isinstance(image, BulkheadError):
-            # A missing image alone stays what it is: not found.
-            raise Refused([*problems, *image.problems]) if problems else image
-        try:
-            names = [instance.spec.name for instance in context.state.instances()]
-            spec = resolve_spec(request, image, plan, taken_names=names, level=level, choice=choice)
-            if spec.isolation in context.drivers:
-                problems += context.drivers[spec.isolation].check(spec)
-            if machines.is_machine(spec):
-                problems += machines.problems(context, spec, image)
-        except Refused as error:
-            problems += error.problems
-        if problems:
-            raise Refused(problems)
-        return spec, image
-
-    def _find_image(self, reference: str) -> Image | BulkheadError:
-        try:
-            return self.images.resolve(reference)
-        except BulkheadError as error:
-            return error
+        admitted = self._admission.admit(request)
+        return self._reports.dry_run(admitted.spec, admitted.image)
 
     def start(self, ref: str, *, on_launch: Callable[[Path], None] | None = None) -> Instance:
         """Run it. `on_launch` is called with the agent's socket before the workload starts."""

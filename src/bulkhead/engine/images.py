@@ -105,11 +105,14 @@ class ImageCatalog:
         return removed
 
     def _in_use(self) -> Mapping[str, Sequence[str]]:
-        """Names of the instances by the digest of their image, and of the kernel that a VM boots."""
+        """Names of instances and snapshots by the digest of their image, and of the kernel that a VM boots."""
         found: dict[str, tuple[str, ...]] = {}
-        for instance in self._context.state.instances():
-            for digest in self._needed_by(instance.spec):
-                found[digest] = (*found.get(digest, ()), instance.spec.name)
+        state = self._context.state
+        users = [(instance.spec.name, instance.spec) for instance in state.instances()]
+        users += [(snapshot.reference, snapshot.spec) for snapshot in state.snapshots()]
+        for name, spec in users:
+            for digest in self._needed_by(spec):
+                found[digest] = (*found.get(digest, ()), name)
         return found
 
     def _needed_by(self, spec: Spec) -> Iterator[str]:

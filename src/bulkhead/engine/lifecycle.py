@@ -16,16 +16,16 @@ from pathlib import Path
 
 from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles
+from bulkhead.engine import bundles, snapshotting
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.resources import Resources
 from bulkhead.engine.waiters import Waiters
 from bulkhead.errors import BulkheadError, Conflict, Refused
-from bulkhead.events import Event
+from bulkhead.events import Event, Progress, quiet
 from bulkhead.images import Image
 from bulkhead.isolation.base import Handle, Pauses
-from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Spec, State
+from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Snapshot, Spec, State
 from bulkhead.quantities import parse_signal
 
 
@@ -58,8 +58,16 @@ class Lifecycle:
 
     # --- create and delete
 
-    def create(self, spec: Spec, image: Image) -> Instance:
-        """Make the instance, its bundle and its disk; all or nothing."""
+    def create(
+        self,
+        spec: Spec,
+        image: Image,
+        *,
+        source: Snapshot | None = None,
+        resumes: bool = False,
+        progress: Progress = quiet,
+    ) -> Instance:
+        """Make the instance, its bundle and its disk, that of a snapshot where one is given; all or nothing."""
         context = self._context
         checkpoint("create.begin")
         instance = Instance(spec=spec, state=State.CREATING)
@@ -72,8 +80,11 @@ class Lifecycle:
             checkpoint("create.bundle")
             bundles.make(directory, spec, [layer.diff_id for layer in image.layers])
             checkpoint("create.spec")
-            mount = spec.isolation is not Isolation.VM  # which would have to unmount it before the first start
-            context.disks.create(spec.id, directory / "disk.img", spec.plan.disk, mount=mount)
+            if source:
+                snapshotting.fill(context, source, spec, directory, resumes=resumes, progress=progress)
+            else:
+                mount = spec.isolation is not Isolation.VM  # which would have to unmount it before the first start
+                context.disks.create(spec.id, directory / "disk.img", spec.plan.disk, mount=mount)
             checkpoint("create.disk")
             checkpoint("create.driver")
             instance = self._save(instance, "create", {"image": spec.image}, state=State.CREATED)
@@ -116,6 +127,8 @@ class Lifecycle:
         context.disks.discard(instance_id, directory / "disk.img")
         self.resources.release_volumes(instance.spec)
         checkpoint("delete.disk")
+        snapshotting.drop_all(context, instance_id)
+        checkpoint("delete.snapshots")
         bundles.remove(directory)
         checkpoint("delete.bundle")
         with context.journal.recording(event_of(instance, "remove")):
@@ -150,6 +163,7 @@ class Lifecycle:
                 bundles.forget_run(directory)
                 undo.callback(bundles.forget_run, directory)
                 instance, bundle = self.resources.acquire(instance, undo=undo, always=always)
+                always.callback(bundles.drop_memory, directory)  # from here on the disk changes
                 handle = context.driver(instance).start(bundle, on_launch=partial(_launched, on_launch))
                 undo.callback(context.driver(instance).delete, directory, instance.spec.id)
                 checkpoint("start.running")
@@ -188,6 +202,7 @@ class Lifecycle:
     def undo_start(self, instance: Instance) -> None:
         """After a crash in the middle of a start: release what it had made, back to created."""
         self.release_run(instance)
+        bundles.drop_memory(self._context.bundle_dir(instance))
         self._save(instance, state=State.CREATED, address=None, pid=0)
 
     def release_run(self, instance: Instance) -> None:
@@ -278,6 +293,8 @@ class Lifecycle:
             instance = context.state.get(spec.id)
             changed = spec.model_copy(update={"plan": plan, "restart": restart})
             directory = context.bundle_dir(instance)
+            if plan != spec.plan:
+                snapshotting.require_no_memory(context, instance)
             if plan.disk != spec.plan.disk:
                 context.disks.resize(spec.id, directory / "disk.img", plan.disk)
             if instance.state in (State.RUNNING, State.PAUSED):

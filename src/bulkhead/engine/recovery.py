@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from bulkhead.agent.ending import quit_or_kill
-from bulkhead.engine import bundles
+from bulkhead.engine import bundles, snapshotting
 from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError
@@ -31,12 +31,14 @@ class Recovery:
 
     def run(self) -> list[str]:
         """Repair, and say in words what was repaired; nothing to say after a clean stop."""
+        self._repairs += self._context.disks.thaw()  # first: whatever touches a frozen one waits
         for instance in self._context.state.instances():
             try:
                 self._instance(instance)
             except BulkheadError as error:
                 log.error("recovery of %s: %s", instance.spec.name, error)
                 self._repairs.append(f"could not repair {instance.spec.name}: {error}")
+        self._repairs += snapshotting.recover(self._context)
         self._strays()
         self._parts()
         for repair in self._repairs:

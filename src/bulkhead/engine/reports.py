@@ -65,6 +65,11 @@ class Reporter:
                 mode="json", exclude={"id", "name", "image", "image_digest", "isolation", "plan", "plan_name"}
             ),
             "layers": bundles.read_layers(directory),
+            "snapshots": [
+                snapshot.model_dump(mode="json", include={"name", "created", "size", "memory"})
+                for snapshot in context.state.snapshots(spec.id)
+                if snapshot.state == "ready"
+            ],
             "bundle": str(directory),
             "log": str(directory / "log"),
         }

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from bulkhead.host import syscalls
 
 PAGE = 4096
 _PORTION = 1 << 20
+_TOLD = 16 << 20
+"""Bytes after which a copy tells how far it is."""
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 0x1, 0x2
 _FICLONE = 0x40049409
 _CANNOT_CLONE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
@@ -55,20 +57,34 @@ def copy_sparse(source: Path, target: Path, size: int) -> None:
             raise HostError(f"{source} cannot be copied to {target}: {error.strerror}") from error
 
 
-def copy_data(old: int, new: int) -> None:
-    """Fill an empty file with another's bytes, by descriptors; holes stay holes. Raises OSError."""
-    try:
-        fcntl.ioctl(new, _FICLONE, old)
+def copy_data(old: int, new: int, *, told: Callable[[int], None] = lambda _: None) -> None:
+    """Fill an empty file with another's bytes, by descriptors; holes stay holes. Raises OSError.
+
+    `told` is called with the bytes copied so far, with 0 first; what it raises ends the copy.
+    """
+    told(0)
+    if clone(old, new):
         return
-    except OSError as error:
-        if error.errno not in _CANNOT_CLONE:
-            raise
+    copied = 0
     for start, end in extents(old):
         at = os.lseek(new, start, os.SEEK_SET)
         # Not copy_file_range(2): it does not go from one kind of file system to another.
-        while at < end and (done := os.sendfile(new, old, at, end - at)):
+        while at < end and (done := os.sendfile(new, old, at, min(end - at, _TOLD))):
             at += done
+            copied += done
+            told(copied)
     os.truncate(new, os.fstat(old).st_size)
+
+
+def clone(old: int, new: int) -> bool:
+    """Let a file share all blocks of another, in place of what it had; False where the file system cannot do that."""
+    try:
+        fcntl.ioctl(new, _FICLONE, old)
+    except OSError as error:
+        if error.errno not in _CANNOT_CLONE:
+            raise
+        return False
+    return True
 
 
 def extents(descriptor: int) -> Iterator[tuple[int, int]]:

@@ -31,6 +31,7 @@ AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOUNT_ATTR_IDMAP = 0x100000
 
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 EXT4_IOC_SHUTDOWN = 0x8004587D
 EXT4_IOC_RESIZE_FS = 0x40086610
 EXT4_GOING_FLAGS_NOLOGFLUSH = 0x2
@@ -146,6 +147,29 @@ def syncfs(path: Path) -> None:
         _check(_libc.syncfs(ctypes.c_int(descriptor)), "syncfs", path)
     finally:
         os.close(descriptor)
+
+
+def freeze(mount_point: Path) -> None:
+    """Write a file system out and keep it from being changed, until `thaw`: also if this process ends meanwhile."""
+    descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ioctl(descriptor, FIFREEZE, call="FIFREEZE", what=mount_point)
+    finally:
+        os.close(descriptor)
+
+
+def thaw(mount_point: Path) -> bool:
+    """Let a file system be changed again; False where it was not frozen."""
+    descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ioctl(descriptor, FITHAW, call="FITHAW", what=mount_point)
+    except CallError as error:
+        if error.errno == errnos.EINVAL:
+            return False
+        raise
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def ext4_shutdown(mount_point: Path) -> None:

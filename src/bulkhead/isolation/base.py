@@ -238,6 +238,28 @@ class Pauses(Protocol):
 
 
 @runtime_checkable
+class Flushes(Protocol):
+    """A driver whose instances have a kernel of their own, which keeps what has been written in its memory."""
+
+    def flush(self, bundle: Path, handle: Handle) -> None:
+        """Let a running instance write that to its disks. Raises AgentError, Unavailable."""
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """A driver that can save the memory of a running instance, and go on from it."""
+
+    def save(self, bundle: Path, handle: Handle, state: Path) -> None:
+        """Stop it where it is and write its memory and devices to the new file `state`.
+
+        It stays stopped until `resume_saved`.
+        """
+
+    def resume_saved(self, bundle: Path, handle: Handle) -> None:
+        """Let an instance that `save` has stopped go on."""
+
+
+@runtime_checkable
 class Explains(Protocol):
     """A driver that can tell what a start would do without doing it."""
 

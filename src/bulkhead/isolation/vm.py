@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bulkhead.agent.frames import ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import NETNS_NEW, NETNS_PATH
-from bulkhead.agent.operations import describe
+from bulkhead.agent.operations import Code, describe, simple
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Unavailable
@@ -40,6 +40,8 @@ MIN_MEMORY = 80 << 20
 _TAIL = 1 << 15
 ANSWER_SECONDS = 5.0
 """Within which a guest that lives answers a signal."""
+FLUSH_SECONDS = 60.0
+"""Within which a guest has written out what it keeps in memory."""
 BOOT_SECONDS = 60.0
 """Within which a guest's agent answers, also under TCG on a busy host."""
 
@@ -144,6 +146,11 @@ class VmDriver(Supervised):
         """Leave nothing of a run, also after a crash in the middle of a start."""
         super().delete(bundle, instance_id)
         shutil.rmtree(bundle / vmm.DIRECTORY, ignore_errors=True)
+
+    def flush(self, bundle: Path, handle: Handle) -> None:
+        """Let the guest write what it keeps in memory to its disks."""
+        with Session.connect(bundle / SOCKET) as session:
+            session.guest_run([simple(Code.SYNC)], timeout=FLUSH_SECONDS)
 
     def begin(
         self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None

@@ -13,7 +13,7 @@ from bulkhead.config import Config
 from bulkhead.errors import Conflict, HostError, NotFound
 from bulkhead.host import cgroups, loop, mounts, syscalls
 from bulkhead.quantities import format_size
-from bulkhead.storage import area, ext4, foreign
+from bulkhead.storage import area, copies, ext4, foreign
 from bulkhead.storage.blank import Blanks
 from bulkhead.storage.pool import Pool, Ready
 from bulkhead.storage.reaper import Reaper
@@ -144,6 +144,37 @@ class Disks:
         with self._lock(instance_id):
             foreign.check(path, f"the disk of instance {instance_id[:12]}")
             ext4.grow(path, self._target(instance_id), size)
+
+    def check_room(self, path: Path, directory: Path, *, more: int = 0) -> None:
+        """Raise Refused where a copy of a disk and `more` bytes do not fit into the file system of `directory`."""
+        copies.check_room(path, directory, more=more)
+
+    def copy_out(self, instance_id: str, path: Path, target: Path, *, told: copies.Told) -> None:
+        """Make `target` a copy of a disk as it is at one moment; what the host has mounted is frozen meanwhile."""
+        copies.copy(path, target, path.stat().st_size, told=told, mounted_at=self._target(instance_id))
+        copies.unfinished(target).rename(target)
+
+    def bring_in(self, source: Path, path: Path, size: int, *, told: copies.Told) -> None:
+        """Copy a disk that nobody uses to where `put` takes it from, grown to `size` bytes."""
+        copies.check_room(source, path.parent)
+        copies.copy(source, path, size, told=told)
+
+    def forget_copy(self, path: Path) -> None:
+        """Remove what `bring_in` has copied and nobody has put in its place."""
+        copies.unfinished(path).unlink(missing_ok=True)
+
+    def put(self, instance_id: str, path: Path) -> None:
+        """Make what `bring_in` has copied the disk of an instance that does not run, in the place of its old one."""
+        with self._lock(instance_id):
+            busy = ext4.release(self._target(instance_id), layout=self._layout, shutdown=True)
+            if busy is not None:
+                raise Conflict(f"the disk of instance {instance_id[:12]} is still in use on the host as {busy.path}")
+            copies.unfinished(path).rename(path)
+
+    def thaw(self) -> list[str]:
+        """After a crash: let the file systems that a copy has frozen be changed again. Says which."""
+        mounted = area.mounted(self._config, "disks")
+        return [f"disk of {entry.target.name} thawed" for entry in mounted if syscalls.thaw(entry.target)]
 
     def usage(self, instance_id: str) -> tuple[int, int]:
         """Bytes used and in all, as df tells. NotFound when the disk is not attached."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
@@ -114,6 +115,23 @@ def free(holder: loop.LoopDevice, *, layout: cgroups.Layout) -> None:
     loop.detach(holder)
 
 
+@contextmanager
+def frozen(target: Path) -> Iterator[None]:
+    """Nothing changes the file system mounted at `target` meanwhile, and its file is as after an unmount.
+
+    Whoever writes waits. Fine when nothing is mounted there. After a crash it is still frozen: see `thaw`.
+    """
+    if mounts.device_at(target) is None:
+        yield
+        return
+    syscalls.syncfs(target)  # before it is frozen: nobody has to wait for what can be written now
+    syscalls.freeze(target)
+    try:
+        yield
+    finally:
+        syscalls.thaw(target)
+
+
 def usage(target: Path) -> tuple[int, int]:
     """Bytes used and in all of the file system mounted at `target`, as df tells."""
     status = os.statvfs(target)
@@ -142,7 +160,7 @@ def grow(file: Path, target: Path, size: int) -> None:
             loop.refresh_size(holder)
             syscalls.ext4_resize(target, size // BLOCK)
         else:
-            _grow_unmounted(file)
+            grow_file(file, size)
         undo.pop_all()
 
 
@@ -153,9 +171,11 @@ def _holder(device: tuple[int, int]) -> loop.LoopDevice:
     return holder
 
 
-def _grow_unmounted(file: Path) -> None:
+def grow_file(file: Path, size: int) -> None:
+    """Make a file system that is mounted nowhere as large as `size` bytes."""
     holder = loop.find(file)
     if holder:
         raise HostError(f"{file} is still attached to {holder.path}", hint="stop the instance first")
+    os.truncate(file, size)
     processes.run(("e2fsck", "-f", "-p", file), package="e2fsprogs")
     processes.run(("resize2fs", file), package="e2fsprogs", timeout=600)

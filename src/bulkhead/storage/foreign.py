@@ -16,9 +16,14 @@ def mark(file: Path) -> None:
     _mark_of(file).touch(mode=0o600)
 
 
+def is_marked(file: Path) -> bool:
+    """Whether a guest may have written `file`."""
+    return _mark_of(file).exists()
+
+
 def check(file: Path, what: str) -> None:
     """Raise Conflict where a guest may have written `file`. `what` names it, such as "the disk of web"."""
-    if _mark_of(file).exists():
+    if is_marked(file):
         raise Conflict(
             f"{what} has been written by a virtual machine's own kernel: this host does not mount it",
             hint="use it with --isolation vm, or copy the files out of the machine (bulkhead cp)",

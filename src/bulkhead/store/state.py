@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from bulkhead.errors import Conflict, NotFound
 from bulkhead.events import Event
-from bulkhead.model import Instance, NamedPlan, Network, Volume, looks_like_id
+from bulkhead.model import Instance, NamedPlan, Network, Snapshot, Volume, looks_like_id
 from bulkhead.store import leases
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.records import Records, near
@@ -34,6 +34,7 @@ class State:
         self._plans = Records("plan", NamedPlan, lambda plan: plan.name)
         self._networks = Records("network", Network, lambda network: network.name)
         self._volumes = Records("volume", Volume, lambda volume: volume.name)
+        self._snapshots = Records("snapshot", Snapshot, lambda snapshot: f"{snapshot.spec.id}/{snapshot.name}")
 
     @contextmanager
     def atomic(self) -> Iterator[Transaction]:
@@ -186,6 +187,30 @@ class State:
     def delete_volume(self, name: str) -> bool:
         """Forget a volume; False where there was none."""
         return self._delete(self._volumes, name)
+
+    # --- snapshots
+
+    def snapshots(self, instance_id: str = "") -> list[Snapshot]:
+        """Every snapshot, or those of one instance, the oldest first; also those that are being made or removed."""
+        found = [one for one in self._all(self._snapshots) if instance_id in ("", one.spec.id)]
+        return sorted(found, key=lambda one: (one.created, one.id))
+
+    def create_snapshot(self, snapshot: Snapshot) -> None:
+        """Raises Conflict where its instance has one of that name."""
+        with self.atomic() as transaction:
+            if not self._snapshots.insert(transaction, snapshot):
+                hint = f"choose another name, or: bulkhead snapshot rm {snapshot.reference}"
+                raise Conflict(f"snapshot {snapshot.reference} exists", hint=hint)
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Write a snapshot's record, in place of the one with that name."""
+        with self.atomic() as transaction:
+            self._snapshots.put(transaction, snapshot)
+
+    def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """Forget a snapshot. Idempotent."""
+        with self.atomic() as transaction:
+            self._snapshots.delete(transaction, f"{snapshot.spec.id}/{snapshot.name}")
 
     # --- events and the store itself
 

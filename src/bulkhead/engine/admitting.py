@@ -1,0 +1,77 @@
+"""From a request to what can be made of it on this host, or everything that stands in the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bulkhead.engine import cloning, machines
+from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec
+from bulkhead.engine.context import Context
+from bulkhead.engine.images import ImageCatalog
+from bulkhead.engine.plans import Plans
+from bulkhead.engine.snapshots import SnapshotCatalog
+from bulkhead.errors import BulkheadError, Refused
+from bulkhead.images import Image
+from bulkhead.model import CreateRequest, Snapshot, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An instance that can be made."""
+
+    spec: Spec
+    image: Image
+    source: Snapshot | None
+    """Where its disk comes from; None: a blank one."""
+    resumes: bool
+    """It goes on with that snapshot's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Judges requests by what the catalogs have and the host can do."""
+
+    context: Context
+    plans: Plans
+    images: ImageCatalog
+    snapshots: SnapshotCatalog
+
+    def admit(self, asked: CreateRequest) -> Admitted:
+        """The spec with everything resolved. Raises Refused with every problem; nothing is changed."""
+        context = self.context
+        source = self.snapshots.find(asked.snapshot) if asked.snapshot else None
+        request = cloning.complete(asked, source) if source else asked
+        image = self._find_image(request.image)
+        level, choice = decide_level(request, image if isinstance(image, Image) else None)
+        networks = {network.name: network for network in context.state.networks()}
+        problems = request_problems(request, level, networks=networks, drivers=tuple(context.drivers))
+        plan, wrong = self.plans.resolve(request.plan, base=source.spec.plan if source else None)
+        problems += wrong
+        problems += self.plans.problems(plan, isolation=level, network=network_of(request, level))
+        problems += context.networks.check_ports(request.ports)
+        if source:
+            disk, foreign = self.snapshots.disk(source)
+            problems += cloning.problems(asked, source, level, plan, disk=disk, foreign=foreign)
+        if isinstance(image, BulkheadError):
+            # A missing image alone stays what it is: not found.
+            raise Refused([*problems, *image.problems]) if problems else image
+        try:
+            names = [instance.spec.name for instance in context.state.instances()]
+            spec = resolve_spec(request, image, plan, taken_names=names, level=level, choice=choice)
+            if source:
+                spec = cloning.name_origin(spec, asked, source)
+            if spec.isolation in context.drivers:
+                problems += context.drivers[spec.isolation].check(spec)
+            if machines.is_machine(spec):
+                problems += machines.problems(context, spec, image)
+        except Refused as error:
+            problems += error.problems
+        if problems:
+            raise Refused(problems)
+        return Admitted(spec, image, source, source is not None and cloning.resumes(asked, source))
+
+    def _find_image(self, reference: str) -> Image | BulkheadError:
+        try:
+            return self.images.resolve(reference)
+        except BulkheadError as error:
+            return error
