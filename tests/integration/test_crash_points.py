@@ -39,6 +39,10 @@ ENDS = {
     "exit": {"exited"},
     "delete": {"", "created"},
     "removed": {""},
+    "snapshot": {"running"},
+    "clone": {"running"},
+    "restore": {"running", "exited"},
+    "unsnapshot": {"running"},
 }
 """The states that an instance may be in after the recovery: that before the operation, or that after it."""
 
@@ -59,6 +63,7 @@ def operate(daemon: Daemon, operation: str) -> None:
         ask(daemon, "POST", "instances/web/start")
         return
     if operation == "delete":
+        ask(daemon, "POST", "instances/web/snapshots", {"name": "first"})
         ask(daemon, "DELETE", "instances/web")
         return
     ask(daemon, "POST", "instances/web/start")
@@ -66,10 +71,35 @@ def operate(daemon: Daemon, operation: str) -> None:
         ask(daemon, "POST", "instances/web/pause")
         ask(daemon, "POST", "instances/web/unpause")
         return
+    if operation in ("snapshot", "clone", "restore", "unsnapshot"):
+        operate_on_snapshots(daemon, operation)
+        return
     if operation == "stop":
         ask(daemon, "POST", "instances/web/stop")
         return
     ask(daemon, "POST", "instances/web/exec", {"command": ["touch", "/tmp/end"], "detach": True})
+
+
+def operate_on_snapshots(daemon: Daemon, operation: str) -> None:
+    """The same for the snapshots of an instance that runs."""
+    ask(daemon, "POST", "instances/web/snapshots", {"name": "first"})
+    if operation == "clone":
+        ask(daemon, "POST", "instances", {"snapshot": "web/first", "name": "clone", "mounts": []})
+    elif operation == "restore":
+        ask(daemon, "POST", "instances/web/snapshots/first/restore", {"force": True})
+    elif operation == "unsnapshot":
+        ask(daemon, "DELETE", "instances/web/snapshots/first")
+
+
+def check_snapshots(daemon: Daemon) -> None:
+    """Those that are told of are whole, and there is nothing else."""
+    told = daemon.json("snapshot", "ls", "--format", "json")
+    assert {one["id"] for one in told} == {entry.name for entry in daemon.config.snapshots_dir.iterdir()}
+    for one in told:
+        made = daemon.cli("run", "--rm", "--from", f"web/{one['name']}", "test", "-e", "/bin/sh", check=False)
+        assert made.returncode == 0, made
+    assert state(daemon, "clone") == ""
+    assert not list(daemon.config.instances_dir.glob("*/*.new"))
 
 
 def check_that_it_works(daemon: Daemon) -> None:
@@ -103,5 +133,6 @@ def test_a_daemon_killed_there_is_mended(
     daemon.start(env=CALM)
     assert state(daemon, "web") in ENDS[operation]
     assert "could not repair" not in daemon.log()
+    check_snapshots(daemon)
     check_that_it_works(daemon)
     assert "Traceback" not in daemon.log()

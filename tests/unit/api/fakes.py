@@ -32,6 +32,7 @@ from bulkhead.model import (
     Plan,
     PlanRequest,
     RestartPolicy,
+    Snapshot,
     Spec,
     State,
     Volume,
@@ -121,6 +122,39 @@ class FakeVolumes:
         del self.items[self.get(name).name]
 
 
+class FakeSnapshots:
+    """Snapshots in memory, of the engine's instances."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+        self.items: dict[str, Snapshot] = {}
+
+    def list(self, ref: str | None = None) -> Sequence[Snapshot]:
+        wanted = self._engine.get(ref).spec.id if ref else ""
+        return [item for item in self.items.values() if wanted in ("", item.spec.id)]
+
+    def get(self, ref: str, name: str) -> Snapshot:
+        return named(self.items, f"{self._engine.get(ref).spec.name}/{name}")  # type: ignore[no-any-return]
+
+    def create(self, ref: str, *, name: str | None, memory: bool, progress: Progress) -> Snapshot:
+        progress(Step("copying the disk", 1 << 20, 1 << 20, "bytes"))
+        spec = self._engine.get(ref).spec
+        if memory:
+            raise Refused("no memory here", hint="leave out --memory")
+        made = Snapshot(id=f"{len(self.items):032x}", name=name or "snap0", spec=spec, size=1 << 20, created=1.0)
+        self.items[made.reference] = made
+        return made
+
+    def restore(self, ref: str, name: str, *, force: bool, memory: bool, progress: Progress) -> Instance:
+        found = self.get(ref, name)
+        progress(Step(f"copying the disk of {found.reference}"))
+        self._engine.calls.append(("restore", found.reference, force, memory))
+        return self._engine.get(ref)
+
+    def remove(self, ref: str, name: str) -> None:
+        del self.items[self.get(ref, name).reference]
+
+
 class FakeImages:
     """Images that are made of nothing."""
 
@@ -207,6 +241,7 @@ class FakeEngine:
         self.plans = FakePlans()
         self.networks = FakeNetworks()
         self.volumes = FakeVolumes()
+        self.snapshots = FakeSnapshots(self)
         self.instances: dict[str, Instance] = {}
         self.requests: list[CreateRequest] = []
         self.calls: list[tuple[Any, ...]] = []
@@ -232,7 +267,7 @@ class FakeEngine:
         spec = Spec(
             id=identifier,
             name=request.name or f"name-{len(self.requests)}",
-            image=request.image,
+            image=request.image or f"of {request.snapshot}",
             image_digest="sha256:" + "1" * 64,
             isolation=request.isolation,
             plan=PLAN,

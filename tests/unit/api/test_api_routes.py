@@ -127,6 +127,34 @@ def test_plans_networks_volumes(client: Client) -> None:
     assert client.call("GET", "/v1/volumes") == []
 
 
+def test_snapshots(client: Client, engine: FakeEngine) -> None:
+    create(client, image="debian", name="web")
+    with client.stream("POST", "/v1/instances/web/snapshots", body={"name": "before"}) as response:
+        lines = list(response.json_lines())
+    assert lines[0]["step"]["label"] == "copying the disk"
+    assert lines[1]["result"]["name"] == "before"
+    assert client.call("GET", "/v1/snapshots")[0]["spec"]["name"] == "web"
+    assert len(client.call("GET", "/v1/snapshots", query={"instance": "web"})) == 1
+    assert client.call("GET", "/v1/instances/web/snapshots/before")["size"] == 1 << 20
+    with client.stream("POST", "/v1/instances/web/snapshots/before/restore", body={"force": True}) as response:
+        assert list(response.json_lines())[-1]["result"]["spec"]["name"] == "web"
+    assert engine.calls[-1] == ("restore", "web/before", True, True)
+    client.call("DELETE", "/v1/instances/web/snapshots/before")
+    with pytest.raises(NotFound, match="before"):
+        client.call("GET", "/v1/instances/web/snapshots/before")
+    for body in ({"name": "a/b"}, {"name": ".."}, {"name": ""}, {"nam": "x"}):
+        with pytest.raises(Refused):
+            client.call("POST", "/v1/instances/web/snapshots", body=body)
+
+
+def test_an_image_or_a_snapshot(client: Client, engine: FakeEngine) -> None:
+    create(client, snapshot="web/before")
+    assert engine.requests[-1].snapshot == "web/before"
+    for body in ({}, {"image": "debian", "snapshot": "web/before"}, {"image": ""}):
+        with pytest.raises(Refused, match="one of the two"):
+            create(client, **body)
+
+
 # --- errors
 
 

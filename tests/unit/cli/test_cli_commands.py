@@ -204,6 +204,28 @@ def test_plans_networks_volumes(cli: Cli) -> None:
     assert "bootstrap" in cli("image").out
 
 
+def test_snapshots(cli: Cli, engine: FakeEngine) -> None:
+    web(cli)
+    made = cli("snapshot", "create", "web", "before")
+    assert (made.out, made.err) == ("web/before\n", "copying the disk (1M)\n")
+    assert cli("snapshot", "create", "web/after").out == "web/after\n"
+    assert "Error: no memory here" in cli("snapshot", "create", "web", "--memory").err
+    assert cli("snapshot", "ls").out.splitlines()[1].split()[:5] == ["before", "web", "container", "no", "1M"]
+    assert cli("snapshot", "ls", "-q", "web").out == "web/before\nweb/after\n"
+    assert json.loads(cli("snapshot", "ls", "--format", "json").out)[1]["name"] == "after"
+    assert cli("snapshot", "restore", "web", "before").out == "web/before\n"
+    assert engine.calls[-1] == ("restore", "web/before", False, True)
+    assert cli("snapshot", "restore", "-f", "--no-memory", "web/after").code == 0
+    assert engine.calls[-1] == ("restore", "web/after", True, False)
+    assert "no snapshot" in cli("snapshot", "restore", "web").err
+    assert cli("snapshot", "rm", "web").code == 125
+    assert cli("snapshot", "rm", "web/before", "web/none").code == 125
+    assert cli("snapshot", "rm", "web", "after").out == "web/after\n"
+    assert cli("snapshot", "ls", "-q").out == ""
+    assert cli("create", "--from", "web/before").code == 0
+    assert engine.requests[-1].snapshot == "web/before"
+
+
 def test_images(cli: Cli, engine: FakeEngine, tmp_path: Path) -> None:
     row = cli("image", "ls").out.splitlines()[1].split()
     assert row == ["debian:bookworm", "111111111111", "rootfs", "amd64", "-", "100M"]

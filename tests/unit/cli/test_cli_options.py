@@ -29,9 +29,19 @@ def test_nothing_but_an_image() -> None:
 
 
 def test_an_image_alone_is_required() -> None:
-    with pytest.raises(Refused, match=r"are required: IMAGE$"):
-        parse("--rm")
+    with pytest.raises(Refused, match="IMAGE is missing"):
+        request("--rm")
     assert parse("debian").command == []
+
+
+def test_a_clone_needs_none() -> None:
+    assert request("--from", "web/s") == {"plan": {}, "snapshot": "web/s"}
+    assert request(*["--from", "web/s", "sh", "-c", "true"]) == {
+        "plan": {},
+        "snapshot": "web/s",
+        "command": ["sh", "-c", "true"],
+    }
+    assert CreateRequest.model_validate(request("--from", "web/s")).snapshot == "web/s"
 
 
 GOLDEN = [
