@@ -36,7 +36,7 @@ THIRD_PARTY = {
     "uvloop": {"api"},
     "httptools": {"api"},
     "pydantic": {"model", "config", "store", "isolation", "images", "network", "storage", "limits", "engine", "api"},
-    "pydantic_core": {"api"},
+    "pydantic_core": {"api", "model"},
     "pyseccomp": {"isolation"},
     "qemu": {"host"},
     "rich": {"cli"},

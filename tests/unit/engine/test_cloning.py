@@ -38,7 +38,8 @@ def complete(**given: object) -> CreateRequest:
 def problems(*, memory: bool = False, foreign: bool = True, plan: Plan = PLAN, **given: object) -> str:
     request = CreateRequest.model_validate({"snapshot": "web/s", **given})
     snapshot = SNAPSHOT.model_copy(update={"memory": memory})
-    found = cloning.problems(request, snapshot, plan, disk=PLAN.disk, foreign=foreign)
+    level = Isolation(str(given.get("isolation", "vm")))
+    found = cloning.problems(request, snapshot, level, plan, disk=PLAN.disk, foreign=foreign)
     assert all(problem.hint for problem in found)
     return "; ".join(problem.what for problem in found)
 
