@@ -48,7 +48,7 @@ class Daemon:
         self.scope = Scope(
             pid=self.sandbox.pid,
             own_network=network == "private",
-            directories=(self.config.instances_dir,),
+            directories=(self.config.instances_dir, self.config.snapshots_dir),
             ancestor=self.sandbox.pid,
             only=(self.config.cgroup, self.directory),
         )
@@ -149,7 +149,7 @@ class Daemon:
             answer = connection.getresponse()
             data = answer.read()
             kind = answer.headers.get_content_type()
-            return Answer(answer.status, json.loads(data) if kind.endswith("json") and data else data.decode())
+            return Answer(answer.status, json.loads(data) if kind.endswith(("/json", "+json")) and data else data.decode())
         finally:
             connection.close()
 
