@@ -149,7 +149,9 @@ class Daemon:
             answer = connection.getresponse()
             data = answer.read()
             kind = answer.headers.get_content_type()
-            return Answer(answer.status, json.loads(data) if kind.endswith(("/json", "+json")) and data else data.decode())
+            return Answer(
+                answer.status, json.loads(data) if kind.endswith(("/json", "+json")) and data else data.decode()
+            )
         finally:
             connection.close()
 
