@@ -20,7 +20,7 @@ import pytest
 from bulkhead.agent.frames import WORKLOAD, Frame, Type
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import AgentError, CommandNotExecutable, CommandNotFound, Problem
-from bulkhead.isolation.base import Bundle, Command, Driver, Handle, Holds, Inspection, Pauses, Resizes
+from bulkhead.isolation.base import Bundle, Command, Driver, Flushes, Handle, Holds, Inspection, Pauses, Resizes
 from bulkhead.isolation.fake import FakeDriver
 from bulkhead.model import Exit, Spec
 from tests.contract.factories import READY, Argv, Factory
@@ -376,6 +376,16 @@ def test_what_is_paused_can_be_ended(factory: Factory, way: str) -> None:
         else:
             factory.driver().delete(bundle.directory, bundle.spec.id)
         until(lambda: not driver.inspect(bundle.directory, handle).running)
+
+
+def test_what_is_flushed_runs_on(factory: Factory) -> None:
+    with started(factory, factory.commands.runs) as (driver, bundle, handle):
+        if not isinstance(driver, Flushes):
+            assert bundle.disk is not None, "its disk is not the host's to freeze, and it cannot be told to write"
+            return
+        driver.flush(bundle.directory, handle)
+        driver.flush(bundle.directory, handle)
+        assert driver.inspect(bundle.directory, handle).running
 
 
 def test_hold_opens_the_root_without_the_program(factory: Factory) -> None:

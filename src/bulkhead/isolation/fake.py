@@ -23,7 +23,20 @@ from bulkhead.isolation.base import Bundle, Command, Handle, Inspection, Probe
 from bulkhead.isolation.fake_agent import OOM_REPORT, FakeAgent, Program, parse
 from bulkhead.model import Exit, Isolation, Spec
 
-STEPS = ("probe", "check", "create", "start", "launched", "exec", "inspect", "stop", "delete", "resize", "pause")
+STEPS = (
+    "probe",
+    "check",
+    "create",
+    "start",
+    "launched",
+    "exec",
+    "inspect",
+    "stop",
+    "delete",
+    "resize",
+    "pause",
+    "flush",
+)
 """Where `failures` and `delays` can be put; `launched` is after `on_launch`, before the program runs."""
 RECORD = "fake.json"
 _FIRST_PID = 5_000_000
@@ -136,6 +149,10 @@ class FakeDriver:
         """Say so in the record."""
         self._step("pause")
         _write(bundle, {**_read(bundle), "state": "running"})
+
+    def flush(self, bundle: Path, handle: Handle) -> None:
+        """It keeps nothing in memory."""
+        self._step("flush")
 
     def hold(self, bundle: Bundle) -> Handle:
         """An agent whose program never ends by itself."""

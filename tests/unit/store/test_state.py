@@ -12,7 +12,7 @@ import pytest
 from bulkhead import model
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, HostError, NotFound
-from bulkhead.model import Instance, Isolation, NamedPlan, Network, Plan, Spec, Volume
+from bulkhead.model import Instance, Isolation, NamedPlan, Network, Plan, Snapshot, Spec, Volume
 from bulkhead.store import State, leases, open_state
 
 BASE = 1_000_000_000
@@ -242,6 +242,26 @@ def test_volumes(state: State) -> None:
     assert state.volumes() == [volume]
     assert state.volume("data") == volume
     assert state.delete_volume("data")
+
+
+def test_snapshots(state: State) -> None:
+    one, two = (instance(number) for number in (1, 2))
+    made = [
+        Snapshot(id=f"{number:032x}", name=name, spec=of.spec, created=float(number))
+        for number, (of, name) in enumerate([(two, "b"), (one, "b"), (one, "a")])
+    ]
+    for snapshot in made:
+        state.create_snapshot(snapshot)
+    with pytest.raises(Conflict, match="snapshot i1/a exists"):
+        state.create_snapshot(made[2].model_copy(update={"id": "f" * 32}))
+    assert state.snapshots() == made
+    assert [snapshot.reference for snapshot in state.snapshots(one.spec.id)] == ["i1/b", "i1/a"]
+    ready = made[1].model_copy(update={"state": "ready"})
+    state.save_snapshot(ready)
+    assert state.snapshots(one.spec.id) == [ready, made[2]]
+    for _ in range(2):
+        state.delete_snapshot(made[2])
+    assert state.snapshots(one.spec.id) == [ready]
 
 
 @pytest.mark.parametrize("lookup", [State.plan, State.network, State.volume])
