@@ -49,6 +49,7 @@ static const operation_function functions[] = {
 	[OP_NETIF] = op_netif,
 	[OP_POWEROFF] = op_poweroff,
 	[OP_SYNC] = op_sync,
+	[OP_GROW] = op_grow,
 };
 
 void context_init(struct context *context, enum place place, enum phase phase)

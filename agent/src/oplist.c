@@ -58,6 +58,7 @@ static const struct {
 	{OP_NETIF, S | T, "pbttit*"},
 	{OP_POWEROFF, S | T, ""},
 	{OP_SYNC, S | T, ""},
+	{OP_GROW, S | T, "pi"},
 };
 
 #undef S

@@ -111,6 +111,7 @@ enum operation_code {
 	OP_NETIF = 63,
 	OP_POWEROFF = 64,
 	OP_SYNC = 65,
+	OP_GROW = 66,
 };
 
 #endif

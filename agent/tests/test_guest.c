@@ -45,6 +45,7 @@ void test_guest(void)
 	CHECK_NUMBER(run_simple(OP_ENTROPY, "p", "0123456789abcdef0123456789abcdef"), EPERM);
 	CHECK_NUMBER(run_simple(OP_POWEROFF, "", ""), EPERM);
 	CHECK_NUMBER(run_simple(OP_SYNC, "", ""), EPERM);
+	CHECK_NUMBER(run_simple(OP_GROW, "pi", "/dev/vda"), EPERM);
 	put_operation(&one, OP_CLOCK, 0, "ii", (uint64_t)1, (uint64_t)2);
 	CHECK_NUMBER(run(&one), EPERM);
 	put_operation(&one, OP_NETIF, 0, "ppppi", "lo", "", "", "", (uint64_t)0);

@@ -20,7 +20,7 @@ import pytest
 from bulkhead.agent.frames import WORKLOAD, Frame, Type
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import AgentError, CommandNotExecutable, CommandNotFound, Problem
-from bulkhead.isolation.base import Bundle, Command, Driver, Flushes, Handle, Holds, Inspection, Pauses, Resizes
+from bulkhead.isolation.base import Bundle, Change, Command, Driver, Flushes, Handle, Holds, Inspection, Pauses, Resizes
 from bulkhead.isolation.fake import FakeDriver
 from bulkhead.model import Exit, Spec
 from tests.contract.factories import READY, Argv, Factory
@@ -326,7 +326,8 @@ def test_resize(factory: Factory) -> None:
             return
         operations, in_force = factory.resize_operations(bundle)
         assert not in_force()
-        driver.resize(bundle.directory, handle, operations)
+        plan = bundle.spec.plan
+        driver.resize(bundle.directory, handle, Change(plan, plan, lambda *_: operations, lambda *_: ()))
         assert in_force()
         assert driver.inspect(bundle.directory, handle).running
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.engine.faults import POINTS
+from bulkhead.host import cgroups
 from tests.harness.daemon import Daemon
 from tests.integration.lives import state, until, with_image
 
@@ -37,6 +38,7 @@ ENDS = {
     "stop": {"running", "exited"},
     "pause": {"running", "paused"},
     "unpause": {"running", "paused"},
+    "update": {"running"},
     "exit": {"exited"},
     "delete": {"", "created"},
     "removed": {""},
@@ -71,14 +73,14 @@ def operate(daemon: Daemon, operation: str) -> None:
     if operation in ("pause", "unpause"):
         ask(daemon, "POST", "instances/web/pause")
         ask(daemon, "POST", "instances/web/unpause")
-        return
-    if operation in ("snapshot", "clone", "restore", "unsnapshot"):
+    elif operation in ("snapshot", "clone", "restore", "unsnapshot"):
         operate_on_snapshots(daemon, operation)
-        return
-    if operation == "stop":
+    elif operation == "update":
+        ask(daemon, "PATCH", "instances/web", {"plan": {"pids": 99}})
+    elif operation == "stop":
         ask(daemon, "POST", "instances/web/stop")
-        return
-    ask(daemon, "POST", "instances/web/exec", {"command": ["touch", "/tmp/end"], "detach": True})
+    else:
+        ask(daemon, "POST", "instances/web/exec", {"command": ["touch", "/tmp/end"], "detach": True})
 
 
 def operate_on_snapshots(daemon: Daemon, operation: str) -> None:
@@ -101,6 +103,15 @@ def check_snapshots(daemon: Daemon) -> None:
         assert made.returncode == 0, made
     assert state(daemon, "clone") == ""
     assert not list(daemon.config.instances_dir.glob("*/*.new"))
+
+
+def check_that_it_was_updated(daemon: Daemon) -> None:
+    """What was under way has been carried out, in the record and in the cgroup."""
+    spec = daemon.api("GET", "/v1/instances/web").body["spec"]
+    assert spec["plan"]["pids"] == 99
+    layout = cgroups.detect()
+    assert (layout.path("pids", f"{daemon.config.cgroup}/{spec['id']}") / "pids.max").read_text() == "99\n"
+    assert not (daemon.config.instances_dir / spec["id"] / "update.json").exists()
 
 
 def check_that_it_works(daemon: Daemon) -> None:
@@ -134,6 +145,8 @@ def test_a_daemon_killed_there_is_mended(
     daemon.start(env=CALM)
     assert state(daemon, "web") in ENDS[operation]
     assert "could not repair" not in daemon.log()
+    if operation == "update":
+        check_that_it_was_updated(daemon)
     check_snapshots(daemon)
     check_that_it_works(daemon)
     assert "Traceback" not in daemon.log()

@@ -54,6 +54,7 @@ _WORDS: dict[Code, str] = {
     Code.NETIF: "set up the guest's interface {0}",
     Code.POWEROFF: "power the guest off",
     Code.SYNC: "write what waits in memory to the disks",
+    Code.GROW: "grow the file system of the disk",
 }
 
 _HINTS: dict[tuple[Code, int], str] = {

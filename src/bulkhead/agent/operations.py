@@ -62,6 +62,7 @@ class Code(IntEnum):
     NETIF = 63
     POWEROFF = 64
     SYNC = 65
+    GROW = 66
 
 
 class Attr(IntFlag):

@@ -41,6 +41,9 @@ class TemplateKey:
     memory: int
     """Bytes."""
     vcpus: int
+    most_memory: int
+    """Bytes that it can have in all while it runs."""
+    most_vcpus: int
     disks: int
     """Slots for disks."""
     network: bool

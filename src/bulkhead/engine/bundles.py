@@ -10,7 +10,7 @@ from typing import Any
 
 from bulkhead.errors import Conflict
 from bulkhead.isolation.base import Handle
-from bulkhead.model import Address, Spec
+from bulkhead.model import Address, Plan, Spec
 
 MEMORY = "memory"
 """A VM's memory and devices, in a snapshot and in a bundle that is to go on with it."""
@@ -50,6 +50,22 @@ def write_spec(bundle: Path, spec: Spec) -> None:
 def read_layers(bundle: Path) -> list[str]:
     """Digests (diff ids) of the layers, the lowest first."""
     return (bundle / "layers").read_text().split()
+
+
+def write_update(bundle: Path, plan: Plan) -> None:
+    """The plan that an update is about, until it is done."""
+    _write(bundle / "update.json", plan.model_dump_json())
+
+
+def read_update(bundle: Path) -> Plan | None:
+    """The plan of an update that was interrupted."""
+    found = _read_json(bundle / "update.json")
+    return Plan.model_validate(found) if found else None
+
+
+def forget_update(bundle: Path) -> None:
+    """The update is over."""
+    (bundle / "update.json").unlink(missing_ok=True)
 
 
 def write_network(bundle: Path, address: Address, link: str) -> None:

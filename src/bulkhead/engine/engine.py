@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, logs
+from bulkhead.engine import bundles, logs, machines
 from bulkhead.engine.admission import signal_problems
 from bulkhead.engine.admitting import Admission
 from bulkhead.engine.context import Context
@@ -185,6 +185,8 @@ class Engine:
         spec = instance.spec
         changed, problems = self.plans.resolve(plan, base=spec.plan)
         problems += self.plans.problems(changed, isolation=spec.isolation, network=spec.network)
+        if machines.is_machine(spec):
+            problems += self._context.driver(instance).check(spec.model_copy(update={"plan": changed}))
         if problems:
             raise Refused(problems)
         return self._lifecycle.update(instance, plan=changed, restart=restart or spec.restart)

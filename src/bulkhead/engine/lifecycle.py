@@ -16,10 +16,11 @@ from pathlib import Path
 
 from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, snapshotting
+from bulkhead.engine import bundles, machines, snapshotting
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.resources import Resources
+from bulkhead.engine.updating import Updates
 from bulkhead.engine.waiters import Waiters
 from bulkhead.errors import BulkheadError, Conflict, Refused
 from bulkhead.events import Event, Progress, quiet
@@ -51,6 +52,7 @@ class Lifecycle:
         self._context = context
         self.waiters = Waiters(context.state)
         self.resources = Resources(context, threading.Lock())
+        self.updates = Updates(context, self.resources)
         self.on_started: Callable[[Instance], None] = _ignore
         """Told about every start: the exit watcher and health checks hang here."""
         self.on_exited: Callable[[Instance], None] = _ignore
@@ -179,6 +181,7 @@ class Lifecycle:
                     health="starting" if instance.spec.health else "",
                 )
                 undo.pop_all()
+            machines.forget_grown(context, instance)
         except BulkheadError as error:
             self._start_failed(before, error)
             raise
@@ -291,16 +294,25 @@ class Lifecycle:
         context, spec = self._context, instance.spec
         with context.locks.hold(spec.id):
             instance = context.state.get(spec.id)
-            changed = spec.model_copy(update={"plan": plan, "restart": restart})
-            directory = context.bundle_dir(instance)
             if plan != spec.plan:
                 snapshotting.require_no_memory(context, instance)
-            if plan.disk != spec.plan.disk:
-                context.disks.resize(spec.id, directory / "disk.img", plan.disk)
-            if instance.state in (State.RUNNING, State.PAUSED):
-                instance = self.resources.resize(instance, plan)
-            bundles.write_spec(directory, changed)
-            return self._save(instance, "update", spec=changed)
+            with ExitStack() as always:
+                self.updates.begin(instance, plan, always)
+                instance = self.updates.enforce(instance, plan)
+                changed = instance.spec.model_copy(update={"restart": restart})
+                bundles.write_spec(context.bundle_dir(instance), changed)
+                instance = self._save(instance, "update", spec=changed)
+                checkpoint("update.saved")
+        checkpoint("update.done")
+        return instance
+
+    def finish_update(self, instance: Instance) -> bool:
+        """After a crash in the middle of an update: carry it out. False when there was none."""
+        plan = bundles.read_update(self._context.bundle_dir(instance))
+        if plan is None:
+            return False
+        self.update(instance, plan=plan, restart=instance.spec.restart)
+        return True
 
     def set_health(self, instance_id: str, health: str) -> None:
         """Record what the health checks say, and act on it."""

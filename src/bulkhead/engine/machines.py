@@ -10,15 +10,17 @@ from bulkhead import limits
 from bulkhead.engine import bundles, kernels
 from bulkhead.engine.context import Context
 from bulkhead.errors import BulkheadError, Conflict, Problem, Refused
+from bulkhead.host import facts, processes
 from bulkhead.images import Image
 from bulkhead.isolation import vmm
-from bulkhead.isolation.base import Boot, Bundle, MountedVolume
+from bulkhead.isolation.base import Boot, Bundle, MountedVolume, Room
 from bulkhead.model import Instance, Isolation, Plan, Spec
+from bulkhead.quantities import format_size
 
 DEVICES = ("c 10:232 rwm", "c 10:200 rwm")
 """What a hypervisor may open beyond what every instance may: kvm and net/tun."""
-LIVE = frozenset({"ghz", "bandwidth", "cpus"})
-"""Fields of a plan that can change while a VM runs; cpus as long as the guest keeps its number of processors."""
+_GROWN = "disk.grown"
+"""In a bundle: the disk's file has been made larger, and perhaps not yet the file system in it."""
 
 
 def is_machine(spec: Spec) -> bool:
@@ -37,7 +39,8 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
     slots, saved = 0, None
     if not spec.cold:
         disks = 1 + len(digests) + len(spec.mounts)
-        slots, saved = context.templates.find(kernel, spec.plan, disks=disks, networked=networked)
+        most = room(context, spec.plan)
+        slots, saved = context.templates.find(kernel, spec.plan, most, disks=disks, networked=networked)
     if saved:
         always.callback(os.close, saved.ram)
     return Boot(
@@ -50,6 +53,8 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
         guest_limits=limits.guest_program(spec.plan, instance_id=spec.id),
         slots=slots,
         saved=saved,
+        room=room(context, spec.plan),
+        grow_disk=(directory / _GROWN).exists(),
     )
 
 
@@ -64,6 +69,7 @@ def explained(context: Context, spec: Spec, image: Image, bundle: Bundle) -> Bun
         layers=tuple(layer.erofs for layer in image.layers),
         accelerator=context.hypervisor.accelerator(),
         guest_limits=limits.guest_program(spec.plan, instance_id=spec.id),
+        room=room(context, spec.plan),
     )
     return Bundle(
         directory=bundle.directory, spec=spec, limits=bundle.limits, uid_start=context.config.uid_base, boot=made
@@ -115,13 +121,37 @@ def hypervisor_plan(context: Context, plan: Plan) -> Plan:
     return limits.vmm_plan(plan, context.hypervisor.accelerator())
 
 
-def check_live(old: Plan, new: Plan) -> None:
-    """Raise Refused where a change of the plan takes more than new numbers in the hypervisor's cgroup."""
-    fields = {name for name in Plan.model_fields if getattr(old, name) != getattr(new, name)} - LIVE
-    if vmm.vcpus(old) != vmm.vcpus(new):
-        fields.add("cpus")
-    if fields:
-        raise Refused(f"{', '.join(sorted(fields))} of a running VM cannot be changed", hint="stop it first")
+def room(context: Context, plan: Plan) -> Room:
+    """How far a VM of this plan can grow while it runs."""
+    memory = plan.memory if facts.counts_promises() else context.facts.memory
+    return vmm.room(plan, memory=memory, cores=context.facts.cores)
+
+
+def check_use(context: Context, instance: Instance, plan: Plan) -> None:
+    """Raise Conflict where a VM's hypervisor uses more memory than a plan allows: cgroup v2 would end it."""
+    used = limits.read_usage(context.layout, context.config.cgroup, instance.spec.id).memory_working
+    most = hypervisor_plan(context, plan).memory
+    if used > most:
+        what = f"{instance.spec.name} holds {format_size(used)} of this host's memory, its plan would allow"
+        raise Conflict(f"{what} {format_size(most)}", hint="stop it first")
+
+
+def check_disk(context: Context, instance: Instance, size: int) -> None:
+    """Raise Refused where the disk cannot become as large, or not while it runs."""
+    context.disks.check_extension(context.bundle_dir(instance) / "disk.img", size)
+    if instance.pid and not processes.can_write(instance.pid, size):
+        what = "the disk of a running VM cannot grow here: the daemon lacks CAP_SYS_RESOURCE"
+        raise Refused(what, hint="stop the instance first")
+
+
+def mark_grown(context: Context, instance: Instance) -> None:
+    """The disk's file is about to become larger."""
+    (context.bundle_dir(instance) / _GROWN).touch(mode=0o600)
+
+
+def forget_grown(context: Context, instance: Instance) -> None:
+    """The file system in the disk is as large as its file. Fine where it was not larger."""
+    (context.bundle_dir(instance) / _GROWN).unlink(missing_ok=True)
 
 
 def transferred(instance: Instance) -> tuple[int, int]:

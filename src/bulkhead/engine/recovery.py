@@ -41,6 +41,7 @@ class Recovery:
         self._repairs += snapshotting.recover(self._context)
         self._strays()
         self._parts()
+        self._updates()
         for repair in self._repairs:
             log.warning("repaired: %s", repair)
         return self._repairs
@@ -78,6 +79,15 @@ class Recovery:
         ended = found.exit if found and found.exit else LOST
         self._repairs.append(f"{instance.spec.name}: ended while no daemon was there (code {ended.code})")
         self._lifecycle.finish(instance.spec.id)
+
+    def _updates(self) -> None:
+        """Changes of plans, at last: they want the parts to be there."""
+        for instance in self._context.state.instances():
+            try:
+                if self._lifecycle.finish_update(instance):
+                    self._repairs.append(f"{instance.spec.name}: its update was interrupted, carried out")
+            except BulkheadError as error:
+                self._repairs.append(f"{instance.spec.name}: its update was interrupted, undone: {error}")
 
     def _strays(self) -> None:
         """Bundles and cgroups without a record. Their processes end first, so that nothing is busy."""

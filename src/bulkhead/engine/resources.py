@@ -6,14 +6,16 @@ import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bulkhead import limits
+from bulkhead.agent.operations import Operation
 from bulkhead.engine import bundles, machines
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import Refused
-from bulkhead.isolation.base import Bundle, MountedVolume, Resizes
+from bulkhead.isolation.base import Bundle, Change, MountedVolume, Resizes
 from bulkhead.model import Instance, Isolation, Network, Plan, Spec
 
 
@@ -150,32 +152,35 @@ class Resources:
         }
         self.context.networks.set_names(network, names)
 
-    def resize(self, instance: Instance, plan: Plan) -> Instance:
-        """Enforce another plan on a running instance: cgroups by its driver, then the network's shape."""
+    def resize(self, instance: Instance, old: Plan, new: Plan) -> Instance:
+        """Enforce another plan on a running instance: all but the network's shape by its driver."""
         context, spec = self.context, instance.spec
         directory = context.bundle_dir(instance)
         driver, handle = context.driver(instance), bundles.read_handle(directory)
         if handle is None or not isinstance(driver, Resizes):
             raise Refused(f"the plan of a running {spec.isolation} instance cannot be changed", hint="stop it first")
-        cpuset = limits.choose_cpuset(plan, context.facts, self._cpusets(instance))
-        old, new = spec.plan, plan
-        if machines.is_machine(spec):
-            machines.check_live(old, new)
-            old, new = machines.hypervisor_plan(context, old), machines.hypervisor_plan(context, new)
-        operations = limits.update(
-            old,
-            new,
-            cgroup=context.config.cgroup,
-            instance_id=spec.id,
-            layout=context.layout,
-            facts=context.facts,
-            cpuset=cpuset,
-            device=context.disks.device(spec.id),
-        )
-        driver.resize(directory, handle, operations)
+        cpuset = limits.choose_cpuset(new, context.facts, self._cpusets(instance))
+        cpusets = {new.cpus: cpuset, old.cpus: instance.cpuset} if new.cpus != old.cpus else {new.cpus: cpuset}
+
+        def host(before: Plan, after: Plan) -> list[Operation]:
+            machine = machines.is_machine(spec)
+            if machine:
+                machines.check_use(context, instance, after)
+            return limits.update(
+                machines.hypervisor_plan(context, before) if machine else before,
+                machines.hypervisor_plan(context, after) if machine else after,
+                cgroup=context.config.cgroup,
+                instance_id=spec.id,
+                layout=context.layout,
+                facts=context.facts,
+                cpuset=cpusets[after.cpus],
+                device=context.disks.device(spec.id),
+            )
+
+        driver.resize(directory, handle, Change(old, new, host, partial(limits.guest_update, instance_id=spec.id)))
         link = bundles.read_link(directory)
-        if link and plan.bandwidth != spec.plan.bandwidth:
-            context.networks.shape(link, instance.pid, plan.bandwidth)
+        if link and new.bandwidth != old.bandwidth:
+            context.networks.shape(link, instance.pid, new.bandwidth)
         return instance.model_copy(update={"cpuset": cpuset})
 
     def release_network(self, instance: Instance) -> Instance:

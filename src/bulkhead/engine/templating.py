@@ -18,7 +18,7 @@ from bulkhead.engine.kernels import ReadyKernel
 from bulkhead.errors import BulkheadError
 from bulkhead.host import facts
 from bulkhead.isolation import vmm
-from bulkhead.isolation.base import Boot, Bundle, Limits, Saved
+from bulkhead.isolation.base import Boot, Bundle, Limits, Room, Saved
 from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Isolation, Plan, Spec
 from bulkhead.network import taps
@@ -43,7 +43,9 @@ class MachineTemplates:
         self._makers = Makers(self._make, failed=self._failed)
         self._kernels: dict[str, ReadyKernel] = {}
 
-    def find(self, kernel: ReadyKernel, plan: Plan, *, disks: int, networked: bool) -> tuple[int, Saved | None]:
+    def find(
+        self, kernel: ReadyKernel, plan: Plan, room: Room, *, disks: int, networked: bool
+    ) -> tuple[int, Saved | None]:
         """Slots for disks and what to start from: None where there is no template yet, and one is being made.
 
         The caller closes `ram`.
@@ -51,7 +53,7 @@ class MachineTemplates:
         slots = next(count for count in vmm.SLOTS if count >= disks)
         if self._config.template_space == 0:
             return slots, None
-        key = self._key(kernel, plan, slots, networked=networked)
+        key = self._key(kernel, plan, room, slots, networked=networked)
         found = self._stored.find(key)
         if found:
             return slots, Saved(found.ram, found.state)
@@ -78,7 +80,7 @@ class MachineTemplates:
         self._makers.close()
         self._stored.close()
 
-    def _key(self, kernel: ReadyKernel, plan: Plan, slots: int, *, networked: bool) -> TemplateKey:
+    def _key(self, kernel: ReadyKernel, plan: Plan, room: Room, slots: int, *, networked: bool) -> TemplateKey:
         return TemplateKey(
             kernel=kernel.digest,
             initrd=kernel.initrd.name,
@@ -86,6 +88,8 @@ class MachineTemplates:
             processor=self._processor(),
             memory=plan.memory,
             vcpus=vmm.vcpus(plan),
+            most_memory=room.memory,
+            most_vcpus=room.vcpus,
             disks=slots,
             network=networked,
         )
@@ -125,6 +129,7 @@ class MachineTemplates:
             tap=taps.TAP if netns_fd is not None else "",
             slots=key.disks,
             ram=ram,
+            room=Room(key.most_memory, key.most_vcpus),
         )
         return Bundle(
             directory=directory,

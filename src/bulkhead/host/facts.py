@@ -33,6 +33,11 @@ class HostFacts:
     """Numbers of the NUMA nodes that have memory."""
 
 
+def counts_promises() -> bool:
+    """Whether this host counts memory that a program has asked for and not used (vm.overcommit_memory=2)."""
+    return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+
+
 def parse_cpu_list(text: str) -> tuple[int, ...]:
     """Core numbers of the kernel's list format: "0-2,5" is (0, 1, 2, 5)."""
     cores: list[int] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
+import resource
 import select
 import shutil
 import signal
@@ -210,6 +212,30 @@ def kill(pid: int, started: int | None, number: int = signal.SIGKILL) -> None:
         syscalls.pidfd_signal(pidfd, number)
     finally:
         os.close(pidfd)
+
+
+def can_write(pid: int, size: int) -> bool:
+    """Whether a process may write files of `size` bytes, or `raise_file_size` can let it."""
+    return _file_size(pid) >= size or syscalls.has_capability(syscalls.CAP_SYS_RESOURCE)
+
+
+def raise_file_size(pid: int, size: int) -> None:
+    """Let a process write files of `size` bytes. Raises HostError where this daemon may not."""
+    if _file_size(pid) >= size:
+        return
+    try:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, size))
+    except (OSError, ValueError) as error:
+        hint = "the daemon needs CAP_SYS_RESOURCE for that"
+        raise HostError(f"process {pid} cannot be allowed files of {size} bytes: {error}", hint=hint) from error
+
+
+def _file_size(pid: int) -> float:
+    try:
+        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+    except ProcessLookupError:  # it has ended: nothing holds it back
+        return math.inf
+    return math.inf if hard == resource.RLIM_INFINITY else hard
 
 
 def wait_gone(pid: int, started: int, *, timeout: float) -> bool:

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.operations import Operation
 from bulkhead.errors import Problem
-from bulkhead.model import Address, Exit, Isolation, Spec
+from bulkhead.model import Address, Exit, Isolation, Plan, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,15 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """How far a VM can grow while it runs: decided at its start, since the guest's kernel makes ready for it."""
+
+    memory: int
+    """Bytes in all."""
+    vcpus: int
+
+
+@dataclass(frozen=True, slots=True)
 class Boot:
     """What a VM starts from: files that its hypervisor opens, never what the host has mounted of them."""
 
@@ -114,6 +123,10 @@ class Boot:
     """The file that is to be the guest's memory; it becomes a template."""
     saved: Saved | None = None
     """What to start from; None: a cold boot."""
+    room: Room | None = None
+    """None: it keeps the memory and the processors that it starts with."""
+    grow_disk: bool = False
+    """Whether the disk's file may be larger than the file system in it, which the guest is then to make as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +223,27 @@ class Driver(Protocol):
         """Remove what create and start made, also after a crash in the middle of either. Idempotent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Another plan for a running instance."""
+
+    old: Plan
+    new: Plan
+    host: Callable[[Plan, Plan], Sequence[Operation]]
+    """What turns the limits of one plan into those of another on the host."""
+    guest: Callable[[Plan, Plan], Sequence[Operation]]
+    """The same within a guest; for VMs."""
+
+
 @runtime_checkable
 class Resizes(Protocol):
     """A driver that can change the plan of a running instance."""
 
-    def resize(self, bundle: Path, handle: Handle, operations: Sequence[Operation]) -> None:
-        """Carry out the operations that turn the old plan into the new one."""
+    def resize(self, bundle: Path, handle: Handle, change: Change) -> None:
+        """Turn the old plan into the new one, also from anywhere between them. Raises Refused before anything changes.
+
+        Where it fails on the way, the old plan is in force again; AgentError. A disk that grows does so last.
+        """
 
 
 @runtime_checkable

@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import signal as signals
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead.agent.frames import ExecRequest
-from bulkhead.agent.operations import Code, Operation, describe, simple
+from bulkhead.agent.operations import Code, describe, simple
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import CommandNotExecutable, CommandNotFound, Problem, Unavailable
-from bulkhead.isolation.base import Bundle, Command, Handle, Inspection, Probe
+from bulkhead.isolation.base import Bundle, Change, Command, Handle, Inspection, Probe
 from bulkhead.isolation.fake_agent import OOM_REPORT, FakeAgent, Program, parse
 from bulkhead.model import Exit, Isolation, Spec
 
@@ -134,10 +134,10 @@ class FakeDriver:
         for name in (RECORD, SOCKET):
             (bundle / name).unlink(missing_ok=True)
 
-    def resize(self, bundle: Path, handle: Handle, operations: Sequence[Operation]) -> None:
+    def resize(self, bundle: Path, handle: Handle, change: Change) -> None:
         """Keep the operations, in words, in the record."""
         self._step("resize")
-        record = _read(bundle)
+        record, operations = _read(bundle), change.host(change.old, change.new)
         _write(bundle, {**record, "operations": [operation.describe() for operation in operations]})
 
     def pause(self, bundle: Path, handle: Handle) -> None:

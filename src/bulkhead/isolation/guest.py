@@ -115,6 +115,7 @@ def _stage(bundle: Bundle) -> list[Operation]:
     return [
         simple(Code.STAGE, STAGE),
         simple(Code.MOUNTDEV, device(0), "ext4", "disk", 0, ""),
+        *([simple(Code.GROW, device(0), bundle.spec.plan.disk)] if vmm.require_boot(bundle).grow_disk else []),
         *(simple(Code.MOUNTDEV, device(1 + n), "erofs", f"l{n}", read_only, "") for n in layers),
         simple(
             Code.OVERLAY,

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bulkhead.agent.ending import quit_or_kill, unstick
 from bulkhead.agent.frames import ExecFlag, ExecRequest, Start, StartFlag
 from bulkhead.agent.launch import find_agent, launch
-from bulkhead.agent.operations import Operation, describe
+from bulkhead.agent.operations import describe
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Refused, Unavailable
 from bulkhead.host import processes
 from bulkhead.isolation import hardening, probing, root
-from bulkhead.isolation.base import Bundle, Command, Handle, Inspection, Probe
+from bulkhead.isolation.base import Bundle, Change, Command, Handle, Inspection, Probe
 from bulkhead.model import Exit, Isolation, Spec
 from bulkhead.quantities import parse_signal
 
@@ -168,10 +168,14 @@ class Supervised:
         self._outside.remove_cgroups(instance_id)
         (bundle / SOCKET).unlink(missing_ok=True)
 
-    def resize(self, bundle: Path, handle: Handle, operations: Sequence[Operation]) -> None:
-        """Carry out the operations that turn the old plan into the new one."""
+    def resize(self, bundle: Path, handle: Handle, change: Change) -> None:
+        """Write the new plan's limits; the old ones again where that fails."""
         with Session.connect(bundle / SOCKET) as session:
-            session.run(operations)
+            try:
+                session.run(change.host(change.old, change.new))
+            except AgentError:
+                session.run(change.host(change.new, change.old))
+                raise
 
     def pause(self, bundle: Path, handle: Handle) -> None:
         """Freeze every process of the instance; returns when they are."""

@@ -24,8 +24,8 @@ from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
-from bulkhead.isolation import guest, jail, saving, vmm
-from bulkhead.isolation.base import Bundle, Command, Handle, Probe
+from bulkhead.isolation import guest, jail, resizing, saving, vmm
+from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe
 from bulkhead.isolation.supervised import KILL_SECONDS, Outside, Supervised, common_problems
 from bulkhead.model import UID_RANGE, Isolation, Spec
 from bulkhead.quantities import format_size
@@ -177,7 +177,17 @@ class VmDriver(Supervised):
         if request.guest:
             session.guest_start(request.guest)
         join = "\n".join(vmm.require_boot(bundle).guest_limits.join)
-        return pid, {"join": join, "answer_seconds": f"{answered:.4f}"}
+        return pid, {"join": join, "answer_seconds": f"{answered:.4f}", **resizing.remember(bundle)}
+
+    def resize(self, bundle: Path, handle: Handle, change: Change) -> None:
+        """Change the machine with the limits around it and in it; a disk's file has its new size already."""
+        began, most = resizing.extent(handle)
+        resizing.check(began, most, change.old, change.new)
+        with Session.connect(bundle / SOCKET) as session, Qmp.open(bundle / vmm.DIRECTORY, vmm.QMP) as monitor:
+            machine = resizing.Machine(monitor, session, began)
+            resizing.resize(machine, change)
+            if change.new.disk != change.old.disk:
+                machine.grow_disk(handle.pid, change.new.disk)
 
     def inherited(self, bundle: Bundle) -> tuple[int, ...]:
         """The memory of the template to start from."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead.agent.launch import inherited_fd
-from bulkhead.isolation.base import Boot, Bundle
+from bulkhead.isolation.base import Boot, Bundle, Room
 from bulkhead.model import Plan
 
 PROGRAM = "/usr/bin/qemu-system-x86_64"
@@ -39,6 +39,17 @@ TRANSLATED = 64
 """MiB of translated code that TCG keeps."""
 CMDLINE = "console=ttyS0 quiet panic=-1 reboot=t tsc=reliable random.trust_cpu=on cryptomgr.notests"
 """The kernel's tests of its own ciphers are half of all instructions of a boot."""
+HOTPLUG = "memhp_default_state=online_movable swiotlb=noforce"
+"""What comes later can go again. And no 64 MiB of bounce buffers, which no device of this machine needs, and a kernel
+sets aside where memory above 4 GiB can come."""
+TIMES = 8
+"""How far memory can grow: what describes the new comes out of the old, 1.6 % of it."""
+VCPU_TIMES = 4
+"""How far processors can: a kernel sets 200 KiB aside for each that may come."""
+MEMORY_STEP, MEMORY_BLOCK = 2 << 20, 128 << 20
+"""Bytes by which memory grows and shrinks above what the guest started with, and in which its kernel counts."""
+MORE_MEMORY, BALLOON, LIMITS = "more", "balloon", "plan"
+"""QEMU's names of the device that brings memory, of the one that takes it, and of the disks' limits."""
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -80,13 +91,26 @@ def vcpus(plan: Plan) -> int:
     return math.ceil(plan.cpus)
 
 
+def room(plan: Plan, *, memory: int, cores: int) -> Room:
+    """How far a guest of this plan can grow on a host with so many bytes and cores."""
+    growth = max(0, min(plan.memory * TIMES, memory) - plan.memory)
+    most = min(cores, vcpus(plan) * VCPU_TIMES)
+    return Room(plan.memory + growth // MEMORY_BLOCK * MEMORY_BLOCK, max(vcpus(plan), most))
+
+
+def started(bundle: Bundle) -> Room:
+    """What the guest starts with, as if it were all it could have."""
+    return Room(bundle.spec.plan.memory, vcpus(bundle.spec.plan))
+
+
 def command_line(bundle: Bundle) -> tuple[str, ...]:
     """QEMU's argv. It listens on both of its sockets before it does anything else, and waits for `cont`."""
-    boot, plan = require_boot(bundle), bundle.spec.plan
+    room = require_boot(bundle).room or started(bundle)
+    kernel_line = f"{CMDLINE} {HOTPLUG}" if room.memory > bundle.spec.plan.memory else CMDLINE
     return (
         PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"),
-        *_processor(boot, plan),
+        *_processor(bundle),
         *_memory(bundle),
         *("-sandbox", SANDBOX),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
@@ -96,16 +120,17 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
         *("-device", f"virtserialport,bus=ports.0,nr=1,chardev=agent,name={PORT}"),
         *_network(bundle),
         *_disks(bundle),
-        *("-kernel", KERNEL, "-initrd", INITRD, "-append", CMDLINE),
+        *("-kernel", KERNEL, "-initrd", INITRD, "-append", kernel_line),
     )
 
 
-def _processor(boot: Boot, plan: Plan) -> Iterator[str]:
+def _processor(bundle: Bundle) -> Iterator[str]:
+    boot = require_boot(bundle)
     if boot.accelerator == "kvm":
         yield from ("-accel", "kvm", "-cpu", "host")
     else:
         yield from ("-accel", f"tcg,thread=multi,tb-size={TRANSLATED}", "-cpu", "max")
-    yield from ("-smp", str(vcpus(plan)))
+    yield from ("-smp", f"{vcpus(bundle.spec.plan)},maxcpus={(boot.room or started(bundle)).vcpus}")
 
 
 def _memory(bundle: Bundle) -> Iterator[str]:
@@ -119,7 +144,12 @@ def _memory(bundle: Bundle) -> Iterator[str]:
     if boot.ram:
         yield from ("-object", f"memory-backend-file,id=ram,size={size}B,mem-path={RAM},share=on")
     yield from ("-machine", f"{machine},memory-backend=ram" if boot.saved or boot.ram else machine)
-    yield from ("-m", f"{size}B")
+    room = boot.room or started(bundle)
+    yield from ("-m", f"{size}B,maxmem={room.memory}B" if room.memory > size else f"{size}B")
+    if room.memory > size:
+        yield from ("-object", f"memory-backend-ram,id=room,size={room.memory - size}B")
+        yield from ("-device", f"virtio-mem-pci,id={MORE_MEMORY},memdev=room,requested-size=0,addr=0x4")
+    yield from ("-device", f"virtio-balloon-pci,id={BALLOON},addr=0x5")
 
 
 def ram_fd(bundle: Bundle) -> int:
@@ -137,27 +167,31 @@ def _network(bundle: Bundle) -> Iterator[str]:
 
 
 def _disks(bundle: Bundle) -> Iterator[str]:
-    limits = throttle(bundle.spec.plan)
-    if limits:
-        yield from ("-object", _json({"qom-type": "throttle-group", "id": "plan", "limits": limits}))
+    # Also without limits, which an update may bring.
+    yield from ("-object", _json({"qom-type": "throttle-group", "id": LIMITS, "limits": throttle(bundle.spec.plan)}))
     given = drives(bundle)
     for number in range(max(len(given), require_boot(bundle).slots)):
-        name = f"disk{number}"
+        name = disk_node(number)
         if number < len(given):
             drive = given[number]
-            yield from ("-blockdev", _json(_node(name, drive, throttled=bool(limits) and drive.limited)))
+            yield from ("-blockdev", _json(_node(name, drive)))
         else:
             yield from ("-blockdev", _json({**PLACEHOLDER, "node-name": name}))
         yield from ("-device", f"virtio-blk-pci,drive={name},addr={FIRST_SLOT + number:#x}")
 
 
+def disk_node(number: int) -> str:
+    """QEMU's name of a disk's contents."""
+    return f"disk{number}"
+
+
 def throttle(plan: Plan) -> dict[str, int]:
-    """The plan's disk limits as QEMU's ThrottleLimits; one group for all of the instance's disks. Each way."""
+    """The plan's disk limits as QEMU's ThrottleLimits; one group for all of the instance's disks. Each way; 0: none."""
     both = {"iops": plan.iops, "bps": plan.disk_bps}
-    return {f"{kind}-{way}": value for kind, value in both.items() if value is not None for way in ("read", "write")}
+    return {f"{kind}-{way}": value or 0 for kind, value in both.items() for way in ("read", "write")}
 
 
-def _node(name: str, drive: Drive, *, throttled: bool) -> dict[str, object]:
+def _node(name: str, drive: Drive) -> dict[str, object]:
     # Layers are shared by many guests: the host's page cache holds them once. What a guest writes, it caches itself.
     file: dict[str, object] = {
         "driver": "file",
@@ -167,8 +201,8 @@ def _node(name: str, drive: Drive, *, throttled: bool) -> dict[str, object]:
     }
     access = {"read-only": True} if drive.read_only else {"discard": "unmap", "detect-zeroes": "unmap"}
     raw: dict[str, object] = {"driver": "raw", "file": file, **access}
-    if throttled:
-        return {"driver": "throttle", "node-name": name, "throttle-group": "plan", "file": raw, **access}
+    if drive.limited:
+        return {"driver": "throttle", "node-name": name, "throttle-group": LIMITS, "file": raw, **access}
     return {"node-name": name, **raw}
 
 

@@ -3,7 +3,7 @@
 from bulkhead.limits.check import check
 from bulkhead.limits.cpu import choose_cpuset
 from bulkhead.limits.enforced import Enforced, enforced
-from bulkhead.limits.machine import guest_program, vmm_plan
+from bulkhead.limits.machine import guest_program, guest_update, vmm_plan
 from bulkhead.limits.program import LimitProgram, program, update
 from bulkhead.limits.usage import Ended, Usage, interpret_reports, read_usage
 
@@ -16,6 +16,7 @@ __all__ = [
     "choose_cpuset",
     "enforced",
     "guest_program",
+    "guest_update",
     "interpret_reports",
     "program",
     "read_usage",

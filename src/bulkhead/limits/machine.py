@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from bulkhead.agent.operations import Operation
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
-from bulkhead.limits.program import V2_CONTROLLERS, LimitProgram, program
+from bulkhead.limits.program import V2_CONTROLLERS, LimitProgram, program, update
 from bulkhead.model import Plan
 
 OVERHEAD = {"kvm": 96 << 20, "tcg": 176 << 20}
@@ -37,8 +38,39 @@ def guest_program(plan: Plan, *, instance_id: str) -> LimitProgram:
 
     The cgroup has no quota: the host holds all of the guest to the plan's share of its cores.
     """
+    return program(
+        _guest_plan(plan),
+        cgroup=_GUEST_CGROUP,
+        instance_id=instance_id,
+        layout=_GUEST_LAYOUT,
+        facts=_guest_facts(plan),
+        cpuset=(),
+        device=None,
+    )
+
+
+def guest_update(old: Plan, new: Plan, *, instance_id: str) -> list[Operation]:
+    """What turns the limits within a running guest from those of `old` into those of `new`."""
+    return update(
+        _guest_plan(old),
+        _guest_plan(new),
+        cgroup=_GUEST_CGROUP,
+        instance_id=instance_id,
+        layout=_GUEST_LAYOUT,
+        facts=_guest_facts(new),
+        cpuset=(),
+        device=None,
+    )
+
+
+def _guest_plan(plan: Plan) -> Plan:
+    cores = float(math.ceil(plan.cpus))
+    return plan.model_copy(update={"cpus": cores, "ghz": None, "swap": 0, "iops": None, "disk_bps": None})
+
+
+def _guest_facts(plan: Plan) -> HostFacts:
     cores = math.ceil(plan.cpus)
-    facts = HostFacts(
+    return HostFacts(
         cores=cores,
         online=tuple(range(cores)),
         ghz=None,
@@ -46,14 +78,4 @@ def guest_program(plan: Plan, *, instance_id: str) -> LimitProgram:
         memory=plan.memory,
         swap=0,
         kernel="",
-    )
-    own = plan.model_copy(update={"cpus": float(cores), "ghz": None, "swap": 0, "iops": None, "disk_bps": None})
-    return program(
-        own,
-        cgroup=_GUEST_CGROUP,
-        instance_id=instance_id,
-        layout=_GUEST_LAYOUT,
-        facts=facts,
-        cpuset=(),
-        device=None,
     )

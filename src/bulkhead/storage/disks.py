@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Collection
@@ -10,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from bulkhead.config import Config
-from bulkhead.errors import Conflict, HostError, NotFound
+from bulkhead.errors import Conflict, HostError, NotFound, Refused
 from bulkhead.host import cgroups, loop, mounts, syscalls
 from bulkhead.quantities import format_size
 from bulkhead.storage import area, copies, ext4, foreign
@@ -175,6 +176,20 @@ class Disks:
         """After a crash: let the file systems that a copy has frozen be changed again. Says which."""
         mounted = area.mounted(self._config, "disks")
         return [f"disk of {entry.target.name} thawed" for entry in mounted if syscalls.thaw(entry.target)]
+
+    def check_extension(self, path: Path, size: int) -> None:
+        """Raise Refused where `extend` would shrink a disk."""
+        present = path.stat().st_size
+        if size < present:
+            what = f"the disk has {format_size(present)}, {format_size(size)} is less: a disk cannot shrink"
+            raise Refused(what, hint="create a new instance with the smaller plan and copy the data")
+
+    def extend(self, instance_id: str, path: Path, size: int) -> None:
+        """Make the file of a disk larger, and not the file system in it: that is for the kernel of its guest."""
+        with self._lock(instance_id):
+            self.check_extension(path, size)
+            foreign.mark(path)
+            os.truncate(path, size)
 
     def usage(self, instance_id: str) -> tuple[int, int]:
         """Bytes used and in all, as df tells. NotFound when the disk is not attached."""

@@ -19,7 +19,6 @@ OPTIONS = "discard,noinit_itable"
 """discard: what is deleted inside gives its space back to the host. noinit_itable: the tables are zero already."""
 _COUNTERS = "trusted.bulkhead.counters"
 """On the root directory: the loop device's counters when it was mounted. An instance sees only directories below."""
-_CAP_SYS_RESOURCE = 24
 _PATIENCE = 2.0
 
 
@@ -147,7 +146,7 @@ def grow(file: Path, target: Path, size: int) -> None:
         what = f"the disk has {format_size(present)}, {format_size(size)} is less: a disk cannot shrink"
         raise Refused(what, hint="create a new instance with the smaller plan and copy the data")
     mounted = mounts.device_at(target)
-    if mounted and not syscalls.has_capability(_CAP_SYS_RESOURCE):
+    if mounted and not syscalls.has_capability(syscalls.CAP_SYS_RESOURCE):
         what = "a disk in use cannot grow here: the kernel demands CAP_SYS_RESOURCE, which the daemon has not"
         raise Refused(what, hint="stop the instance first")
     with ExitStack() as undo:

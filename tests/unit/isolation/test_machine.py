@@ -13,7 +13,7 @@ from bulkhead.agent.frames import start_payload
 from bulkhead.agent.operations import Code, describe
 from bulkhead.config import Config
 from bulkhead.isolation import guest, jail, vmm
-from bulkhead.isolation.base import Boot, Bundle, Command, Handle, MountedVolume, Probe
+from bulkhead.isolation.base import Boot, Bundle, Command, Handle, MountedVolume, Probe, Room
 from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Address, Isolation, Mount, Plan, Spec
@@ -63,6 +63,7 @@ def make_bundle(**changes: object) -> Bundle:
         accelerator="tcg",
         tap="tap0",
         guest_limits=limits.guest_program(spec.plan, instance_id=ID),
+        room=Room(4 << 30, 8),
     )
     return Bundle(
         directory=STATE / "instances" / ID,
@@ -154,9 +155,26 @@ def test_kvm_is_given_only_where_it_is_used() -> None:
 
 def test_the_throttle_is_the_plans() -> None:
     plan = Plan(memory=64 << 20, cpus=1, disk=64 << 20)
-    assert vmm.throttle(plan) == {}
+    nothing = {"iops-read": 0, "iops-write": 0, "bps-read": 0, "bps-write": 0}
+    assert vmm.throttle(plan) == nothing
     limited = plan.model_copy(update={"iops": 10})
-    assert vmm.throttle(limited) == {"iops-read": 10, "iops-write": 10}
+    assert vmm.throttle(limited) == {**nothing, "iops-read": 10, "iops-write": 10}
+
+
+def test_a_guest_can_grow_as_far_as_its_host_goes() -> None:
+    plan = Plan(memory=512 << 20, cpus=1, disk=64 << 20)
+    assert vmm.room(plan, memory=64 << 30, cores=64) == Room(4 << 30, 4)
+    assert vmm.room(plan, memory=1000 << 20, cores=2) == Room((512 + 384) << 20, 2)
+    small = Plan(memory=600 << 20, cpus=2, disk=64 << 20)
+    assert vmm.room(small, memory=700 << 20, cores=2) == Room(600 << 20, 2), "no whole block of memory is left"
+
+
+def test_a_guest_that_cannot_grow_has_no_device_for_it() -> None:
+    bundle = make_bundle()
+    assert bundle.boot
+    fixed = " ".join(vmm.command_line(replace(bundle, boot=replace(bundle.boot, room=None))))
+    assert "virtio-mem" not in fixed
+    assert "-smp 2,maxcpus=2" in fixed
 
 
 @pytest.mark.parametrize(("cpus", "seen"), [(0.5, 1), (1, 1), (1.5, 2), (2, 2)])

@@ -1,0 +1,163 @@
+"""A guest that takes what it can get, as root of its own kernel: counted from outside, it gets what its plan says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bulkhead.host import cgroups
+from bulkhead.limits import read_usage
+from bulkhead.limits.machine import OVERHEAD, THREADS
+from bulkhead.limits.usage import Usage
+from tests.harness.daemon import Daemon
+from tests.harness.kernels import kernel_layout
+
+MIB = 1 << 20
+SECONDS = 6.0
+"""Over which is counted. Buckets are small beside what flows in it."""
+SLACK = 1.3
+CPUS, BPS, IOPS, BITS, PIDS, MEMORY = 0.5, MIB // 2, 40, 1_000_000, 40, 128 * MIB
+PLAN = (
+    *("--memory", f"{MEMORY}B", "--cpus", str(CPUS), "--disk", "128M", "--pids", str(PIDS)),
+    *("--iops", str(IOPS), "--disk-bps", f"{BPS}B", "--bandwidth", str(BITS)),
+)
+PATIENCE = 120.0
+FOR_A_WHILE = 60
+"""Seconds after which a rogue program ends by itself."""
+
+
+class Rogue:
+    """The machine, as the host sees it."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon, self.layout = daemon, cgroups.detect()
+        self.look()
+
+    def look(self) -> None:
+        """Find it, after each start."""
+        (row,) = self.daemon.json("inspect", "rogue")
+        self.id, self.pid = str(row["id"]), int(row["pid"])
+        self.gateway = str(row["address"]["gateway4"])
+
+    def begin(self, script: str) -> None:
+        """Let it run on in the guest."""
+        command = ["timeout", "-s", "KILL", str(FOR_A_WHILE), "sh", "-c", script]
+        answer = self.daemon.api("POST", "/v1/instances/rogue/exec", {"command": command, "detach": True})
+        assert answer.status < 300, answer
+
+    def end(self) -> None:
+        """All of them."""
+        self.daemon.cli("exec", "rogue", "killall", "-q", "-9", "dd", "ping", "tail", "timeout", "sh", check=False)
+
+    def usage(self) -> Usage:
+        """Of the hypervisor's cgroup."""
+        return read_usage(self.layout, self.daemon.config.cgroup, self.id)
+
+    def written(self) -> int:
+        """Bytes that the hypervisor has had written to the host's disk."""
+        lines = Path(f"/proc/{self.pid}/io").read_text().splitlines()
+        return int(dict(line.split(": ") for line in lines)["write_bytes"])
+
+    def sent(self) -> int:
+        """Bytes at the host's end of its link."""
+        return int(self.daemon.json("stats", "--no-stream", "--format", "json", "rogue")[0]["sent"])
+
+    def limit(self) -> int:
+        """Bytes of memory that the host allows in all."""
+        file = "memory.limit_in_bytes" if self.layout.version("memory") == 1 else "memory.max"
+        group = f"{self.daemon.config.cgroup}/{self.id}"
+        return int((self.layout.path("memory", group) / file).read_text())
+
+    def answers(self) -> bool:
+        """Whether it still does."""
+        return self.daemon.cli("exec", "rogue", "echo", "here", check=False).stdout == "here\n"
+
+
+@pytest.fixture(scope="module")
+def rogue(module_daemon: Daemon, busybox_tar: Path) -> Iterator[Rogue]:
+    """One machine for all of them."""
+    module_daemon.cli("image", "import", busybox_tar, "vm-busybox")
+    module_daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    # From a template: half a processor boots for a long time.
+    module_daemon.cli("run", "--rm", "--isolation", "vm", "--memory", f"{MEMORY}B", "--cpus", "1", "vm-busybox", "true")
+    deadline = time.monotonic() + PATIENCE
+    while not list((module_daemon.config.cache_dir / "templates").glob("*/key.json")):
+        assert time.monotonic() < deadline, "no template was made"
+        time.sleep(0.1)
+    module_daemon.cli("run", "-d", "--isolation", "vm", "--name", "rogue", *PLAN, "vm-busybox", "sleep", "1000000")
+    yield Rogue(module_daemon)
+    module_daemon.cli("rm", "-f", "rogue")
+
+
+def rate(count: Callable[[], float]) -> float:
+    """How much comes to it per second, once it has begun."""
+    before, deadline = count(), time.monotonic() + 60
+    while count() == before:
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.1)
+    before, began = count(), time.monotonic()
+    time.sleep(SECONDS)
+    return (count() - before) / (time.monotonic() - began)
+
+
+def test_processors(rogue: Rogue) -> None:
+    rogue.begin("while :; do :; done & while :; do :; done")
+    assert 0 < rate(lambda: rogue.usage().cpu_seconds) <= CPUS * SLACK
+    rogue.end()
+
+
+def test_bytes_to_the_disk(rogue: Rogue) -> None:
+    rogue.begin("while :; do dd if=/dev/urandom of=/large bs=256k count=100 conv=fsync; done")
+    assert 0 < rate(rogue.written) <= BPS * SLACK
+    rogue.end()
+
+
+def test_operations_on_the_disk(rogue: Rogue) -> None:
+    """Of 4 KiB each: so few per second are far less than the bytes that are allowed."""
+    rogue.begin("while :; do dd if=/dev/urandom of=/small bs=4k count=500 oflag=direct; done")
+    assert 0 < rate(rogue.written) <= IOPS * 4096 * SLACK
+    rogue.end()
+
+
+def test_bits_to_the_network(rogue: Rogue) -> None:
+    ping = f"ping -q -A -s 1400 {rogue.gateway}"
+    rogue.begin(f"{ping} & {ping} & {ping} & {ping}")
+    assert 0 < rate(rogue.sent) * 8 <= BITS * SLACK
+    rogue.end()
+
+
+def test_processes(rogue: Rogue) -> None:
+    """In the guest they end at the plan; on the host none of them is seen."""
+    before = rogue.usage().pids
+    rogue.begin("bomb() { bomb | bomb & }; bomb; sleep 1000")
+    time.sleep(SECONDS)
+    count = "cat /sys/fs/cgroup/bulkhead/*/pids.current"
+    assert int(rogue.daemon.cli("exec", "rogue", "sh", "-c", f"exec {count}").stdout) <= PIDS + 1
+    assert rogue.usage().pids <= before + THREADS
+    rogue.daemon.cli("restart", "-t", "0", "rogue", timeout=300)
+    rogue.look()
+    assert rogue.answers()
+
+
+def test_memory(rogue: Rogue) -> None:
+    """It has no more than it has: its own kernel ends what wants more, and its hypervisor stays within its limit."""
+    assert rogue.limit() == MEMORY + OVERHEAD["tcg"]
+    rogue.daemon.cli(
+        "exec", "rogue", "sh", "-c", "echo max > /sys/fs/cgroup/bulkhead/*/memory.max; tail /dev/zero", check=False
+    )
+    assert rogue.usage().memory_peak <= rogue.limit()
+    assert rogue.usage().oom_kills == 0
+    assert rogue.answers()
+
+
+def test_memory_that_it_says_it_has_given_back(rogue: Rogue) -> None:
+    """It throws its balloon away after the update and uses what was in it: the host's limit is the smaller plan's."""
+    rogue.daemon.cli("update", "--memory", "96M", "rogue", timeout=300)
+    assert rogue.limit() == (96 << 20) + OVERHEAD["tcg"]
+    unbind = "cd /sys/bus/virtio/drivers/virtio_balloon && ls -d virtio* > /tmp/names && cat /tmp/names > unbind"
+    rogue.daemon.cli("exec", "rogue", "sh", "-c", f"{unbind}; tail /dev/zero", check=False)
+    assert rogue.usage().memory_peak <= MEMORY + OVERHEAD["tcg"]
+    assert rogue.usage().memory <= rogue.limit()
