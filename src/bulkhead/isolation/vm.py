@@ -70,6 +70,9 @@ class VmDriver(Supervised):
     def check(self, spec: Spec) -> list[Problem]:
         """Everything that a VM cannot do for `spec`."""
         problems = common_problems(spec)
+        ability = self._ability()
+        if not ability.works:
+            problems.append(Problem(f"virtual machines do not work here: {ability.reason}", ability.hint))
         problems += [
             Problem(
                 f"{item.source}: a directory of the host's cannot be mounted in a VM", "use a volume, or bulkhead cp"
