@@ -13,6 +13,7 @@ import pytest
 from bulkhead.engine.faults import POINTS
 from bulkhead.host import cgroups
 from tests.harness.daemon import Daemon
+from tests.harness.kernels import kernel_layout
 from tests.integration.lives import state, until, with_image
 
 CALM = {"BULKHEAD_CRASH_AT": ""}
@@ -20,7 +21,7 @@ SERVE = (
     "trap 'exit 3' TERM; rm -f /tmp/end; echo hello > /data/index.html; httpd -p 80 -h /data; "
     "while [ ! -e /tmp/end ]; do sleep 0.05; done; exit 7"
 )
-WEB = {
+WEB: dict[str, object] = {
     "image": "busybox",
     "name": "web",
     "plan": {"memory": 64 << 20, "cpus": 1, "disk": 64 << 20},
@@ -29,6 +30,21 @@ WEB = {
     "mounts": [{"kind": "volume", "source": "data", "target": "/data"}],
     "health": {"command": ["test", "-e", "/data/index.html"], "interval": 0.1},
 }
+MACHINE: dict[str, object] = {
+    **WEB,
+    "isolation": "vm",
+    "plan": {"memory": 128 << 20, "cpus": 1, "disk": 64 << 20},
+    "health": {"command": ["test", "-e", "/data/index.html"], "interval": 1},
+}
+MACHINE_POINTS = (
+    "start.volumes",
+    "start.published",
+    "start.launched",
+    "start.running",
+    "stop.signalled",
+    "pause.frozen",
+)
+"""Those after which something is left, or missing, that only a VM has."""
 REMOVED = ["exit.begin", *(point for point in POINTS if point.startswith("delete."))]
 """What an instance passes that is removed when it ends."""
 
@@ -56,12 +72,12 @@ def ask(daemon: Daemon, method: str, path: str, body: object = None) -> None:
     assert answer.status < 300, answer
 
 
-def operate(daemon: Daemon, operation: str) -> None:
+def operate(daemon: Daemon, operation: str, web: dict[str, object]) -> None:
     """Do what passes the points whose names begin with `operation`. The daemon dies of the last request, or after."""
     if operation == "create":
-        ask(daemon, "POST", "instances", WEB)
+        ask(daemon, "POST", "instances", web)
         return
-    ask(daemon, "POST", "instances", {**WEB, "auto_remove": operation == "removed"})
+    ask(daemon, "POST", "instances", {**web, "auto_remove": operation == "removed"})
     if operation == "start":
         ask(daemon, "POST", "instances/web/start")
         return
@@ -114,16 +130,16 @@ def check_that_it_was_updated(daemon: Daemon) -> None:
     assert not (daemon.config.instances_dir / spec["id"] / "update.json").exists()
 
 
-def check_that_it_works(daemon: Daemon) -> None:
+def check_that_it_works(daemon: Daemon, web: dict[str, object]) -> None:
     """Start it, made anew if it is gone: its name, its port and its volume are free. Then remove it."""
     assert daemon.outside
     if not state(daemon, "web"):
-        ask(daemon, "POST", "instances", WEB)
+        ask(daemon, "POST", "instances", web)
     if state(daemon, "web") == "paused":
         ask(daemon, "POST", "instances/web/unpause")
     if state(daemon, "web") != "running":
         ask(daemon, "POST", "instances/web/start")
-    assert daemon.outside.fetch(8080) == (200, b"hello\n")
+    assert daemon.outside.fetch(8080, timeout=60.0) == (200, b"hello\n")
     assert daemon.cli("exec", "web", "cat", "/data/index.html").stdout == "hello\n"
     until("healthy", lambda: daemon.api("GET", "/v1/instances/web").body["health"] == "healthy")
     ask(daemon, "DELETE", "instances/web?force=true")
@@ -140,7 +156,12 @@ def test_a_daemon_killed_there_is_mended(
     daemon = make_daemon(env={"BULKHEAD_CRASH_AT": point}, disk_pool=2, network_pool=2)
     with_image(daemon, busybox_tar, "busybox")
     with suppress(ConnectionError, HTTPException):
-        operate(daemon, operation)
+        operate(daemon, operation, WEB)
+    check_that_it_is_mended(daemon, operation, WEB)
+
+
+def check_that_it_is_mended(daemon: Daemon, operation: str, web: dict[str, object]) -> None:
+    """A daemon that has killed itself, or is about to."""
     assert daemon.wait() == -signal.SIGKILL
     daemon.start(env=CALM)
     assert state(daemon, "web") in ENDS[operation]
@@ -148,5 +169,18 @@ def test_a_daemon_killed_there_is_mended(
     if operation == "update":
         check_that_it_was_updated(daemon)
     check_snapshots(daemon)
-    check_that_it_works(daemon)
+    check_that_it_works(daemon, web)
     assert "Traceback" not in daemon.log()
+
+
+@pytest.mark.parametrize("point", MACHINE_POINTS)
+def test_a_daemon_with_a_machine_killed_there_is_mended(
+    make_daemon: Callable[..., Daemon], busybox_tar: Path, point: str
+) -> None:
+    daemon = make_daemon(env={"BULKHEAD_CRASH_AT": point}, disk_pool=2, network_pool=2)
+    daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    with_image(daemon, busybox_tar, "busybox")
+    operation = point.partition(".")[0]
+    with suppress(ConnectionError, HTTPException):
+        operate(daemon, operation, MACHINE)
+    check_that_it_is_mended(daemon, operation, MACHINE)
