@@ -57,6 +57,8 @@ class Updates:
             )
         alive = instance.state in _ALIVE
         machines.check_disk(context, instance, plan.disk)
+        if alive:
+            machines.check_live(context, instance, plan)
         without_disk = plan.model_copy(update={"disk": spec.plan.disk})
         if alive:
             instance = self._resources.resize(instance, spec.plan, without_disk)
