@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,14 @@ NEEDS = ("root", "qemu-system-x86_64", "depmod", "dpkg-deb", "apt-get")
 
 
 def kernel_layout() -> Path:
-    """An OCI layout with kernel/debian:latest, for `bulkhead image import`."""
+    """An OCI layout with kernel/debian:latest, for `bulkhead image import`.
+
+    With BULKHEAD_TEST_KERNEL=trim the trimmed kernel's instead, for whatever asks for no kernel by name.
+    """
+    if os.environ.get("BULKHEAD_TEST_KERNEL") == "trim":
+        from tests.harness.trimmed import trimmed_layout
+
+        return trimmed_layout()
     require(*NEEDS)
     CACHE.mkdir(parents=True, exist_ok=True)
     made = CACHE / f"kernel-{_recipe()}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from bulkhead import limits
 from bulkhead.agent.launch import find_agent
 from bulkhead.boot import initrd, kernels, vmm
-from bulkhead.engine.kernels import DEFAULT
+from bulkhead.engine import kernels as engine_kernels
 from bulkhead.host import mounts, sparse
 from bulkhead.images import ImageStore
 from bulkhead.isolation.base import Boot, Bundle, Probe, Saved
@@ -32,7 +32,7 @@ SLOTS = 2
 def kernel(directory: Path) -> tuple[Path, Path]:
     """The kernel's ELF file and its initrd, once per run, in the run's own directory."""
     store = ImageStore(kernel_layout(), directory / "kernel-cache")
-    image = store.resolve(DEFAULT)
+    image = engine_kernels.find(store, None)
     modules = image.blob(kernels.INITRD_TYPE)
     made = initrd.prepare(modules.path, digest=modules.digest, agent=find_agent(), cache=directory)
     return image.blob(kernels.ELF_TYPE).path, made

@@ -46,7 +46,7 @@ def ask(daemon: Daemon, port: int, *commands: bytes) -> list[bytes]:
 @WALLS
 def test_nginx(servers: Daemon, wall: str) -> None:
     assert servers.outside
-    port, options = (8080, ["-p", "8080:80"]) if wall == "container" else (80, [])
+    port, options = (8080, ["-p", "8080:80"]) if wall != "chroot" else (80, [])
     servers.cli(
         "run", "-d", "--name", "web", "--isolation", wall, *options, *PLAN, "servers", "nginx", "-g", "daemon off;"
     )
@@ -71,7 +71,7 @@ def page(text: bytes) -> bytes:
 
 @WALLS
 def test_redis(servers: Daemon, wall: str) -> None:
-    port, options = (7000, ["-p", "7000:6379"]) if wall == "container" else (6379, [])
+    port, options = (7000, ["-p", "7000:6379"]) if wall != "chroot" else (6379, [])
     run = ["run", "-d", "--name", "store", "--isolation", wall, "-u", "redis", "-v", "kept:/var/lib/redis", *options]
     server = ["redis-server", "--dir", "/var/lib/redis", "--protected-mode", "no", "--bind", "0.0.0.0"]
     servers.cli("volume", "create", "--size", "64M", "kept")

@@ -61,7 +61,8 @@ class DiskRequest(Model):
 class KernelRequest(Model):
     """A kernel for virtual machines, made from a distribution's package."""
 
-    distribution: str = Field(min_length=1, max_length=64, description="debian")
+    distribution: str = Field(default="debian", min_length=1, max_length=64, description="debian")
+    trim: bool = Field(default=False, description="built from the source package, trimmed to what guests need")
     version: str | None = Field(default=None, max_length=128, description="of the package; None: the newest")
     name: str | None = Field(default=None, max_length=256)
 
@@ -146,11 +147,13 @@ async def bootstrap_disk(request: Request, body: DiskRequest) -> Response:
 
 @router.post("/images/kernel")
 async def make_kernel(request: Request, body: KernelRequest) -> Response:
-    """Make a kernel image from a package; progress and result as NDJSON."""
+    """Make a kernel image from a package or its source; progress and result as NDJSON."""
     images = service_of(request).engine.images
 
     def work(progress: Progress) -> object:
-        return images.make_kernel(body.distribution, version=body.version, name=body.name, progress=progress)
+        return images.make_kernel(
+            body.distribution, trim=body.trim, version=body.version, name=body.name, progress=progress
+        )
 
     return with_progress(request, work)
 

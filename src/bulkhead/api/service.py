@@ -98,8 +98,12 @@ class Images(Protocol):
     ) -> object:
         """Make the disk of a machine that boots by itself from a distribution's packages. None: the usual."""
 
-    def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> object:
-        """Make a kernel for virtual machines from a distribution's package. None: the newest, the usual name."""
+    def make_kernel(
+        self, distribution: str, *, trim: bool, version: str | None, name: str | None, progress: Progress
+    ) -> object:
+        """Make a kernel for virtual machines from a distribution's package, or from its source, trimmed to what guests
+        need. None: the newest, the usual name.
+        """
 
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name; what has been removed."""

@@ -114,13 +114,14 @@ def _command(text: str) -> list[str]:
 
 def _kernel_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("--version", metavar="V", help="version of its kernel package, such as 6.1.192-2 (the newest)")
-    add("distribution", metavar="DISTRIBUTION", help="debian: its cloud kernel")
-    add("name", metavar="NAME", nargs="?", help="what to call it (kernel/debian:6.1 and kernel/debian:latest)")
+    add("--trim", action="store_true", help="build one of what guests need from its source package; takes minutes")
+    add("--version", metavar="V", help="version of its kernel or source package, such as 6.1.192-2 (the newest)")
+    add("distribution", metavar="DISTRIBUTION", nargs="?", default="debian", help="debian, the default")
+    add("name", metavar="NAME", nargs="?", help="what to call it (kernel/debian:6.1 or kernel/trim:6.1, and :latest)")
 
 
 def _kernel(args: Namespace, app: App) -> int:
-    body = {"distribution": args.distribution, "version": args.version, "name": args.name}
+    body = {"distribution": args.distribution, "trim": args.trim, "version": args.version, "name": args.name}
     with app.client.stream("POST", "/v1/images/kernel", body=body) as response:
         return _made(response)
 

@@ -87,10 +87,12 @@ class ImageCatalog:
             progress=progress,
         )
 
-    def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> Image:
-        """Make a kernel for virtual machines from a distribution's package."""
-        config = self._context.config
-        return kernels.make(self._store, config, distribution, version=version, name=name, progress=progress)
+    def make_kernel(
+        self, distribution: str, *, trim: bool, version: str | None, name: str | None, progress: Progress
+    ) -> Image:
+        """Make a kernel for virtual machines from a distribution's package, or from its source, trimmed."""
+        make = kernels.trim if trim else kernels.make
+        return make(self._store, self._context.config, distribution, version=version, name=name, progress=progress)
 
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name."""

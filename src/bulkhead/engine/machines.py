@@ -50,6 +50,7 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
         vmm=context.hypervisor.root(),
         kernel=kernel.elf,
         initrd=kernel.initrd,
+        kernel_digest=kernel.digest,
         disk=context.disks.give(spec.id, directory / "disk.img"),
         layers=tuple(context.images.erofs_path(digest) for digest in digests),
         accelerator=context.hypervisor.accelerator(),
@@ -59,6 +60,23 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
         room=room(context, spec.plan),
         grow_disk=(directory / _GROWN).exists(),
     )
+
+
+def kernel_report(context: Context, instance: Instance) -> dict[str, str] | None:
+    """The kernel that a VM runs, or would be started with: name, digest, release. None where there is none."""
+    if not is_machine(instance.spec):
+        return None
+    handle = bundles.read_handle(context.bundle_dir(instance)) if instance.pid else None
+    running = handle.data.get("kernel", "") if handle else ""
+    try:
+        image = kernels.find(context.images, running or instance.spec.kernel or None)
+    except BulkheadError:
+        return {"name": "", "digest": running, "release": ""} if running else None
+    return {
+        "name": next(iter(image.references), ""),
+        "digest": image.digest,
+        "release": image.annotations.get("org.bulkhead.kernel.release", ""),
+    }
 
 
 def explained(context: Context, spec: Spec, image: Image, bundle: Bundle) -> Bundle:

@@ -64,6 +64,7 @@ class Reporter:
             "config": spec.model_dump(
                 mode="json", exclude={"id", "name", "image", "image_digest", "isolation", "plan", "plan_name"}
             ),
+            "kernel": machines.kernel_report(context, instance),
             "layers": bundles.read_layers(directory),
             "snapshots": [
                 snapshot.model_dump(mode="json", include={"name", "created", "size", "memory"})

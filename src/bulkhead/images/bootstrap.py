@@ -52,6 +52,8 @@ class Recipe:
     """Instead of this host's own sources: URLs, or whole lines of a sources.list."""
     hooks: tuple[str, ...] = ()
     """Commands for a shell at the end, after the files were put in; the root file system's path is their "$1"."""
+    kept: bool = True
+    """Whether its tar is wanted. Without, what the hooks have put elsewhere is all that is left."""
 
     @property
     def default_name(self) -> str:
@@ -69,6 +71,7 @@ def plan(
     files: Mapping[str, bytes],
     mirrors: Sequence[str] = (),
     hooks: Sequence[str] = (),
+    kept: bool = True,
 ) -> Recipe:
     """Check what is asked for. Raises Refused with all that is wrong."""
     problems = []
@@ -90,7 +93,7 @@ def plan(
             problems.append(Problem(f"file {path!r} is not an absolute path without '..'"))
     if problems or not found:
         raise Refused(problems)
-    return Recipe(found[1], tuple(packages), machine, dict(files), tuple(mirrors), tuple(hooks))
+    return Recipe(found[1], tuple(packages), machine, dict(files), tuple(mirrors), tuple(hooks), kept)
 
 
 def command(recipe: Recipe, *, debs: Path, lists: Path, work: Path, options: Sequence[str] = ()) -> list[str]:
@@ -118,7 +121,7 @@ def command(recipe: Recipe, *, debs: Path, lists: Path, work: Path, options: Seq
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
-        "--format=tar",
+        f"--format={'tar' if recipe.kept else 'null'}",
         f"--architectures={recipe.architecture}",
         *([f"--include={','.join(recipe.packages)}"] if recipe.packages else []),
         # Without these apt would delete what was just put there, or what is to be kept.

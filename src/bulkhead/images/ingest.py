@@ -89,12 +89,16 @@ class Ingest:
         *,
         architecture: str,
         annotations: Mapping[str, str],
+        created: float | None = None,
     ) -> str:
-        """Take in an image that is no root file system, of blobs that were added. Returns the manifest's digest."""
+        """Take in an image that is no root file system, of blobs that were added. Returns the manifest's digest.
+
+        `created`: in seconds since the epoch; None: now. The same of everything is the same image.
+        """
         document = {
             "architecture": architecture,
             "os": "linux",
-            "created": documents.time_text(time.time()),
+            "created": documents.time_text(time.time() if created is None else created),
             "rootfs": {"type": "layers", "diff_ids": [part.digest for part in parts]},
         }
         said = {**annotations, documents.KIND: kind}

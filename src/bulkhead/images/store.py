@@ -162,11 +162,13 @@ class ImageStore:
         names: Sequence[str],
         architecture: str,
         annotations: Mapping[str, str],
+        created: float | None = None,
         progress: Progress = quiet,
     ) -> Image:
         """Make an image that is no root file system: of files (media type, path), which are kept as they are.
 
-        `kind` is one of documents.KINDS. Raises Refused for names that are none; nothing is left behind then.
+        `kind` is one of documents.KINDS; `created` in seconds since the epoch, None: now. Raises Refused for names that
+        are none; nothing is left behind then.
         """
         given = [name for text in names for name in _given(text)]
 
@@ -176,7 +178,9 @@ class ImageStore:
                 with ExitStack() as stack:
                     fd, size = open_file(path, stack), path.stat().st_size
                     blobs.append(into.add_blob(reported(file_chunks(fd), progress, "storing", size), media_type))
-            return into.add_parts(kind, blobs, given, architecture=architecture, annotations=annotations)
+            return into.add_parts(
+                kind, blobs, given, architecture=architecture, annotations=annotations, created=created
+            )
 
         return self._take(take, f"the {kind}")
 

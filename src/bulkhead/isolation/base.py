@@ -113,6 +113,8 @@ class Boot:
     layers: tuple[Path, ...]
     """EROFS files, the lowest layer first."""
     accelerator: Literal["kvm", "tcg"]
+    kernel_digest: str = ""
+    """Of the kernel's image: kept in the handle, to tell later what runs."""
     tap: str = ""
     """Name of the tap in the instance's network namespace; "" for no network."""
     guest_limits: Limits = NoLimits()

@@ -179,8 +179,9 @@ class VmDriver(Supervised):
         answered = time.monotonic() - began
         if request.guest:
             session.guest_start(request.guest)
-        join = "\n".join(vmm.require_boot(bundle).guest_limits.join)
-        return pid, {"join": join, "answer_seconds": f"{answered:.4f}", **resizing.remember(bundle)}
+        boot = vmm.require_boot(bundle)
+        told = {"join": "\n".join(boot.guest_limits.join), "answer_seconds": f"{answered:.4f}"}
+        return pid, {**told, "kernel": boot.kernel_digest, **resizing.remember(bundle)}
 
     def resize(self, bundle: Path, handle: Handle, change: Change) -> None:
         """Change the machine with the limits around it and in it; a disk's file has its new size already."""

@@ -219,9 +219,11 @@ class FakeImages:
         self.seen.append((release, tuple(packages), name, size, firmware))
         return {"references": [name or f"disk/{release}"]}
 
-    def make_kernel(self, distribution: str, *, version: str | None, name: str | None, progress: Progress) -> object:
+    def make_kernel(
+        self, distribution: str, *, trim: bool, version: str | None, name: str | None, progress: Progress
+    ) -> object:
         progress(Step(f"kernel of {distribution}"))
-        self.seen.append((distribution, version, name))
+        self.seen.append((distribution, trim, version, name))
         return {"references": [name or "kernel/debian:latest"]}
 
     def remove(self, reference: str, *, force: bool) -> object:

@@ -353,7 +353,9 @@ def test_kernel(client: Client, engine: FakeEngine) -> None:
         lines = list(response.json_lines())
     assert lines[0]["step"]["label"] == "kernel of debian"
     assert lines[-1] == {"result": {"references": ["kernel/debian:latest"]}}
-    assert engine.images.seen == [("debian", "6.1.0-1", None)]
+    with client.stream("POST", "/v1/images/kernel", body={"trim": True}) as response:
+        list(response.json_lines())
+    assert engine.images.seen == [("debian", False, "6.1.0-1", None), ("debian", True, None, None)]
 
 
 def test_import_of_a_path(client: Client, engine: FakeEngine, tmp_path: Path) -> None:

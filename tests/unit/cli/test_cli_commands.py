@@ -264,7 +264,9 @@ def test_images(cli: Cli, engine: FakeEngine, tmp_path: Path) -> None:
     assert "give --disk too" in cli("image", "bootstrap", "debian:bookworm", "--firmware", "uefi").err
     made = cli("image", "kernel", "debian", "--version", "6.1.0-1", "kernel/mine")
     assert (made.code, made.out, made.err) == (0, "kernel/mine\n", "kernel of debian\n")
-    assert engine.images.seen[1] == ("debian", "6.1.0-1", "kernel/mine")
+    assert engine.images.seen[1] == ("debian", False, "6.1.0-1", "kernel/mine")
+    assert cli("image", "kernel", "--trim").code == 0
+    assert engine.images.seen[2] == ("debian", True, None, None)
     archive = tmp_path / "root.tar"
     archive.write_bytes(b"12345")
     made = cli("image", "import", str(archive), "small", "--change", "CMD sh")
