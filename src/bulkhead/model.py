@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$"
@@ -121,6 +121,21 @@ class PlanRequest(Model):
     pids: int | None = None
 
 
+Machine = Literal["q35", "pc"]
+DiskBus = Literal["virtio", "sata", "ide"]
+Nic = Literal["virtio", "e1000"]
+Firmware = Literal["bios", "uefi"]
+
+
+class System(Model):
+    """The computer that an unmodified operating system finds."""
+
+    machine: Machine = "q35"
+    disk_bus: DiskBus = "virtio"
+    nic: Nic = "virtio"
+    firmware: Firmware = "bios"
+
+
 class CreateRequest(Model):
     """What a user asks for. None means "as the image says" or "as usual", for a clone "as it was there"."""
 
@@ -139,6 +154,13 @@ class CreateRequest(Model):
     """A VM's kernel image; None: the default."""
     cold: bool = False
     """A VM is booted, not started from a template."""
+    user_data: str | None = Field(default=None, max_length=1 << 18, repr=False)
+    """What cloud-init of an unmodified system is told. It may hold secrets: it goes into the bundle, never a spec."""
+    machine: Machine | None = None
+    disk_bus: DiskBus | None = None
+    nic: Nic | None = None
+    firmware: Firmware | None = None
+    """Of an unmodified system; None: q35, virtio, virtio, as the image says."""
     plan: PlanRequest = PlanRequest()
     name: Name | None = None
     command: tuple[str, ...] = ()
@@ -157,7 +179,8 @@ class CreateRequest(Model):
     restart: RestartPolicy = RestartPolicy()
     health: HealthCheck | None = None
     stop_signal: str | None = None
-    stop_timeout: float = Field(default=10.0, ge=0)
+    stop_timeout: float | None = Field(default=None, ge=0)
+    """Seconds; None: 10, and for an unmodified system 90."""
     auto_remove: bool = False
 
     @field_validator("image")
@@ -198,9 +221,12 @@ class Spec(Model):
     kernel: str = ""
     """A VM's kernel image, as it was asked for; "": the default."""
     cold: bool = False
+    system: System | None = None
+    """What an unmodified operating system runs on; None: the image is a root file system."""
     plan: Plan
     plan_name: str = ""
-    argv: tuple[str, ...] = Field(min_length=1)
+    argv: tuple[str, ...]
+    """Empty for an unmodified system alone."""
     env: tuple[str, ...] = ()
     workdir: str = "/"
     user: str = ""
@@ -218,6 +244,12 @@ class Spec(Model):
     auto_remove: bool = False
     created: float
     """Seconds since the epoch."""
+
+    @model_validator(mode="after")
+    def _has_something_to_run(self) -> Self:
+        if not self.argv and not self.system:
+            raise ValueError("argv is empty, and there is no system that knows what to start")
+        return self
 
 
 class Address(Model):

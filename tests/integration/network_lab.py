@@ -121,11 +121,12 @@ class Lab:
         self.made.append(network)
         return network
 
-    def box(self, network: Network, bandwidth: int | None = None) -> Box:
+    def box(self, network: Network, bandwidth: int | None = None, *, asks: bool = False) -> Box:
         """An instance on a network, of which there is no more than its network."""
         number = f"{len(self.boxes) + 1:032x}"
         taken = {box.address.ipv4 for box in self.boxes}
-        box = Box(number, self.networks.connect(network, instance_id=number, taken=taken, bandwidth=bandwidth))
+        made = self.networks.connect(network, instance_id=number, taken=taken, bandwidth=bandwidth, asks=asks)
+        box = Box(number, made)
         self.stack.callback(box.close)
         self.boxes.append(box)
         return box

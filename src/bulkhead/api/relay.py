@@ -17,7 +17,6 @@ from starlette.types import Receive, Send
 
 from bulkhead.agent.frames import (
     VERSION,
-    WORKLOAD,
     Channel,
     Decoder,
     Exit,
@@ -40,6 +39,7 @@ READ_SIZE = 1 << 17
 FROM_CLIENT = frozenset({Type.DATA, Type.EOF, Type.CREDIT, Type.RESIZE, Type.SIGNAL, Type.CLOSE})
 TO_CLIENT = frozenset({Type.DATA, Type.CREDIT, Type.EXIT})
 Ended = Callable[[Exit | None], Awaitable[Exit]]
+Signalled = Callable[[int], Awaitable[None]]
 _HEADER = struct.Struct("<IBBBBI")
 _PAYLOADS = {Type.RESIZE: 4, Type.SIGNAL: 8}
 
@@ -208,14 +208,20 @@ class Agent:
 
 
 async def pump(
-    client: Client, answer: Answer, agent: Agent, *, workload: bool, stopping: asyncio.Event, ended: Ended
+    client: Client,
+    answer: Answer,
+    agent: Agent,
+    *,
+    signalled: Signalled | None,
+    stopping: asyncio.Event,
+    ended: Ended,
 ) -> None:
     """Move frames until the stream ends, the client goes or closes it, or the daemon stops.
 
-    `workload`: signals go to the workload, not to an exec. `ended(exit)` is awaited before EXIT is passed on, with
-    None when the agent went without telling; it gives what the client is told, or raises.
+    `signalled(number)` is told of signals, which go to the stream's exec where it is None. `ended(exit)` is awaited
+    before EXIT is passed on, with None when the agent went without telling; it gives what the client is told or raises.
     """
-    inward = asyncio.ensure_future(_inward(client, agent, workload=workload))
+    inward = asyncio.ensure_future(_inward(client, agent, signalled))
     outward = asyncio.ensure_future(_outward(client, answer, agent, ended))
     stop = asyncio.ensure_future(stopping.wait())
     tasks: set[asyncio.Future[Any]] = {inward, outward, stop}
@@ -234,11 +240,13 @@ async def pump(
         await asyncio.wait(tasks)
 
 
-async def _inward(client: Client, agent: Agent, *, workload: bool) -> None:
+async def _inward(client: Client, agent: Agent, signalled: Signalled | None) -> None:
     while (frames := await client.frames()) is not None:
         for frame in frames:
-            target = WORKLOAD if workload and frame.type is Type.SIGNAL else STREAM
-            await agent.write(encode(Frame(frame.type, target, frame.payload, frame.channel)))
+            if frame.type is Type.SIGNAL and signalled:
+                await signalled(int.from_bytes(frame.payload[:4], "little"))
+                continue
+            await agent.write(encode(Frame(frame.type, STREAM, frame.payload, frame.channel)))
             if frame.type is Type.CLOSE:
                 return
 

@@ -16,6 +16,7 @@ from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
 
 from starlette.requests import HTTPConnection
 
+from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
@@ -202,6 +203,23 @@ class Engine(Protocol):
         stdin: bool,
     ) -> tuple[Path, ExecRequest]:
         """agent.sock of a running instance and what EXEC is to carry."""
+
+    def collects(self, ref: str) -> bool:
+        """Whether commands in an instance are run to their end (`collect`), since no client can be joined to them."""
+
+    def collect(
+        self,
+        ref: str,
+        *,
+        argv: Sequence[str],
+        env: Sequence[str],
+        user: str | None,
+        workdir: str | None,
+        tty: bool,
+        stdin: bool,
+        alive: Alive,
+    ) -> Collected:
+        """Run a command in such an instance to its end; at most 256 KiB of each output."""
 
     def logs(
         self, ref: str, *, since: float, until: float, tail: int | None, follow: Alive | None

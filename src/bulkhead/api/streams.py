@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from struct import pack
+from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -13,11 +18,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from bulkhead.agent import frames
+from bulkhead.agent.collect import Collected
 from bulkhead.agent.explain import explain
-from bulkhead.agent.frames import ExecRequest, Exit, Frame, Type, encode, exec_payload
+from bulkhead.agent.frames import MAX_DATA, WORKLOAD, Channel, ExecRequest, Exit, Frame, Type, encode, exec_payload
 from bulkhead.api import problems
 from bulkhead.api.launch import Launch, attach_payload, ending, open_stream
-from bulkhead.api.relay import MEDIA_TYPE, STREAM, Agent, Answer, Client, Ended, pump, tell
+from bulkhead.api.relay import MEDIA_TYPE, STREAM, Agent, Answer, Client, Ended, Signalled, pump, tell
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import Service, create_and_start, service_of
 from bulkhead.errors import AgentError, BulkheadError, Refused
@@ -98,12 +104,28 @@ class Session:
         """Answer with an ordinary response instead of frames."""
         await response(*self.asgi)
 
-    async def relay(self, agent: Agent, response: object, *, workload: bool, ended: Ended) -> None:
+    async def relay(self, agent: Agent, response: object, *, ended: Ended, signalled: Signalled | None = None) -> None:
         """Begin the answer with RESPONSE and move frames to the end."""
         await self.answer.begin(to_json(response))
         stopping = self.service.stopping
-        await pump(self.client, self.answer, agent, workload=workload, stopping=stopping, ended=ended)
+        await pump(self.client, self.answer, agent, signalled=signalled, stopping=stopping, ended=ended)
         await self.answer.end()
+
+    async def join(self, agent: Agent, instance: Instance, *, ended: Ended) -> None:
+        """The same with an instance's workload."""
+        spec = instance.spec
+
+        async def signalled(number: int) -> None:
+            if not spec.system:
+                await agent.write(encode(Frame(Type.SIGNAL, WORKLOAD, pack("<II", number, 0))))
+                return
+            # Its hypervisor would take a signal for its own. One that says nothing to a machine is dropped.
+            with suppress(BulkheadError):
+                await self.service.call(self.service.engine.kill, spec.id, signal=str(number))
+
+        about = {"id": spec.id, "name": spec.name, "tty": spec.tty, "stdin": spec.stdin}
+        response = about | ({"isolation": spec.isolation, "choice": spec.choice} if spec.choice else {})
+        await self.relay(agent, response, ended=ended, signalled=signalled)
 
 
 class FramesResponse(Response):
@@ -133,6 +155,9 @@ async def _exec(session: Session, ref: str) -> None:
     service = session.service
     body: ExecBody = problems.validate(ExecBody, await session.client.request())
     stdin = body.stdin and session.client.framed
+    if await service.call(service.engine.collects, ref):
+        await _collect(session, ref, body, stdin=stdin)
+        return
     connection, request = await service.call(_open_exec, service, ref, body, stdin=stdin)
     agent = Agent(connection)
     try:
@@ -144,7 +169,7 @@ async def _exec(session: Session, ref: str) -> None:
             await agent.write(encode(Frame(Type.CLOSE, STREAM)))
             await session.reply(json_response(response))
             return
-        await session.relay(agent, response, workload=False, ended=_exec_ended)
+        await session.relay(agent, response, ended=_exec_ended)
     finally:
         agent.close()
 
@@ -161,6 +186,56 @@ def _open_exec(service: Service, ref: str, body: ExecBody, *, stdin: bool) -> tu
     )
     request = replace(request, rows=body.rows, columns=body.columns)
     return open_stream(path, Type.EXEC, exec_payload(request)), request
+
+
+async def _collect(session: Session, ref: str, body: ExecBody, *, stdin: bool) -> None:
+    """Where no client can be joined to a command: run it to its end, then tell what it said."""
+    service, stop = session.service, threading.Event()
+
+    def work() -> Collected:
+        return service.engine.collect(
+            ref,
+            argv=body.command,
+            env=body.env,
+            user=body.user,
+            workdir=body.workdir,
+            tty=body.tty,
+            stdin=stdin,
+            alive=lambda: not (stop.is_set() or service.stopping.is_set()),
+        )
+
+    if body.detach:
+        raise Refused("a command cannot be left running by a guest agent", hint="leave out -d, or name nohup in it")
+    running, gone = service.begin_long(work), asyncio.ensure_future(_left(session.client))
+    try:
+        waiting: set[asyncio.Future[Any]] = {running, gone}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            return
+        await _tell_collected(session, running.result())
+    finally:
+        stop.set()
+        gone.cancel()
+
+
+async def _left(client: Client) -> None:
+    while await client.frames() is not None:
+        pass
+
+
+async def _tell_collected(session: Session, done: Collected) -> None:
+    answer = session.answer
+    await answer.begin(to_json({"pid": 0, "tty": False, "stdin": False}))
+    for channel, data in ((Channel.STDOUT, done.stdout), (Channel.STDERR, done.stderr)):
+        for start in range(0, len(data), MAX_DATA):
+            await answer.write(encode(Frame(Type.DATA, STREAM, data[start : start + MAX_DATA], channel)))
+    if done.truncated:
+        raise AgentError(
+            f"the command ended with {done.code} and said more than a guest agent passes on: the rest is lost",
+            hint="let it write to a file, and fetch that by ssh",
+        )
+    await answer.write(encode(Frame(Type.EXIT, STREAM, pack("<II", done.code, 0))))
+    await answer.end()
 
 
 async def _exec_ended(how: Exit | None) -> Exit:
@@ -183,15 +258,9 @@ async def _attach(session: Session, ref: str) -> None:
         answer = await agent.opened()
         if answer.type is Type.ERROR:
             raise explain(frames.parse_failure(answer.payload), ())
-        await session.relay(agent, _described(instance), workload=True, ended=ending(service, instance.spec.id))
+        await session.join(agent, instance, ended=ending(service, instance.spec.id))
     finally:
         agent.close()
-
-
-def _described(instance: Instance) -> dict[str, object]:
-    spec = instance.spec
-    about = {"id": spec.id, "name": spec.name, "tty": spec.tty, "stdin": spec.stdin}
-    return about | ({"isolation": spec.isolation, "choice": spec.choice} if spec.choice else {})
 
 
 async def _run(session: Session) -> None:
@@ -209,6 +278,6 @@ async def _run(session: Session) -> None:
     finally:
         launch.close()
     try:
-        await session.relay(agent, _described(instance), workload=True, ended=launch.ended)
+        await session.join(agent, instance, ended=launch.ended)
     finally:
         agent.close()

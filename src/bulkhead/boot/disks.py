@@ -28,6 +28,7 @@ PACKAGES = (
     *("systemd-sysv", "udev", "dbus", "systemd-resolved", "systemd-timesyncd"),
     *("linux-image-cloud-amd64", "initramfs-tools", "zstd", "grub-pc-bin", "grub-efi-amd64-bin"),
     *("cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "openssh-server", "sudo"),
+    "qemu-guest-agent",  # bulkhead exec
     *("iproute2", "iputils-ping", "netbase", "ca-certificates", "less"),
 )
 _SECTOR, _MIB = 512, 1 << 20

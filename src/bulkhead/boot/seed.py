@@ -64,7 +64,8 @@ def write(seed: Seed, target: Path, *, work: Path) -> None:
         file.truncate(_SIZE)
     # No time and no random number in it: the same seed gives the same bytes.
     env = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC"}
-    processes.run(["mkfs.vfat", "-n", LABEL, "--invariant", image], package="dosfstools")
+    # Sectors as a CD-ROM has them: as one, a system can have it as well.
+    processes.run(["mkfs.vfat", "-n", LABEL, "--invariant", "-S", "2048", image], package="dosfstools")
     processes.run(["mcopy", "-i", image, *sources, "::/"], env=env, package="mtools")
     image.chmod(0o600)
     image.replace(target)

@@ -35,8 +35,8 @@ FIRMWARE = (
 )
 MODULES = ("accel-tcg-x86_64.so",)
 """Parts of QEMU that Debian ships as libraries of their own; there are none where it is built in one piece."""
-UEFI = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-"""Firmware for guests that boot by UEFI; its variables (OVMF_VARS_4M.fd beside it) are a file of each guest's own."""
+UEFI, UEFI_VARIABLES = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+"""Firmware for guests that boot by UEFI, and its variables, a file of each guest's own."""
 _LOADER = Path("/lib64/ld-linux-x86-64.so.2")
 """Part of the platform's ABI: the same everywhere."""
 _FORMAT = 1
@@ -61,6 +61,8 @@ class Vmm:
     """The UEFI firmware's path in the root, "" where this host has none."""
     stamps: tuple[Stamp, ...] = field(default=(), repr=False)
     """The files that it was made from, as they were."""
+    variables: Path | None = None
+    """On the host: the UEFI's variables as they are in a new machine, of which each guest gets a copy."""
 
     def is_current(self) -> bool:
         """Whether it is still what `prepare` would give. Costs a look at each file, no more."""
@@ -91,7 +93,14 @@ def prepare(cache: Path, *, progress: Progress = quiet) -> Vmm:
                 if other != made:
                     other.unlink()
     uefi = str(UEFI) if str(UEFI) in files else ""
-    return Vmm(erofs=made, digest=f"sha256:{digest}", version=qemu_version(), uefi=uefi, stamps=stamps)
+    return Vmm(
+        erofs=made,
+        digest=f"sha256:{digest}",
+        version=qemu_version(),
+        uefi=uefi,
+        variables=UEFI_VARIABLES if uefi else None,
+        stamps=stamps,
+    )
 
 
 def plan() -> dict[str, Path]:
@@ -101,7 +110,7 @@ def plan() -> dict[str, Path]:
     libraries = _libraries([program, *modules])
     files = {IN_ROOT: program, str(_LOADER): _LOADER}
     files |= {str(path): path for path in (*modules, *libraries, *_firmware(program))}
-    if UEFI.is_file():
+    if UEFI.is_file() and UEFI_VARIABLES.is_file():
         files[str(UEFI)] = UEFI
     return files
 

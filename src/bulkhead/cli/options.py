@@ -33,6 +33,15 @@ PLAN_HELP = (
 )
 
 
+HARDWARE = {
+    "machine": ("q35", "pc"),
+    "disk_bus": ("virtio", "sata", "ide"),
+    "nic": ("virtio", "e1000"),
+    "firmware": ("bios", "uefi"),
+}
+"""What a whole system's computer may be made of, by the field of the request."""
+
+
 class Problems:
     """Collects what is wrong with a command line, to tell it all at once."""
 
@@ -121,6 +130,11 @@ def add_request(parser: Parser) -> None:
     add("--hostile-input", action="store_true", help="auto: it reads what strangers send")
     add("--kernel", metavar="IMAGE", help="a VM's kernel image (kernel/debian:latest)")
     add("--no-template", action="store_true", help="boot a VM cold, not from a template of its kernel and size")
+    add("--user-data", metavar="FILE", help="what cloud-init of a whole system is told; - for stdin")
+    add("--machine", metavar="M", help="computer of a whole system: q35 or pc (q35)")
+    add("--disk-bus", metavar="BUS", help="how a whole system sees its disk: virtio, sata or ide (virtio)")
+    add("--nic", metavar="NIC", help="network card of a whole system: virtio or e1000 (virtio)")
+    add("--firmware", metavar="F", help="what a whole system boots by: bios or uefi (as its image says)")
     add("--plan", metavar="NAME", help="a named plan; single fields given beside it override it")
     add_plan(parser)
     add("--name", metavar="N", help="a name for the instance")
@@ -192,6 +206,8 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "hostile_input": args.hostile_input,
         "kernel": args.kernel,
         "cold": args.no_template,
+        "user_data": None if args.user_data is None else problems.of(lambda: values.read_text(args.user_data)),
+        **{key: _one_of(key, getattr(args, key), problems) for key in HARDWARE},
         "name": name,
         "command": command,
         "entrypoint": None
@@ -219,6 +235,13 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
     made = {"plan": asked, **{key: value for key, value in fields.items() if _given(key, value)}}
     problems.check(lambda: app.judge("/v1/dry-run", made) if app else [])
     return made
+
+
+def _one_of(key: str, given: str | None, problems: Problems) -> str | None:
+    if given is not None and given not in HARDWARE[key]:
+        problems.add(f"--{key.replace('_', '-')} {given!r} is not one of {', '.join(HARDWARE[key])}")
+        return None
+    return given
 
 
 def _given(key: str, value: object) -> bool:

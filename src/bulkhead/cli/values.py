@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 
+MAX_TEXT = 1 << 18
+"""Bytes of what is passed on as text."""
 NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$")
 _PORT = re.compile(r"^(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?P<host>[^:]*):(?P<port>[^:]*)$")
 _MOUNT_MODES = {"": False, "rw": False, "ro": True}
@@ -98,6 +101,23 @@ def read_env_file(path: str, environment: Mapping[str, str]) -> list[str]:
         if entry is not None:
             entries.append(entry)
     return entries
+
+
+def read_text(path: str) -> str:
+    """A small text file, or with "-" stdin."""
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read(MAX_TEXT + 1)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(MAX_TEXT + 1)
+        if len(data) > MAX_TEXT:
+            raise ValueError(f"{path} has more than {MAX_TEXT} bytes")
+        return data.decode()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text (UTF-8)") from None
 
 
 def parse_label(text: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from bulkhead.isolation.base import Driver
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.supervised import Outside
+from bulkhead.isolation.system import SystemDriver
 from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Isolation, Plan
 from bulkhead.network import Networks
@@ -78,6 +79,7 @@ def build_engine(config: Config) -> Engine:
         hypervisor=hypervisor,
         templates=MachineTemplates(config, hypervisor, machines, hypervisor_limits),
         drivers=drivers,
+        systems=SystemDriver(config, outside, ability=machines.probe),
         journal=Journal(state),
     )
     return Engine(context)

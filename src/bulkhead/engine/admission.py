@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bulkhead.advise import Workload, choose
+from bulkhead.engine import unmodified
 from bulkhead.engine.names import generate_name
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image, ImageConfig
@@ -15,6 +16,8 @@ from bulkhead.model import Choice, CreateRequest, HealthCheck, Isolation, Networ
 from bulkhead.quantities import parse_signal
 
 SHARED_NETWORKS = ("none", "host")
+STOP_SECONDS = 10.0
+"""Between the signal of a stop and KILL."""
 
 
 def decide_level(request: CreateRequest, image: Image | None) -> tuple[Isolation, Choice | None]:
@@ -50,8 +53,13 @@ def resolve_spec(
 ) -> Spec:
     """Put the request over the image's configuration. Raises Refused with every problem found."""
     identifier = secrets.token_hex(16)
+    whole = image.disk is not None
     argv = command_line(request, image.config)
-    problems = [*_argv_problems(argv, image), *signal_problems(request.stop_signal or image.config.stop_signal)]
+    if whole:
+        problems = unmodified.problems(request, image, plan, level=level)
+    else:
+        problems = [*_argv_problems(argv, image), *unmodified.misplaced(request)]
+        problems += signal_problems(request.stop_signal or image.config.stop_signal)
     if problems:
         raise Refused(problems)
     return Spec(
@@ -64,9 +72,10 @@ def resolve_spec(
         choice=choice,
         kernel=request.kernel or "",
         cold=request.cold,
+        system=unmodified.system_of(request, image),
         plan=plan,
         plan_name=request.plan.name or "",
-        argv=argv,
+        argv=() if whole else argv,
         env=merge_environment(image.config.env, request.env),
         workdir=request.workdir or image.config.workdir or "/",
         user=request.user if request.user is not None else image.config.user,
@@ -80,10 +89,15 @@ def resolve_spec(
         restart=request.restart,
         health=request.health or image_health(image.config),
         stop_signal=request.stop_signal or image.config.stop_signal or "SIGTERM",
-        stop_timeout=request.stop_timeout,
+        stop_timeout=_stop_timeout(request, whole=whole),
         auto_remove=request.auto_remove,
         created=time.time(),
     )
+
+
+def _stop_timeout(request: CreateRequest, *, whole: bool) -> float:
+    usual = unmodified.STOP_SECONDS if whole else STOP_SECONDS
+    return usual if request.stop_timeout is None else request.stop_timeout
 
 
 def network_of(request: CreateRequest, level: Isolation) -> str:

@@ -61,8 +61,8 @@ class Admission:
             if source:
                 spec = cloning.name_origin(spec, asked, source)
             if spec.isolation in context.drivers:
-                problems += context.drivers[spec.isolation].check(spec)
-            if machines.is_machine(spec):
+                problems += context.driver_of(spec).check(spec)
+            if machines.is_machine(spec) and not spec.system:
                 problems += machines.problems(context, spec, image)
         except Refused as error:
             problems += error.problems

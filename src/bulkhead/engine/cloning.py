@@ -23,6 +23,8 @@ TAKEN_OVER = (
     "stop_signal",
     "stop_timeout",
 )
+OF_A_SYSTEM = ("isolation", "network", "tty", "stdin", "restart", "stop_timeout")
+"""What of it there is for an unmodified system, which has a computer as well."""
 OF_A_START = ("isolation", "workdir", "user", "mounts", "tty", "stdin")
 OF_ITS_PROGRAM = ("kernel", "command", "entrypoint", "env")
 """What a workload that goes on in the middle cannot be given any more; the latter not even the same again."""
@@ -39,7 +41,10 @@ def complete(request: CreateRequest, snapshot: Snapshot) -> CreateRequest:
     if "isolation" in given and request.isolation is not old.isolation:
         # Another wall, or one that the rules choose: what belongs to the old one is as usual.
         changes |= {name: getattr(request, name) for name in ("network", "kernel", "cold")}
-    if not given & {"command", "entrypoint"}:
+    if old.system:
+        changes = {name: value for name, value in changes.items() if name in OF_A_SYSTEM}
+        changes |= {name: value for name, value in old.system if name not in given}
+    elif not given & {"command", "entrypoint"}:
         changes["entrypoint"] = old.argv
     return request.model_copy(
         update={
@@ -81,7 +86,7 @@ def problems(
     if plan.disk < disk:
         what = f"disk {plan.disk} is less than the {disk} of {name}: a disk cannot shrink"
         found.append(Problem(what, "leave out --disk, or give more"))
-    elif foreign and plan.disk != disk:
+    elif foreign and plan.disk != disk and not snapshot.spec.system:
         what = f"disk {plan.disk} is not the {disk} of {name}, and this host does not grow what a guest has written"
         found.append(Problem(what, "leave out --disk"))
     if resumes(request, snapshot):

@@ -17,7 +17,7 @@ from bulkhead.host.facts import HostFacts
 from bulkhead.host.lxcfs import Lxcfs
 from bulkhead.images import ImageStore
 from bulkhead.isolation.base import Driver
-from bulkhead.model import Instance, Isolation
+from bulkhead.model import Instance, Isolation, Spec
 from bulkhead.network import Networks
 from bulkhead.storage.disks import Disks
 from bulkhead.storage.layers import Layers
@@ -67,6 +67,8 @@ class Context:
     hypervisor: Hypervisor
     templates: MachineTemplates
     drivers: Mapping[Isolation, Driver]
+    systems: Driver
+    """Of unmodified operating systems, which are VMs as well."""
     journal: Journal
     locks: Locks = field(default_factory=Locks)
 
@@ -76,4 +78,8 @@ class Context:
 
     def driver(self, instance: Instance) -> Driver:
         """The driver of the instance's level."""
-        return self.drivers[instance.spec.isolation]
+        return self.driver_of(instance.spec)
+
+    def driver_of(self, spec: Spec) -> Driver:
+        """The driver that runs such an instance."""
+        return self.systems if spec.system else self.drivers[spec.isolation]

@@ -40,6 +40,11 @@ class Copier:
     @contextmanager
     def _files(self, instance: Instance) -> Iterator[Files]:
         directory = self._context.bundle_dir(instance)
+        if instance.spec.system:
+            raise Refused(
+                f"{instance.spec.name} is an unmodified system: its files are its own kernel's business",
+                hint="scp through a published port, or bulkhead exec",
+            )
         with ExitStack() as always:
             if instance.state is not State.RUNNING:
                 always.enter_context(self._held(instance))

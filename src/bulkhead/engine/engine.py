@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
+from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
 from bulkhead.engine import bundles, logs, machines
@@ -35,7 +36,7 @@ from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
 from bulkhead.events import Event, Progress, quiet
 from bulkhead.host import cgroups
-from bulkhead.isolation.base import Ability, Command
+from bulkhead.isolation.base import Ability, Collects, Command
 from bulkhead.model import (
     CreateRequest,
     Exit,
@@ -132,7 +133,12 @@ class Engine:
             if mount.kind == "volume":
                 self.volumes.ensure(mount.source)
         return self._lifecycle.create(
-            admitted.spec, admitted.image, source=admitted.source, resumes=admitted.resumes, progress=progress
+            admitted.spec,
+            admitted.image,
+            source=admitted.source,
+            resumes=admitted.resumes,
+            user_data=request.user_data,
+            progress=progress,
         )
 
     def dry_run(self, request: CreateRequest) -> str:
@@ -292,6 +298,30 @@ class Engine:
         bundle = self._context.bundle_dir(instance)
         handle = bundles.require_handle(bundle)
         return bundle / "agent.sock", self._context.driver(instance).exec_request(instance.spec, handle, command)
+
+    def collects(self, ref: str) -> bool:
+        """Whether commands in it are run to their end, since no client can be joined to them."""
+        return isinstance(self._context.driver(self.get(ref)), Collects)
+
+    def collect(
+        self,
+        ref: str,
+        *,
+        argv: Sequence[str],
+        env: Sequence[str],
+        user: str | None,
+        workdir: str | None,
+        tty: bool,
+        stdin: bool,
+        alive: Callable[[], bool],
+    ) -> Collected:
+        """Run a command in such an instance to its end; at most 256 KiB of each output."""
+        instance = self.get(ref)
+        self._require_running(instance)
+        driver = self._context.driver(instance)
+        assert isinstance(driver, Collects)
+        command = Command(argv=tuple(argv), env=tuple(env), user=user, workdir=workdir, tty=tty, stdin=stdin)
+        return driver.collect(self._context.bundle_dir(instance), command, alive=alive)
 
     def copy_out(self, ref: str, path: str) -> Iterator[bytes]:
         """A tar stream of a file or directory inside."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, machines, snapshotting
+from bulkhead.engine import bundles, machines, snapshotting, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.resources import Resources
@@ -25,7 +25,7 @@ from bulkhead.engine.waiters import Waiters
 from bulkhead.errors import BulkheadError, Conflict, Refused
 from bulkhead.events import Event, Progress, quiet
 from bulkhead.images import Image
-from bulkhead.isolation.base import Handle, Pauses
+from bulkhead.isolation.base import Handle, Pauses, Presses
 from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Snapshot, Spec, State
 from bulkhead.quantities import parse_signal
 
@@ -41,6 +41,8 @@ def _launched(on_launch: Callable[[Path], None] | None, agent: Path) -> None:
         on_launch(agent)
 
 
+ENDING = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT, signals.SIGPWR)
+"""Signals that ask a program to end."""
 _OWN_UIDS = (Isolation.CONTAINER, Isolation.VM)
 LOST = Exit(code=255, error="the supervisor is gone without a trace of how the workload ended")
 
@@ -67,9 +69,13 @@ class Lifecycle:
         *,
         source: Snapshot | None = None,
         resumes: bool = False,
+        user_data: str | None = None,
         progress: Progress = quiet,
     ) -> Instance:
-        """Make the instance, its bundle and its disk, that of a snapshot where one is given; all or nothing."""
+        """Make the instance, its bundle and its disk, that of a snapshot where one is given; all or nothing.
+
+        `user_data`: what the seed of an unmodified system is to say.
+        """
         context = self._context
         checkpoint("create.begin")
         instance = Instance(spec=spec, state=State.CREATING)
@@ -84,10 +90,14 @@ class Lifecycle:
             checkpoint("create.spec")
             if source:
                 snapshotting.fill(context, source, spec, directory, resumes=resumes, progress=progress)
+            elif spec.system:
+                unmodified.make_disk(context, spec, image)
             else:
                 mount = spec.isolation is not Isolation.VM  # which would have to unmount it before the first start
                 context.disks.create(spec.id, directory / "disk.img", spec.plan.disk, mount=mount)
             checkpoint("create.disk")
+            if spec.system:
+                unmodified.make_seed(context, spec, user_data)
             checkpoint("create.driver")
             instance = self._save(instance, "create", {"image": spec.image}, state=State.CREATED)
             undo.pop_all()
@@ -244,11 +254,24 @@ class Lifecycle:
         if number == signals.SIGKILL:
             self._kill_now(instance)
             return self.stop(instance, timeout=0, signal="SIGKILL")
+        driver = self._context.driver(instance)
+        if isinstance(driver, Presses):
+            return self._press_power(instance, driver, number)
         if number == parse_signal(spec.stop_signal):
             with self._context.locks.hold(spec.id):
                 instance = self._save(self._context.state.get(spec.id), stop_requested=True)
         with Session.connect(self._context.bundle_dir(instance) / "agent.sock") as session:
             session.signal(number)
+        return instance
+
+    def _press_power(self, instance: Instance, driver: Presses, number: int) -> Instance:
+        """What a signal that asks for the end means to a machine."""
+        if number not in ENDING:
+            known = ", ".join(signals.Signals(each).name for each in ENDING)
+            raise Refused(f"a machine takes no signal {number}", hint=f"{known} press its power button; KILL ends it")
+        with self._context.locks.hold(instance.spec.id):
+            instance = self._save(self._context.state.get(instance.spec.id), stop_requested=True)
+        driver.press_power(self._context.bundle_dir(instance))
         return instance
 
     def _kill_now(self, instance: Instance) -> None:

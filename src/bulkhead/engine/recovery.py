@@ -124,6 +124,7 @@ class Recovery:
                 for instance in running
                 if instance.address
             },
+            {instance.spec.id for instance in running if instance.spec.system},
         )
         for network in context.state.networks():
             self._lifecycle.resources.update_names(network)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from bulkhead import limits
 from bulkhead.advise import RULES
-from bulkhead.engine import bundles, machines
+from bulkhead.engine import bundles, machines, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.errors import Refused
 from bulkhead.images import Image
@@ -158,7 +158,7 @@ class Reporter:
     def dry_run(self, spec: Spec, image: Image) -> str:
         """What a start of such an instance would do, step by step, in words. Paths are those it would have."""
         context, run_dir = self._context, self._context.config.run_dir
-        driver = context.drivers[spec.isolation]
+        driver = context.driver_of(spec)
         if not isinstance(driver, Explains):
             raise Refused(f"a start of a {spec.isolation} cannot be explained", hint="leave out --dry-run")
         machine = machines.is_machine(spec)
@@ -179,6 +179,9 @@ class Reporter:
             disk=run_dir / "disks" / spec.id,
             uid_start=context.config.uid_base if spec.isolation is Isolation.CONTAINER else None,
         )
-        if machine:
+        if spec.system:
+            uid_start, system = context.config.uid_base, unmodified.explained(context, spec, bundle.directory)
+            bundle = replace(bundle, uid_start=uid_start, system=system)
+        elif machine:
             bundle = machines.explained(context, spec, image, bundle)
         return driver.explain(bundle)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bulkhead import limits
 from bulkhead.agent.operations import Operation
-from bulkhead.engine import bundles, machines
+from bulkhead.engine import bundles, machines, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import Refused
@@ -41,6 +41,9 @@ class Resources:
         if bundle.boot and instance.address and netns_fd is not None:
             tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
             bundle = replace(bundle, boot=replace(bundle.boot, tap=tap), address=instance.address)
+        if bundle.system and instance.address and netns_fd is not None:
+            tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
+            bundle = replace(bundle, system=replace(bundle.system, tap=tap), address=instance.address)
         bundle = replace(
             bundle,
             volumes=volumes,
@@ -57,6 +60,9 @@ class Resources:
         """Layers and disk alone: what it takes to reach an instance's files."""
         context, spec = self.context, instance.spec
         directory = context.bundle_dir(instance)
+        if spec.system:
+            program, system = self._limits(instance), unmodified.boot(context, instance)
+            return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, system=system)
         if machines.is_machine(spec):
             boot = machines.boot(context, instance, networked=networked, always=always)
             program = self._limits(instance)
@@ -119,7 +125,11 @@ class Resources:
         with self.addresses:
             taken = {other.address.ipv4 for other in context.state.instances() if other.address}
             connection = context.networks.connect(
-                network, instance_id=spec.id, taken=taken, bandwidth=spec.plan.bandwidth
+                network,
+                instance_id=spec.id,
+                taken=taken,
+                bandwidth=spec.plan.bandwidth,
+                asks=spec.system is not None,
             )
             undo.callback(context.networks.disconnect, connection.link)
             always.callback(os.close, connection.netns_fd)
@@ -144,13 +154,14 @@ class Resources:
 
     def update_names(self, network: Network) -> None:
         """Tell the network's name server who is there now."""
-        names = {
-            name: instance.address
+        there = [
+            (instance.spec, instance.address)
             for instance in self.context.state.instances()
             if instance.address and instance.spec.network == network.name
-            for name in (instance.spec.name, instance.spec.id[:12], instance.spec.hostname)
-        }
-        self.context.networks.set_names(network, names)
+        ]
+        names = {name: address for spec, address in there for name in (spec.name, spec.id[:12], spec.hostname)}
+        askers = [(address, spec.hostname) for spec, address in there if spec.system]
+        self.context.networks.set_names(network, names, askers)
 
     def resize(self, instance: Instance, old: Plan, new: Plan) -> Instance:
         """Enforce another plan on a running instance: all but the network's shape by its driver."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from bulkhead.engine import bundles, machines
+from bulkhead.engine import bundles, machines, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.resources import Resources
@@ -56,6 +56,8 @@ class Updates:
                 f"VM {spec.name} is paused: it can take no part in a change", hint=f"bulkhead unpause {spec.name}"
             )
         alive = instance.state in _ALIVE
+        if spec.system:
+            unmodified.check_live(instance, plan)
         machines.check_disk(context, instance, plan.disk)
         if alive:
             machines.check_live(context, instance, plan)
@@ -65,7 +67,8 @@ class Updates:
         checkpoint("update.enforced")
         if plan.disk == spec.plan.disk:
             return _with(instance, plan)
-        machines.mark_grown(context, instance)
+        if not spec.system:
+            machines.mark_grown(context, instance)
         context.disks.extend(spec.id, context.bundle_dir(instance) / "disk.img", plan.disk)
         checkpoint("update.disk")
         instance = _with(instance, plan)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.operations import Operation
 from bulkhead.errors import Problem
@@ -132,6 +133,24 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
+class SystemBoot:
+    """What an unmodified operating system starts from."""
+
+    vmm: Path
+    """As for `Boot`."""
+    accelerator: Literal["kvm", "tcg"]
+    disk: Path
+    """The instance's own copy of its image's disk."""
+    seed: Path
+    """A disk that tells cloud-init who the machine is."""
+    uefi: str = ""
+    """UEFI's program, a path in the hypervisor's root; "": it boots by a BIOS."""
+    variables: Path | None = None
+    """The instance's own variables of its UEFI."""
+    tap: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """One instance's directory and what the engine has made ready for this start."""
 
@@ -153,6 +172,8 @@ class Bundle:
     """Where it is on its network; a VM sets this up itself."""
     boot: Boot | None = None
     """For a VM. Its `layers` and `disk` stand in the place of those above, and the sources of volumes are files."""
+    system: SystemBoot | None = None
+    """In the place of `boot` for an unmodified operating system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +308,22 @@ class Snapshots(Protocol):
 
     def resume_saved(self, bundle: Path, handle: Handle) -> None:
         """Let an instance that `save` has stopped go on."""
+
+
+@runtime_checkable
+class Collects(Protocol):
+    """A driver that runs a command to its end and keeps what it said, since no client can be joined to it."""
+
+    def collect(self, bundle: Path, command: Command, *, alive: Callable[[], bool]) -> Collected:
+        """Run it; given up when `alive()` is false. Raises Refused where it cannot be, AgentError, Unavailable."""
+
+
+@runtime_checkable
+class Presses(Protocol):
+    """A driver of machines with a power button."""
+
+    def press_power(self, bundle: Path) -> None:
+        """Press it once. Raises Unavailable."""
 
 
 @runtime_checkable

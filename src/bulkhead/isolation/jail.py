@@ -9,8 +9,10 @@ file anywhere.
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead.agent.operations import IDMAP, Attr, Code, Operation, bind, mount, simple
@@ -29,34 +31,58 @@ SEALED, OPEN = 0o750, 0o770
 """Modes of the sockets' directory: as the guest runs, and while QEMU makes them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one hypervisor's jail holds."""
+
+    root: Path
+    """Where QEMU's own file system is mounted."""
+    files: Sequence[tuple[Path, str, bool]]
+    """What it is given: the host's path, that in the jail, whether it can only be read."""
+    kvm: bool
+    tap: bool
+    terminal: bool = False
+    """Its stdin and output are a terminal's."""
+
+
 def stage(bundle: Bundle, at: Path) -> list[Operation]:
-    """What the host's root does: the root, the devices that QEMU needs, the files it is given."""
+    """The cell of a VM that runs an image's root file system."""
     boot = vmm.require_boot(bundle)
+    cell = Cell(root=boot.vmm, files=_files(bundle), kvm=boot.accelerator == "kvm", tap=bool(boot.tap))
+    return stage_cell(bundle, at, cell)
+
+
+def stage_cell(bundle: Bundle, at: Path, cell: Cell) -> list[Operation]:
+    """What the host's root does: the root, the devices that QEMU needs, the files it is given."""
     owner = uid_start(bundle)
-    devices = [*DEVICES, *([KVM] if boot.accelerator == "kvm" else []), *([TUN] if boot.tap else [])]
+    devices = [*DEVICES, *([KVM] if cell.kvm else []), *([TUN] if cell.tap else [])]
     return [
         simple(Code.STAGE, str(at)),
-        simple(Code.ATTACH, str(boot.vmm), root.ROOT, int(Attr.RDONLY | Attr.NOSUID | Attr.NODEV), 0),
+        simple(Code.ATTACH, str(cell.root), root.ROOT, int(Attr.RDONLY | Attr.NOSUID | Attr.NODEV), 0),
         simple(Code.ROOT, root.ROOT),
         mount("tmpfs", "/dev", attrs=Attr.NOSUID | Attr.NOEXEC, data=_small(owner)),
         *(simple(Code.DEVICE, name, f"/dev/{name}") for name in devices),
+        *([simple(Code.SYMLINK, "pts/ptmx", "/dev/ptmx")] if cell.terminal else []),
         mount("tmpfs", "/run", attrs=NOTHING_RUNS, data=_small(owner)),
-        *(_give(path, inside, read_only=read_only) for path, inside, read_only in _files(bundle)),
+        *(_give(path, inside, read_only=read_only) for path, inside, read_only in cell.files),
         # Not id-mapped: it is to belong to the host's root, also as QEMU sees it.
         bind(bundle.directory / vmm.DIRECTORY, vmm.SOCKETS, attrs=NOTHING_RUNS),
     ]
 
 
-def inside(argv: Sequence[str], *, largest: int, ram_fd: int | None = None) -> list[Operation]:
+def inside(argv: Sequence[str], *, largest: int, ram_fd: int | None = None, terminal: bool = False) -> list[Operation]:
     """What QEMU's process does up to its exec. `largest` is the size in bytes of the largest file that it writes.
 
     `ram_fd`: the descriptor of a template's memory. QEMU opens it by its name in a /proc that shows its own process.
     """
     memory = [] if ram_fd is None else [mount("proc", "/proc", attrs=NOTHING_RUNS, data="subset=pid")]
+    devpts = mount("devpts", "/dev/pts", attrs=Attr.NOSUID | Attr.NOEXEC, data="mode=0600,ptmxmode=0600")
     return [
         simple(Code.ROOT, root.ROOT),
         *memory,
+        *([devpts] if terminal else []),
         simple(Code.KEYRING),
+        *([simple(Code.CONSOLE)] if terminal else []),
         simple(Code.PIVOT),
         simple(Code.OOM_SCORE, 0, optional=True),
         # A disk cannot be made larger than it is, and nothing larger than a disk can be made.
@@ -77,6 +103,21 @@ def uid_start(bundle: Bundle) -> int:
     if bundle.uid_start is None:
         raise ValueError(f"VM {bundle.spec.name} has no uid range")
     return bundle.uid_start
+
+
+def open_sockets(bundle: Bundle, *names: str) -> None:
+    """Where QEMU makes its sockets: the host's root's, and open to the instance's group until they are made."""
+    directory = bundle.directory / vmm.DIRECTORY
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for name in names:
+        (directory / name).unlink(missing_ok=True)
+    os.chown(directory, 0, uid_start(bundle))
+    directory.chmod(OPEN)
+
+
+def seal_sockets(bundle: Bundle) -> None:
+    """Before a guest runs, from when on QEMU may be its own: it can make no file any more."""
+    (bundle.directory / vmm.DIRECTORY).chmod(SEALED)
 
 
 def _small(owner: int) -> str:

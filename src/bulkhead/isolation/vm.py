@@ -26,6 +26,7 @@ from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
 from bulkhead.isolation import guest, jail, resizing, saving, vmm
 from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe
+from bulkhead.isolation.console import last_words
 from bulkhead.isolation.supervised import KILL_SECONDS, Outside, Supervised, common_problems
 from bulkhead.model import UID_RANGE, Isolation, Spec
 from bulkhead.quantities import format_size
@@ -37,7 +38,6 @@ NOT_ISOLATED = (
 )
 MIN_MEMORY = 80 << 20
 """Bytes with which Debian's kernel has some left for a workload; with less it ends while it boots."""
-_TAIL = 1 << 15
 ANSWER_SECONDS = 5.0
 """Within which a guest that lives answers a signal."""
 FLUSH_SECONDS = 60.0
@@ -161,19 +161,18 @@ class VmDriver(Supervised):
         """QEMU in its jail, the guest to its agent's answer, then the workload. The pid is QEMU's on the host."""
         assert isinstance(request, Machine)
         began = time.monotonic()
-        _sockets_directory(bundle)
+        jail.open_sockets(bundle, vmm.QMP, vmm.AGENT)
         pid, _ = super().begin(session, bundle, request, on_launch)
         with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
             saved = vmm.require_boot(bundle).saved
             if saved:
                 saving.load(monitor, saved.state)
-            # From here on a guest runs, and QEMU may be its own: it can make no file any more.
-            (bundle.directory / vmm.DIRECTORY).chmod(jail.SEALED)
+            jail.seal_sockets(bundle)
             monitor.execute("cont")
         try:
             session.guest(f"{vmm.DIRECTORY}/{vmm.AGENT}", timeout=BOOT_SECONDS)
         except (AgentError, Unavailable) as error:
-            said = _last_words(bundle.directory / "vmm.log")
+            said = last_words(bundle.directory / "vmm.log")
             hint = f"its console ended in: {said}" if said else error.hint
             raise AgentError(f"the virtual machine did not boot: {error.what}", hint=hint) from error
         answered = time.monotonic() - began
@@ -245,30 +244,6 @@ def _answers(session: Session, number: int, timeout: float) -> bool:
             raise
         return False
     return True
-
-
-def _sockets_directory(bundle: Bundle) -> None:
-    """Where QEMU makes its sockets: the host's root's, and open to the instance's group until they are made."""
-    directory = bundle.directory / vmm.DIRECTORY
-    directory.mkdir(mode=0o700, exist_ok=True)
-    for name in (vmm.QMP, vmm.AGENT):
-        (directory / name).unlink(missing_ok=True)
-    os.chown(directory, 0, jail.uid_start(bundle))
-    directory.chmod(jail.OPEN)
-
-
-def _last_words(log: Path) -> str:
-    """The end of what the machine said, on one line; it comes from a guest, so only what can be printed."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL))
-            entries = file.read(_TAIL).decode(errors="replace").splitlines()[1:]
-    except OSError:
-        return ""
-    # A serial port says a character at a time: "time stdout P text", F with the end of a line.
-    words = [entry.split(" ", 3) for entry in entries if entry.count(" ") >= 3]
-    text = "".join(f"{word[3]} / " if word[2] == "F" else word[3] for word in words)
-    return "".join(char for char in text.rstrip(" /") if char.isprintable())[-300:]
 
 
 def _size(path: Path) -> int:

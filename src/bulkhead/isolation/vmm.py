@@ -110,7 +110,8 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
     return (
         PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"),
-        *_processor(bundle),
+        *processor(require_boot(bundle).accelerator),
+        *("-smp", f"{vcpus(bundle.spec.plan)},maxcpus={room.vcpus}"),
         *_memory(bundle),
         *("-sandbox", SANDBOX),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
@@ -124,13 +125,12 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
     )
 
 
-def _processor(bundle: Bundle) -> Iterator[str]:
-    boot = require_boot(bundle)
-    if boot.accelerator == "kvm":
+def processor(accelerator: str) -> Iterator[str]:
+    """The kind of the guest's processors, and what runs them."""
+    if accelerator == "kvm":
         yield from ("-accel", "kvm", "-cpu", "host")
     else:
         yield from ("-accel", f"tcg,thread=multi,tb-size={TRANSLATED}", "-cpu", "max")
-    yield from ("-smp", f"{vcpus(bundle.spec.plan)},maxcpus={(boot.room or started(bundle)).vcpus}")
 
 
 def _memory(bundle: Bundle) -> Iterator[str]:
@@ -168,15 +168,15 @@ def _network(bundle: Bundle) -> Iterator[str]:
 
 def _disks(bundle: Bundle) -> Iterator[str]:
     # Also without limits, which an update may bring.
-    yield from ("-object", _json({"qom-type": "throttle-group", "id": LIMITS, "limits": throttle(bundle.spec.plan)}))
+    yield from ("-object", as_json({"qom-type": "throttle-group", "id": LIMITS, "limits": throttle(bundle.spec.plan)}))
     given = drives(bundle)
     for number in range(max(len(given), require_boot(bundle).slots)):
         name = disk_node(number)
         if number < len(given):
             drive = given[number]
-            yield from ("-blockdev", _json(_node(name, drive)))
+            yield from ("-blockdev", as_json(node(name, drive)))
         else:
-            yield from ("-blockdev", _json({**PLACEHOLDER, "node-name": name}))
+            yield from ("-blockdev", as_json({**PLACEHOLDER, "node-name": name}))
         yield from ("-device", f"virtio-blk-pci,drive={name},addr={FIRST_SLOT + number:#x}")
 
 
@@ -191,7 +191,8 @@ def throttle(plan: Plan) -> dict[str, int]:
     return {f"{kind}-{way}": value or 0 for kind, value in both.items() for way in ("read", "write")}
 
 
-def _node(name: str, drive: Drive) -> dict[str, object]:
+def node(name: str, drive: Drive) -> dict[str, object]:
+    """A file as a block device of QEMU's, under the group of limits where they count for it."""
     # Layers are shared by many guests: the host's page cache holds them once. What a guest writes, it caches itself.
     file: dict[str, object] = {
         "driver": "file",
@@ -206,5 +207,6 @@ def _node(name: str, drive: Drive) -> dict[str, object]:
     return {"node-name": name, **raw}
 
 
-def _json(value: dict[str, object]) -> str:
+def as_json(value: dict[str, object]) -> str:
+    """An argument of QEMU's, without the commas' meaning in its own syntax."""
     return json.dumps(value, separators=(",", ":"))

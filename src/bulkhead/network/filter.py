@@ -31,6 +31,8 @@ class Wanted:
     networks: dict[str, Network] = field(default_factory=dict)
     senders: dict[str, Address] = field(default_factory=dict)
     """Addresses of instances by the name of their link."""
+    askers: set[str] = field(default_factory=set)
+    """Those of these links whose systems ask for their address (DHCP)."""
     published: dict[str, rules.Published] = field(default_factory=dict)
     closed: Closed = field(default_factory=dict)
 
@@ -121,12 +123,21 @@ class Filter:
             self._wanted.senders[link] = address
             self._change(self._elements.add, rules.sender_elements(link, address))
 
+    def let_ask(self, link: str) -> None:
+        """Let the system behind an allowed link ask for its address."""
+        with self._lock:
+            self._wanted.askers.add(link)
+            self._change(self._elements.add, rules.asker_elements(link, self._wanted.senders[link]))
+
     def forbid(self, link: str) -> Address | None:
         """Nothing that comes by this link passes any more; the address it had, None when it had none. Idempotent."""
         with self._lock:
             address = self._wanted.senders.pop(link, None)
+            asks = link in self._wanted.askers
+            self._wanted.askers.discard(link)
             if address is not None and self._there:
-                self._change(self._elements.remove, rules.sender_elements(link, address))
+                more = rules.asker_elements(link, address) if asks else []
+                self._change(self._elements.remove, [*rules.sender_elements(link, address), *more])
             return address
 
     def publish(self, published: rules.Published) -> None:
@@ -166,6 +177,7 @@ class Filter:
         return [
             *(each for network in wanted.networks.values() for each in rules.network_elements(self._config, network)),
             *(each for link, address in wanted.senders.items() for each in rules.sender_elements(link, address)),
+            *(each for link in wanted.askers for each in rules.asker_elements(link, wanted.senders[link])),
             *(each for published in wanted.published.values() for each in rules.port_elements(published)),
             *rules.closed_elements(wanted.closed),
         ]

@@ -32,8 +32,9 @@ def hurdles(chains: Iterable[BaseChain], config: Config) -> list[Problem]:
             found.append(
                 Problem(
                     f"the host's chain {where} lets nothing in that it has no rule for: neither to published ports, "
-                    "nor from instances to their name server",
-                    f'nft add rule {where} iifname "{bridges}*" meta l4proto {{ tcp, udp }} th dport 53 accept',
+                    "nor from instances to what tells them names and addresses",
+                    f'nft add rule {where} iifname "{bridges}*" meta l4proto {{ tcp, udp }} '
+                    "th dport { 53, 67 } accept",
                 )
             )
     return found

@@ -1,5 +1,8 @@
 """Names of instances: one dnsmasq per network, on the gateway's addresses, for that network alone.
 
+It tells unmodified systems their address as well (DHCP): each the one that it has been given, by its MAC. Nobody else
+is told one.
+
 It answers `name` and `name.bulkhead` from a file that is written anew with every change, and passes everything else
 on to the host's name servers. It gives its privileges up before it reads the file, and must be able to reach it
 whatever the permissions above `run_dir` are: the files lie in `/run/<nft_table>-names`.
@@ -11,7 +14,7 @@ import grp
 import ipaddress
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,9 @@ from bulkhead.model import Address, Network
 from bulkhead.network.addresses import bridge_name
 
 DOMAIN = "bulkhead"
+LEASE = "1h"
+Asker = tuple[Address, str]
+"""A system that learns its address by DHCP, and its host name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,9 @@ class Names:
 
     def _hosts(self, network_id: str) -> Path:
         return self._files / f"{network_id}.hosts"
+
+    def _askers(self, network_id: str) -> Path:
+        return self._files / f"{network_id}.dhcp"
 
     def _directory(self, network_id: str) -> Path:
         return self.config.run_dir / "network" / network_id
@@ -52,22 +61,21 @@ class Names:
         if service.running():
             return False
         self._files.mkdir(mode=0o755, exist_ok=True)
-        hosts = self._hosts(network.id)
-        hosts.touch(mode=0o644)
-        service.start(command(self.config, network, hosts=hosts, pid_file=service.pid_file), package="dnsmasq-base")
+        hosts, askers = self._hosts(network.id), self._askers(network.id)
+        for file in (hosts, askers):
+            file.touch(mode=0o644)
+        argv = command(self.config, network, hosts=hosts, askers=askers, pid_file=service.pid_file)
+        service.start(argv, package="dnsmasq-base")
         return True
 
-    def set(self, network: Network, names: Mapping[str, Address]) -> None:
-        """Serve these names from now on. Starts the server where it has ended."""
-        text = hosts_file(names)
-        hosts = self._hosts(network.id)
+    def set(self, network: Network, names: Mapping[str, Address], askers: Sequence[Asker]) -> None:
+        """Serve these names, tell these systems where they are. Starts the server where it has ended."""
         self._files.mkdir(mode=0o755, exist_ok=True)
-        same = hosts.exists() and hosts.read_text() == text
-        if not same:
-            temporary = hosts.with_suffix(".new")
-            temporary.write_text(text)
-            temporary.chmod(0o644)
-            temporary.replace(hosts)
+        changed = [
+            _replace(self._askers(network.id), askers_file(askers)),
+            _replace(self._hosts(network.id), hosts_file(names)),
+        ]
+        same = not any(changed)
         started = self.start(network)
         if not (same or started or self._service(network.id).signal(signal.SIGHUP)):
             raise HostError(f"the name server of network {network.name} has ended", hint="see the system's log")
@@ -76,7 +84,7 @@ class Names:
         """Serve the names of a network no more; False when nobody did. Idempotent."""
         ran = self._service(network_id).stop()
         shutil.rmtree(self._directory(network_id), ignore_errors=True)
-        for suffix in (".hosts", ".new"):
+        for suffix in (".hosts", ".dhcp", ".new"):
             self._hosts(network_id).with_suffix(suffix).unlink(missing_ok=True)
         if self._files.exists() and not any(self._files.iterdir()):
             self._files.rmdir()
@@ -88,6 +96,22 @@ class Names:
         return [each.name for each in sorted(directory.iterdir()) if each.is_dir()] if directory.exists() else []
 
 
+def _replace(file: Path, text: str) -> bool:
+    """Write it, where that is a change."""
+    if file.exists() and file.read_text() == text:
+        return False
+    temporary = file.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.chmod(0o644)
+    temporary.replace(file)
+    return True
+
+
+def askers_file(askers: Sequence[Asker]) -> str:
+    """Who is told which address and name, as dnsmasq's --dhcp-hostsfile has it, in a stable order."""
+    return "".join(sorted(f"{address.mac},{address.ipv4},{name}\n" for address, name in askers))
+
+
 def hosts_file(names: Mapping[str, Address]) -> str:
     """The names in the form of hosts(5), in a stable order."""
     lines = []
@@ -96,8 +120,9 @@ def hosts_file(names: Mapping[str, Address]) -> str:
     return "".join(lines)
 
 
-def command(config: Config, network: Network, *, hosts: Path, pid_file: Path) -> list[str]:
+def command(config: Config, network: Network, *, hosts: Path, askers: Path, pid_file: Path) -> list[str]:
     """The arguments of dnsmasq for a network."""
+    subnet4 = ipaddress.IPv4Network(network.subnet4)
     own = [reverse_zone(subnet) for subnet in (network.subnet4, network.subnet6)]
     return [
         "dnsmasq",
@@ -112,6 +137,14 @@ def command(config: Config, network: Network, *, hosts: Path, pid_file: Path) ->
         *(f"--local=/{zone}/" for zone in own if zone),
         "--domain-needed",
         "--cache-size=1000",
+        # Only those of the file, without a pool; router and name server are the gateway. Nothing is to be remembered.
+        f"--dhcp-range={subnet4.network_address},static,{subnet4.netmask},{LEASE}",
+        f"--dhcp-hostsfile={askers}",
+        "--dhcp-authoritative",
+        # Or a system could take a name that nobody has yet.
+        "--dhcp-ignore-names",
+        "--leasefile-ro",
+        "--quiet-dhcp",
         "--user=nobody",
         f"--group={_group()}",
     ]

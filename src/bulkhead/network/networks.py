@@ -19,7 +19,7 @@ from bulkhead.network.bridges import Bridges
 from bulkhead.network.filter import Filter
 from bulkhead.network.forwarding import Forwarding
 from bulkhead.network.hurdles import hurdles
-from bulkhead.network.names import Names
+from bulkhead.network.names import Asker, Names
 from bulkhead.network.pool import Pool
 from bulkhead.network.publishing import Publisher
 from bulkhead.network.recovery import Recovery, Running
@@ -101,11 +101,12 @@ class Networks:
             self._retire()
 
     def connect(
-        self, network: Network, *, instance_id: str, taken: Collection[str], bandwidth: int | None
+        self, network: Network, *, instance_id: str, taken: Collection[str], bandwidth: int | None, asks: bool = False
     ) -> Connection:
         """A namespace on the network, with an address that is not in `taken` (IPv4 addresses in use).
 
-        `bandwidth` is in bits per second, each way. Raises Conflict when the subnet is full. The caller closes
+        `asks`: it is for a system that learns its address by DHCP, see `set_names`. `bandwidth` is in bits per second,
+        each way. Raises Conflict when the subnet is full. The caller closes
         `netns_fd`, and gives the link back with `disconnect`.
         """
         self.up(network)
@@ -118,6 +119,8 @@ class Networks:
             undo.callback(self.disconnect, connection.link)
             if spare:
                 self._netlink.send(links.set_alias(connection.link, alias_of(self._config, instance_id)))
+            if asks:
+                self._filter.let_ask(connection.link)
             if bandwidth is not None:
                 self._wiring.shape(connection.link, connection.netns_fd, bandwidth)
             undo.pop_all()
@@ -171,11 +174,14 @@ class Networks:
         """What of the host's own firewall may stand in the way of instances, with what to do about it."""
         return hurdles(nftables.base_chains(), self._config)
 
-    def set_names(self, network: Network, names: Mapping[str, Address]) -> None:
-        """Answer these names, and no others, on a network that is up; nothing to do where it is not."""
+    def set_names(self, network: Network, names: Mapping[str, Address], askers: Sequence[Asker] = ()) -> None:
+        """Answer these names, and no others, on a network that is up; nothing to do where it is not.
+
+        `askers`: who is told its address and host name by DHCP.
+        """
         with self._lock:
             if network.id in self._up:
-                self._names.set(network, names)
+                self._names.set(network, names, askers)
 
     def shape(self, link: str, pid: int, bandwidth: int | None) -> None:
         """Change the bandwidth (bits per second, each way; None: no limit) of a running instance's link.
@@ -189,15 +195,18 @@ class Networks:
         found = links.find(self._netlink, link)
         return (found.sent, found.received) if found else (0, 0)
 
-    def recover(self, networks: Sequence[Network], running: Mapping[str, Running]) -> list[str]:
+    def recover(
+        self, networks: Sequence[Network], running: Mapping[str, Running], askers: Collection[str] = ()
+    ) -> list[str]:
         """Make the kernel agree with the store, whatever is there: call once, before anything else.
 
-        `running` has the address, ports and bandwidth of every instance that runs, by id. Networks that no instance
+        `running` has the address, ports and bandwidth of every instance that runs, by id; `askers` are those of them
+        that learn their address by DHCP. Networks that no instance
         is on and that have no bridge stay down. Returns what was repaired, in words.
         """
         with self._lock:
             recovery = Recovery(self._config, self._netlink, self._filter, self._forwarding, self._bridges, self._names)
-            repairs = recovery.run(networks, running)
+            repairs = recovery.run(networks, running, askers)
             self._up = {network.id: network for network in recovery.up}
             for network in recovery.up:
                 subnet = ipaddress.IPv4Network(network.subnet4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bulkhead.config import Config
@@ -38,7 +38,9 @@ class Recovery:
     """By instance."""
     _repairs: list[str] = field(default_factory=list)
 
-    def run(self, networks: Sequence[Network], running: Mapping[str, Running]) -> list[str]:
+    def run(
+        self, networks: Sequence[Network], running: Mapping[str, Running], askers: Collection[str] = ()
+    ) -> list[str]:
         """Make everything agree; what was repaired, in words. Idempotent."""
         everything = links.find_all(self.netlink)
         bridges = {link.name for link in self.bridges.ours(everything)}
@@ -54,7 +56,7 @@ class Recovery:
             if self.names.stop(network_id):
                 self._repairs.append(f"name server of network {network_id} ended")
         if self.up:
-            self._bring_back(running)
+            self._bring_back(running, askers)
         return self._repairs
 
     def _remove_strays(self, everything: Sequence[links.Link], running: Mapping[str, Running]) -> None:
@@ -72,7 +74,7 @@ class Recovery:
             self.netlink.send(links.delete_link(link.name))
             self._repairs.append(f"link {link.name} of {owner or 'no instance'} removed")
 
-    def _bring_back(self, running: Mapping[str, Running]) -> None:
+    def _bring_back(self, running: Mapping[str, Running], askers: Collection[str]) -> None:
         before = self.forwarding.file.exists()
         record = self.forwarding.enable(links.find_all(self.netlink))
         if not before and record.settings:
@@ -82,6 +84,7 @@ class Recovery:
         wanted = Wanted(
             networks={network.id: network for network in self.up},
             senders={link.name: running[owner][0] for owner, link in self._links.items()},
+            askers={link.name for owner, link in self._links.items() if owner in askers},
             published={
                 owner: Published(owner, address, tuple(mappings))
                 for owner, (address, mappings, _) in running.items()

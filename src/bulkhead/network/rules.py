@@ -132,6 +132,7 @@ table bridge {table} {{
   set senders4 {{ type ifname . ether_addr . ipv4_addr; }}
   set senders6 {{ type ifname . ether_addr . ipv6_addr; }}
   set targets6 {{ typeof meta iifname . ether saddr . @th,64,128; }}
+  set askers {{ type ifname . ether_addr; }}
 
   # What comes from an instance carries its own addresses, and claims no others in ARP and neighbour discovery.
   chain guard {{
@@ -139,8 +140,11 @@ table bridge {table} {{
     iifname "{prefix}v*" jump from_instance
   }}
 
+  # Nobody but the host answers a DHCP client. A system that does not know its address yet asks for it, as nobody.
   chain from_instance {{
+    udp dport {{ 68, 546 }} drop
     ether type ip iifname . ether saddr . ip saddr @senders4 accept
+    ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 iifname . ether saddr @askers accept
     ether type ip6 iifname . ether saddr . ip6 saddr @senders6 jump neighbours
     ether type arp arp htype 1 iifname . arp saddr ether . arp saddr ip @senders4 jump resolution
     drop
@@ -156,6 +160,13 @@ table bridge {table} {{
   chain resolution {{
     iifname . ether saddr . arp saddr ip @senders4 accept
     drop
+  }}
+
+  # What is asked as nobody is the host's to hear, and nobody else's. Before the bridge's own filter (priority 0), which
+  # goes on behind itself where the host has it.
+  chain between {{
+    type filter hook forward priority -200; policy accept;
+    iifname "{prefix}v*" ether type ip ip saddr 0.0.0.0 drop
   }}
 }}
 """
@@ -219,6 +230,12 @@ def sender_elements(link: str, address: Address) -> list[Element]:
         Element("bridge", "senders6", f"{start_text} . {ipv6}", start + ipv6.packed),
         Element("bridge", "targets6", f"{start_text} . 0x{ipv6.packed.hex()}", start + ipv6.packed),
     ]
+
+
+def asker_elements(link: str, address: Address) -> list[Element]:
+    """That the system behind a link may ask for its address."""
+    mac = mac_bytes_of(address.ipv4)
+    return [Element("bridge", "askers", f'"{link}" . {mac.hex(":")}', interface(link) + field(mac))]
 
 
 def port_elements(published: Published) -> list[Element]:

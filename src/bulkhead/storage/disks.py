@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, HostError, NotFound, Refused
-from bulkhead.host import cgroups, loop, mounts, syscalls
+from bulkhead.host import cgroups, loop, mounts, sparse, syscalls
 from bulkhead.quantities import format_size
 from bulkhead.storage import area, copies, ext4, foreign
 from bulkhead.storage.blank import Blanks
@@ -73,6 +73,20 @@ class Disks:
             target.mkdir(exist_ok=True, mode=0o700)
             syscalls.mount(ready.target, target, flags=syscalls.MS_MOVE)
             area.remove_mount_point(ready.target)
+
+    def copy(self, instance_id: str, source: Path, path: Path, size: int) -> None:
+        """Make `path` a copy of the disk `source`, grown to `size` bytes, that the host never mounts.
+
+        Conflict when it is there, HostError when it cannot be made.
+        """
+        with self._lock(instance_id):
+            if path.exists():
+                raise Conflict(f"disk {path} is there already")
+            foreign.mark(path)
+            draft = path.with_suffix(".img.new")
+            draft.unlink(missing_ok=True)
+            sparse.copy_sparse(source, draft, size)
+            draft.rename(path)
 
     def attach(self, instance_id: str, path: Path) -> Path:
         """Mount the disk and return where: a directory with `upper` and `work`. Fine when it is mounted."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import TO_AGENT, Decoder, ExecFlag, ExecRequest, Frame, Type, encode
 from bulkhead.agent.operations import Code, Operation
 from bulkhead.api.app import create_app
@@ -397,6 +398,13 @@ class FakeEngine:
             raise Conflict(f"instance {instance.spec.name} is {instance.state}, not running")
         assert self.agent
         return self.agent.path
+
+    def collects(self, ref: str) -> bool:
+        self.get(ref)
+        return False
+
+    def collect(self, ref: str, **asked: object) -> Collected:
+        raise AssertionError(f"nothing is collected in {ref}: {asked}")
 
     def prepare_exec(
         self,

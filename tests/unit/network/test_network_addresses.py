@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkhead.config import Config
@@ -42,6 +42,7 @@ def test_names_of_links_fit(prefix: str) -> None:
     assert max(map(len, names)) <= 15
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=24, max_value=30), st.data())
 def test_every_address_is_given_out_once(prefix: int, data: st.DataObject) -> None:
     subnet = network(f"10.144.3.0/{prefix}")

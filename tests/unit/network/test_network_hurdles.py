@@ -20,5 +20,6 @@ def test_chains_that_drop_by_default() -> None:
     said = hurdles(chains, Config())
     assert [each.what.split(" chain ")[1].partition(" ")[0] for each in said] == ["ip", "inet", "inet"]
     assert said[0].hint.startswith("iptables -I DOCKER-USER -i bh-+ -j ACCEPT")
-    assert said[1].hint == 'nft add rule inet mine in iifname "bh-*" meta l4proto { tcp, udp } th dport 53 accept'
+    allowed = "meta l4proto { tcp, udp } th dport { 53, 67 } accept"
+    assert said[1].hint == f'nft add rule inet mine in iifname "bh-*" {allowed}'
     assert 'nft add rule inet mine pass iifname "bh-*" accept' in said[2].hint

@@ -26,7 +26,7 @@ def test_the_hosts_file() -> None:
 
 
 def test_the_command() -> None:
-    words = names.command(Config(), NETWORK, hosts=Path("/h"), pid_file=Path("/p"))
+    words = names.command(Config(), NETWORK, hosts=Path("/h"), askers=Path("/a"), pid_file=Path("/p"))
     assert words[0] == "dnsmasq"
     for word in (
         "--conf-file=",
