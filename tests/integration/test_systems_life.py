@@ -202,6 +202,24 @@ def test_its_files(hosts: Daemon) -> None:
     assert not bundle.exists()
 
 
+def test_its_snapshots(hosts: Daemon) -> None:
+    """A disk that a system goes on writing is copied as of one moment; a clone is another machine."""
+    run(hosts, "--nic", "e1000", "--hostname", "first")
+    refused = hosts.cli("snapshot", "create", "--memory", "small", "s0", check=False)
+    assert refused.returncode == 125 and "memory" in refused.stderr
+    hosts.cli("snapshot", "create", "small", "s1")
+    assert about(hosts)["state"] == "running"
+    hosts.cli("run", "-d", "--from", "small/s1", "--name", "twin", "--disk", "48M")
+    until(lambda: HELLO in hosts.cli("logs", "twin").stdout)
+    (twin,) = hosts.json("inspect", "twin")
+    assert twin["config"]["system"]["nic"] == "e1000"
+    assert twin["config"]["hostname"] != "first"
+    seed = (Path(twin["bundle"]) / "seed.img").read_bytes()
+    assert twin["id"].encode() in seed
+    assert str(about(hosts)["id"]).encode() not in seed
+    hosts.cli("rm", "-f", "small", "twin")
+
+
 @pytest.mark.parametrize(
     "point", ["create.bundle", "create.disk", "create.driver", "start.named", "start.launched", "start.running"]
 )
