@@ -209,7 +209,7 @@ def test_its_snapshots(hosts: Daemon) -> None:
     assert refused.returncode == 125 and "memory" in refused.stderr
     hosts.cli("snapshot", "create", "small", "s1")
     assert about(hosts)["state"] == "running"
-    hosts.cli("run", "-d", "--from", "small/s1", "--name", "twin", "--disk", "48M")
+    hosts.cli("run", "-d", "--from", "small/s1", "--name", "twin")
     until(lambda: HELLO in hosts.cli("logs", "twin").stdout)
     (twin,) = hosts.json("inspect", "twin")
     assert twin["config"]["system"]["nic"] == "e1000"

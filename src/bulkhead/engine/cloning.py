@@ -86,7 +86,7 @@ def problems(
     if plan.disk < disk:
         what = f"disk {plan.disk} is less than the {disk} of {name}: a disk cannot shrink"
         found.append(Problem(what, "leave out --disk, or give more"))
-    elif foreign and plan.disk != disk and not snapshot.spec.system:
+    elif foreign and plan.disk != disk:
         what = f"disk {plan.disk} is not the {disk} of {name}, and this host does not grow what a guest has written"
         found.append(Problem(what, "leave out --disk"))
     if resumes(request, snapshot):
