@@ -19,7 +19,7 @@ PATIENCE = 120.0
 MIB = 1 << 20
 SIZE = ("--memory", "128M", "--cpus", "1", "--disk", "64M")
 LIKE_ALL = ("--network", "none", "-v", "large:/large", "vm-busybox")
-LOOK = """awk '/MemTotal/ {print int($2/1024)}' /proc/meminfo; nproc; cd /sys/fs/cgroup/bulkhead/*
+LOOK = """awk '/MemTotal/ {print int($2/1024)}' /proc/meminfo; nproc; cd /sys/fs/cgroup/bulkhead/*/
 cat pids.max memory.max cpuset.cpus; df -m / | awk 'NR==2 {print $2}'"""
 
 
