@@ -3,13 +3,13 @@ __bulkhead_list() {
     case $1 in
     instances) BULKHEAD_AUTOSTART=no bulkhead ps -a 2>/dev/null | awk 'NR > 1 { print $2 }' ;;
     images) BULKHEAD_AUTOSTART=no bulkhead image ls 2>/dev/null | awk 'NR > 1 && $1 != "<none>" { print $1 }' ;;
-    plans | networks | volumes) BULKHEAD_AUTOSTART=no bulkhead "${1%s}" ls -q 2>/dev/null ;;
+    plans | networks | volumes | snapshots) BULKHEAD_AUTOSTART=no bulkhead "${1%s}" ls -q 2>/dev/null ;;
     esac
 }
 
 __bulkhead_words() { # of a kind
     case $1 in
-    instances | images | plans | networks | volumes) __bulkhead_list "$1" ;;
+    instances | images | plans | networks | volumes | snapshots) __bulkhead_list "$1" ;;
     files | rest | -) ;;
     *) printf '%s\n' $1 ;;
     esac

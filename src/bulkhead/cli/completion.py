@@ -16,6 +16,7 @@ SHELLS = ("bash", "zsh")
 KINDS = {
     "--config": "files",
     "--env-file": "files",
+    "--from": "snapshots",
     "--isolation": "auto chroot container vm",
     "--kernel": "images",
     "--net": "networks",
@@ -25,11 +26,12 @@ KINDS = {
     "--restart": "no on-failure always",
     "FILE": "files",
     "IMAGE": "images",
+    "INSTANCE": "instances",
     "SOURCE": "files",
     "TARGET": "files",
 }
 """What stands for an option's value or an argument: words, or a list that is asked for. Others are not known."""
-NAMES = {"plan": "plans", "network": "networks", "volume": "volumes"}
+NAMES = {"plan": "plans", "network": "networks", "volume": "volumes", "snapshot": "snapshots"}
 """What NAME is of the subcommands of these; of others, an instance."""
 UNKNOWN, REST = "-", "rest"
 
@@ -87,7 +89,11 @@ def _kind(command: str, action: argparse.Action) -> str:
     for name in (*action.option_strings, str(action.metavar)):
         if name in KINDS:
             return KINDS[name]
-    if action.metavar == "NAME" and not action.option_strings and not command.endswith((" create", " import")):
+    if (
+        action.metavar == "NAME"
+        and not action.option_strings
+        and not command.endswith((" create", " import", " restore"))
+    ):
         return NAMES.get(command.partition(" ")[0], "instances")
     return UNKNOWN
 
@@ -128,7 +134,7 @@ def _zsh_action(kind: str) -> str:
     return f"__bulkhead_names {kind}" if kind in _LISTS else f"({kind})"
 
 
-_LISTS = ("instances", "images", "plans", "networks", "volumes")
+_LISTS = ("instances", "images", "plans", "networks", "volumes", "snapshots")
 
 
 def _escaped(text: str) -> str:

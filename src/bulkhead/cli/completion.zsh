@@ -4,7 +4,7 @@ __bulkhead_list() {
     case $1 in
     instances) BULKHEAD_AUTOSTART=no bulkhead ps -a 2>/dev/null | awk 'NR > 1 { print $2 }' ;;
     images) BULKHEAD_AUTOSTART=no bulkhead image ls 2>/dev/null | awk 'NR > 1 && $1 != "<none>" { print $1 }' ;;
-    plans | networks | volumes) BULKHEAD_AUTOSTART=no bulkhead "${1%s}" ls -q 2>/dev/null ;;
+    plans | networks | volumes | snapshots) BULKHEAD_AUTOSTART=no bulkhead "${1%s}" ls -q 2>/dev/null ;;
     esac
 }
 

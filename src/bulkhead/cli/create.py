@@ -15,7 +15,12 @@ def arguments(parser: Parser) -> None:
 
 def main(args: Namespace, app: App) -> int:
     """Create it; prints the id."""
-    spec = app.client.call("POST", "/v1/instances", body=options.request(args, app))["spec"]
+    request = options.request(args, app)
+    if "snapshot" in request:
+        from bulkhead.cli.cloning import tell_copy
+
+        tell_copy(app, request)
+    spec = app.client.call("POST", "/v1/instances", body=request)["spec"]
     tell_choice(spec)
     write(spec["id"])
     return 0

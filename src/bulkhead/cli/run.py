@@ -30,6 +30,10 @@ def main(args: Namespace, app: App) -> int:
     if args.dry_run:
         write(app.client.call("POST", "/v1/dry-run", body=request)["text"].rstrip("\n"))
         return 0
+    if "snapshot" in request:
+        from bulkhead.cli.cloning import tell_copy
+
+        tell_copy(app, request)
     if args.detach:
         spec = app.client.call("POST", "/v1/instances", query={"start": True}, body=request)["spec"]
         tell_choice(spec)

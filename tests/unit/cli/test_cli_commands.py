@@ -222,8 +222,12 @@ def test_snapshots(cli: Cli, engine: FakeEngine) -> None:
     assert cli("snapshot", "rm", "web/before", "web/none").code == 125
     assert cli("snapshot", "rm", "web", "after").out == "web/after\n"
     assert cli("snapshot", "ls", "-q").out == ""
+    cli("snapshot", "create", "web", "before")
     assert cli("create", "--from", "web/before").code == 0
     assert engine.requests[-1].snapshot == "web/before"
+    engine.snapshots.items["web/before"] = engine.snapshots.items["web/before"].model_copy(update={"size": 1 << 30})
+    assert cli("create", "--from", "web/before").err == "copying the disk of web/before (1G)\n"
+    assert cli("create", "--from", "web/none").code == 125
 
 
 def test_images(cli: Cli, engine: FakeEngine, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ case "$1 $2" in
 "plan ls") printf 'default\\nsmall\\n' ;;
 "network ls") printf 'default\\nblue\\n' ;;
 "volume ls") printf 'data\\n' ;;
+"snapshot ls") printf 'web/before\\nworker/s\\n' ;;
 esac
 """
 ASK = """
@@ -75,6 +76,10 @@ def offered(directory: Path, line: str) -> list[str]:
         ("bulkhead plan create s", []),
         ("bulkhead network rm ", ["default", "blue"]),
         ("bulkhead volume rm d", ["data"]),
+        ("bulkhead snapshot rm web", ["web/before"]),
+        ("bulkhead snapshot create w", ["web", "worker"]),
+        ("bulkhead snapshot restore web b", []),
+        ("bulkhead run --from wo", ["worker/s"]),
         ("bulkhead completion ", ["bash", "zsh"]),
         ("bulkhead frobnicate ", []),
     ],
