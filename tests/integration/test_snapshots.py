@@ -289,10 +289,10 @@ def test_a_host_without_room_refuses_before_it_begins(make_daemon: Callable[...,
     small = daemon.config.snapshots_dir
     daemon.sandbox.run("mount", "-t", "tmpfs", "-o", "size=4m", "none", str(small))
     said = refused(daemon, "snapshot", "create", "web", "s")
+    daemon.sandbox.run("umount", str(small))
     assert "left" in said and "hint: " in said
     assert names(daemon) == []
     put(daemon, "web", "goes on")
-    daemon.sandbox.run("umount", str(small))
     daemon.cli("snapshot", "create", "web", "s")
     daemon.cli("rm", "-f", "web")
 

@@ -163,7 +163,7 @@ def _check(context: Context, instance: Instance, *, memory: bool) -> None:
         raise Conflict(what, hint=f"bulkhead unpause {spec.name}")
     require_no_memory(context, instance)
     needed = spec.plan.memory if memory else 0
-    context.disks.check_room(bundle / bundles.DISK, context.config.snapshots_dir, more=needed)
+    context.disks.check_room(spec.id, bundle / bundles.DISK, context.config.snapshots_dir, more=needed)
 
 
 def require_no_memory(context: Context, instance: Instance) -> None:

@@ -6,6 +6,7 @@ blocks between files (btrfs, XFS), a copy takes no time and no space.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -73,7 +74,8 @@ def _fill(old: int, new: Path, *, told: Told, mounted_at: Path | None) -> None:
         except BrokenPipeError:  # not the file's: nobody waits for the copy any more
             raise
         except OSError as error:
-            raise HostError(f"cannot copy a disk to {new}: {error.strerror}") from error
+            hint = "see bulkhead snapshot ls, bulkhead image prune" if error.errno == errno.ENOSPC else ""
+            raise HostError(f"cannot copy a disk to {new}: {error.strerror}", hint=hint) from error
 
 
 def _check_size(source: Path, present: int, size: int) -> None:

@@ -160,8 +160,11 @@ class Disks:
             foreign.check(path, f"the disk of instance {instance_id[:12]}")
             ext4.grow(path, self._target(instance_id), size)
 
-    def check_room(self, path: Path, directory: Path, *, more: int = 0) -> None:
+    def check_room(self, instance_id: str, path: Path, directory: Path, *, more: int = 0) -> None:
         """Raise Refused where a copy of a disk and `more` bytes do not fit into the file system of `directory`."""
+        target = self._target(instance_id)
+        if mounts.device_at(target):
+            syscalls.syncfs(target)  # what waits in memory takes no space yet
         copies.check_room(path, directory, more=more)
 
     def copy_out(self, instance_id: str, path: Path, target: Path, *, told: copies.Told) -> None:
