@@ -119,5 +119,5 @@ def make_boot(directory: Path, spec: Spec, *, layer: Path, run: Path, stack: Exi
         disk=make_disk(directory.with_name(f"{directory.name}.img"), spec.plan.disk),
         layers=(layer,),
         accelerator="tcg",
-        guest_limits=limits.guest_program(spec.plan, instance_id=spec.id),
+        guest_limits=limits.guest_program(spec.plan),
     )

@@ -6,7 +6,6 @@ import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from bulkhead import limits
@@ -188,7 +187,7 @@ class Resources:
                 device=context.disks.device(spec.id),
             )
 
-        driver.resize(directory, handle, Change(old, new, host, partial(limits.guest_update, instance_id=spec.id)))
+        driver.resize(directory, handle, Change(old, new, host, limits.guest_update))
         link = bundles.read_link(directory)
         if link and new.bandwidth != old.bandwidth:
             context.networks.shape(link, instance.pid, new.bandwidth)

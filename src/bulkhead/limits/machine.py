@@ -17,6 +17,8 @@ translated code with what describes it. The host's page cache of the instance's 
 THREADS = 96
 """Threads of a hypervisor beside its processors: it does disk I/O in up to 64."""
 _GUEST_CGROUP = "bulkhead"
+_GUEST_INSTANCE = "instance"
+"""The same in every guest, which has one: a guest whose memory was saved goes on as another instance, too."""
 _GUEST_LAYOUT = Layout(
     "v2", {}, Path("/sys/fs/cgroup"), frozenset(V2_CONTROLLERS), frozenset({"memory.peak", "cpu.quota", "io.max"})
 )
@@ -33,7 +35,7 @@ def vmm_plan(plan: Plan, accelerator: str) -> Plan:
     return plan.model_copy(update=changed)
 
 
-def guest_program(plan: Plan, *, instance_id: str) -> LimitProgram:
+def guest_program(plan: Plan) -> LimitProgram:
     """The limits within the guest: processes and threads. Memory and processors are the guest's own.
 
     The cgroup has no quota: the host holds all of the guest to the plan's share of its cores.
@@ -41,7 +43,7 @@ def guest_program(plan: Plan, *, instance_id: str) -> LimitProgram:
     return program(
         _guest_plan(plan),
         cgroup=_GUEST_CGROUP,
-        instance_id=instance_id,
+        instance_id=_GUEST_INSTANCE,
         layout=_GUEST_LAYOUT,
         facts=_guest_facts(plan),
         cpuset=(),
@@ -49,13 +51,13 @@ def guest_program(plan: Plan, *, instance_id: str) -> LimitProgram:
     )
 
 
-def guest_update(old: Plan, new: Plan, *, instance_id: str) -> list[Operation]:
+def guest_update(old: Plan, new: Plan) -> list[Operation]:
     """What turns the limits within a running guest from those of `old` into those of `new`."""
     return update(
         _guest_plan(old),
         _guest_plan(new),
         cgroup=_GUEST_CGROUP,
-        instance_id=instance_id,
+        instance_id=_GUEST_INSTANCE,
         layout=_GUEST_LAYOUT,
         facts=_guest_facts(new),
         cpuset=(),

@@ -62,7 +62,7 @@ def make_bundle(**changes: object) -> Bundle:
         layers=(STATE / "images/erofs/base", STATE / "images/erofs/top"),
         accelerator="tcg",
         tap="tap0",
-        guest_limits=limits.guest_program(spec.plan, instance_id=ID),
+        guest_limits=limits.guest_program(spec.plan),
         room=Room(4 << 30, 8),
     )
     return Bundle(

@@ -22,13 +22,13 @@ def test_the_hypervisor_has_the_plans_cores_and_memory_of_its_own() -> None:
 
 
 def test_the_guest_limits_processes_and_leaves_cores_to_the_host() -> None:
-    made = guest_program(PLAN, instance_id=ID)
+    made = guest_program(PLAN)
     written = {str(o.arguments[0]).rpartition("/")[2]: o.arguments[1] for o in made.prepare if o.code is Code.WRITE}
     assert written["pids.max"] == "64"
     assert str(written["cpu.max"]).startswith("max")
     assert "io.max" not in written
-    assert made.join == (f"/sys/fs/cgroup/bulkhead/{ID}/cgroup.procs",)
-    assert made.kill == f"/sys/fs/cgroup/bulkhead/{ID}/cgroup.kill"
+    assert made.join == ("/sys/fs/cgroup/bulkhead/instance/cgroup.procs",)
+    assert made.kill == "/sys/fs/cgroup/bulkhead/instance/cgroup.kill"
 
 
 def test_what_holds_a_machine_is_told() -> None:
