@@ -190,7 +190,7 @@ def test_its_files(hosts: Daemon) -> None:
     for words, said in ((("exec", "small", "true"), "no guest agent answers"), (("cp", "small:/x", "."), "unmodified")):
         done = hosts.cli(*words, check=False)
         assert done.returncode == 125 and said in done.stderr
-    assert "running" not in hosts.cli("update", "--cpus", "0.5", "small").stderr
+    assert "running" not in hosts.cli("update", "--cpus", "0.5", "--iops", "200", "small").stderr
     busy = hosts.cli("update", "--disk", "64M", "small", check=False)
     assert busy.returncode == 125 and "a system that runs" in busy.stderr
     hosts.cli("kill", "small")

@@ -14,14 +14,11 @@ from bulkhead.host import facts, processes
 from bulkhead.images import Image
 from bulkhead.isolation import vmm
 from bulkhead.isolation.base import Boot, Bundle, MountedVolume, Room
-from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Instance, Isolation, Plan, Spec
 from bulkhead.quantities import format_size
 
 DEVICES = ("c 10:232 rwm", "c 10:200 rwm")
 """What a hypervisor may open beyond what every instance may: kvm and net/tun."""
-_HOSTS = frozenset({"ghz", "bandwidth", "cpus", "swap"})
-"""Fields of a plan that the host holds a VM to by itself; cpus as long as the number of processors stays."""
 _GROWN = "disk.grown"
 """In a bundle: the disk's file has been made larger, and perhaps not yet the file system in it."""
 
@@ -146,19 +143,6 @@ def room(context: Context, plan: Plan) -> Room:
     """How far a VM of this plan can grow while it runs."""
     memory = plan.memory if facts.counts_promises() else context.facts.memory
     return vmm.room(plan, memory=memory, cores=context.facts.cores)
-
-
-def check_live(context: Context, instance: Instance, new: Plan) -> None:
-    """Raise Refused where a change takes more than the host's limits and the driver has no way to the guest."""
-    if isinstance(context.driver(instance), VmDriver):
-        return
-    old = instance.spec.plan
-    fields = {name for name in Plan.model_fields if getattr(old, name) != getattr(new, name)} - _HOSTS
-    if vmm.vcpus(old) != vmm.vcpus(new):
-        fields.add("cpus")
-    if fields:
-        what = f"{', '.join(sorted(fields))} of {instance.spec.name} cannot be changed while it runs"
-        raise Refused(what, hint="stop it first")
 
 
 def check_use(context: Context, instance: Instance, plan: Plan) -> None:

@@ -59,8 +59,6 @@ class Updates:
         if spec.system:
             unmodified.check_live(instance, plan)
         machines.check_disk(context, instance, plan.disk)
-        if alive:
-            machines.check_live(context, instance, plan)
         without_disk = plan.model_copy(update={"disk": spec.plan.disk})
         if alive:
             instance = self._resources.resize(instance, spec.plan, without_disk)
