@@ -130,6 +130,8 @@ class Boot:
     """None: it keeps the memory and the processors that it starts with."""
     grow_disk: bool = False
     """Whether the disk's file may be larger than the file system in it, which the guest is then to make as large."""
+    resumed: Path | None = None
+    """A saved instance to go on with: file with its memory and devices, made by `Snapshots.save`; None: a start."""
 
 
 @dataclass(frozen=True, slots=True)

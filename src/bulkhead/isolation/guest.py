@@ -64,6 +64,11 @@ def hold_request(bundle: Bundle, moment: Moment) -> Start:
     )
 
 
+def resume_operations(bundle: Bundle, moment: Moment) -> list[Operation]:
+    """What a saved guest is told before its workload goes on in another machine, or in the same one later."""
+    return [*_prepare(bundle, moment), simple(Code.HOSTNAME, bundle.spec.hostname)]
+
+
 def command_request(spec: Spec, limits_join: tuple[str, ...], command: Command) -> ExecRequest:
     """A command beside the workload."""
     return ExecRequest(

@@ -24,7 +24,7 @@ from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
-from bulkhead.isolation import guest, jail, resizing, saving, vmm
+from bulkhead.isolation import guest, jail, parking, resizing, saving, shapes, vmm
 from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe
 from bulkhead.isolation.console import last_words
 from bulkhead.isolation.supervised import KILL_SECONDS, Outside, Supervised, common_problems
@@ -91,6 +91,10 @@ class VmDriver(Supervised):
 
     def create(self, bundle: Bundle) -> None:
         """Nothing: what a VM needs is made at each start."""
+
+    def start(self, bundle: Bundle, *, on_launch: Callable[[Path], None] | None = None) -> Handle:
+        """Run the workload, or go on with a saved one. Raises AgentError; Refused where another machine was saved."""
+        return super().start(parking.fitted(bundle), on_launch=on_launch)
 
     def start_request(self, bundle: Bundle) -> Start:
         """The whole of a VM as data: the jail with QEMU, and the start within the guest."""
@@ -164,9 +168,11 @@ class VmDriver(Supervised):
         jail.open_sockets(bundle, vmm.QMP, vmm.AGENT)
         pid, _ = super().begin(session, bundle, request, on_launch)
         with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
-            saved = vmm.require_boot(bundle).saved
-            if saved:
-                saving.load(monitor, saved.state)
+            boot = vmm.require_boot(bundle)
+            if boot.resumed:
+                parking.load(monitor, boot.resumed)
+            elif boot.saved:
+                saving.load(monitor, boot.saved.state)
             jail.seal_sockets(bundle)
             monitor.execute("cont")
         try:
@@ -176,11 +182,13 @@ class VmDriver(Supervised):
             hint = f"its console ended in: {said}" if said else error.hint
             raise AgentError(f"the virtual machine did not boot: {error.what}", hint=hint) from error
         answered = time.monotonic() - began
-        if request.guest:
+        if boot.resumed:
+            parking.resume(session, bundle, _moment())
+        elif request.guest:
             session.guest_start(request.guest)
-        boot = vmm.require_boot(bundle)
         told = {"join": "\n".join(boot.guest_limits.join), "answer_seconds": f"{answered:.4f}"}
-        return pid, {**told, "kernel": boot.kernel_digest, **resizing.remember(bundle)}
+        shape = shapes.shape_of(bundle).encode()
+        return pid, {**told, "kernel": boot.kernel_digest, "shape": shape, **resizing.remember(bundle)}
 
     def resize(self, bundle: Path, handle: Handle, change: Change) -> None:
         """Change the machine with the limits around it and in it; a disk's file has its new size already."""
@@ -191,6 +199,14 @@ class VmDriver(Supervised):
             resizing.resize(machine, change)
             if change.new.disk != change.old.disk:
                 machine.grow_disk(handle.pid, change.new.disk)
+
+    def save(self, bundle: Path, handle: Handle, state: Path) -> None:
+        """Stop it where it is and write its memory and devices to the new file `state`; see `parking`."""
+        parking.save(bundle, handle, state)
+
+    def resume_saved(self, bundle: Path, handle: Handle) -> None:
+        """Let an instance that `save` has stopped go on; also after a crash in the middle of it. Idempotent."""
+        parking.resume_saved(bundle)
 
     def inherited(self, bundle: Bundle) -> tuple[int, ...]:
         """The memory of the template to start from."""

@@ -136,14 +136,18 @@ def processor(accelerator: str) -> Iterator[str]:
 def _memory(bundle: Bundle) -> Iterator[str]:
     boot, size = require_boot(bundle), bundle.spec.plan.memory
     machine = "q35,usb=off,smbus=off,sata=off,vmport=off,dump-guest-core=off,mem-merge=off"
+    backend = f"memory-backend-ram,id=ram,size={size}B"
     if boot.saved:
         # Opened for reading and writing, mapped for this guest alone; the seals keep the file as it is.
         path = f"/proc/self/fd/{ram_fd(bundle)}"
-        yield from ("-object", f"memory-backend-file,id=ram,size={size}B,mem-path={path},share=off")
+        backend = f"memory-backend-file,id=ram,size={size}B,mem-path={path},share=off"
+    elif boot.ram:
+        backend = f"memory-backend-file,id=ram,size={size}B,mem-path={RAM},share=on"
+    # By its id a saved guest's memory is found again, whatever kind of memory it had before.
+    yield from ("-object", backend)
+    if boot.saved or boot.resumed:
         yield from ("-incoming", "defer")
-    if boot.ram:
-        yield from ("-object", f"memory-backend-file,id=ram,size={size}B,mem-path={RAM},share=on")
-    yield from ("-machine", f"{machine},memory-backend=ram" if boot.saved or boot.ram else machine)
+    yield from ("-machine", f"{machine},memory-backend=ram")
     room = boot.room or started(bundle)
     yield from ("-m", f"{size}B,maxmem={room.memory}B" if room.memory > size else f"{size}B")
     if room.memory > size:

@@ -1,0 +1,73 @@
+"""What two hypervisors must have in common for a saved guest to move from one to the other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+from bulkhead.errors import HostError, Problem
+from bulkhead.isolation import vmm
+from bulkhead.isolation.base import Bundle
+from bulkhead.quantities import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of a machine: what its guest knows of it, and what runs it."""
+
+    memory: int
+    vcpus: int
+    disks: int
+    """Disks that the guest knows of, placeholders among them."""
+    network: bool
+    accelerator: str
+    hypervisor: str
+    """Name of the root that QEMU ran in: it is made of QEMU's version."""
+
+    def encode(self) -> str:
+        """As JSON, for a handle."""
+        return json.dumps(asdict(self))
+
+
+def shape_of(bundle: Bundle) -> Shape:
+    """The shape of the machine that a bundle makes."""
+    boot, plan = vmm.require_boot(bundle), bundle.spec.plan
+    return Shape(
+        memory=plan.memory,
+        vcpus=vmm.vcpus(plan),
+        disks=max(len(vmm.drives(bundle)), boot.slots),
+        network=bool(boot.tap),
+        accelerator=boot.accelerator,
+        hypervisor=boot.vmm.name,
+    )
+
+
+def decode(text: str | bytes) -> Shape:
+    """What `Shape.encode` made. Raises HostError where it is something else."""
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict) or set(found) != {field.name for field in fields(Shape)}:
+            raise ValueError("other fields")
+        return Shape(**found)
+    except (ValueError, RecursionError) as error:
+        raise HostError(f"what is known of a saved machine makes no sense: {error}") from error
+
+
+def problems(saved: Shape, bundle: Bundle) -> list[Problem]:
+    """Why the machine of a bundle cannot go on from a saved one; empty when it can."""
+    wanted, found = shape_of(bundle), []
+    if wanted.memory != saved.memory:
+        what = f"the saved machine has {format_size(saved.memory)} of memory, this one {format_size(wanted.memory)}"
+        found.append(Problem(what, f"--memory {format_size(saved.memory)}"))
+    if wanted.vcpus != saved.vcpus:
+        what = f"the saved machine has {saved.vcpus} processors, this one {wanted.vcpus}"
+        found.append(Problem(what, f"--cpus {saved.vcpus}"))
+    if wanted.disks > saved.disks:
+        found.append(Problem(f"the saved machine knows of {saved.disks} disks, this one has {wanted.disks}"))
+    if wanted.network != saved.network:
+        has, hint = ("a", "leave out --network none") if saved.network else ("no", "--network none")
+        found.append(Problem(f"the saved machine has {has} network interface", hint))
+    if (wanted.accelerator, wanted.hypervisor) != (saved.accelerator, saved.hypervisor):
+        what = f"the machine was saved by another QEMU ({saved.accelerator}, {saved.hypervisor[:19]})"
+        found.append(Problem(what, "take its disk alone"))
+    return found
