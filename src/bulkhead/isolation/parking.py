@@ -21,7 +21,7 @@ from bulkhead.agent.session import SOCKET, Session
 from bulkhead.errors import AgentError, BulkheadError, HostError, Refused, Unavailable
 from bulkhead.host.qmp import Qmp
 from bulkhead.isolation import guest, root, saving, shapes, vmm
-from bulkhead.isolation.base import Bundle, Handle
+from bulkhead.isolation.base import Bundle, Handle, Room
 from bulkhead.isolation.shapes import Shape
 from bulkhead.quantities import format_size
 
@@ -85,7 +85,8 @@ def fitted(bundle: Bundle) -> Bundle:
     shape = read_shape(boot.resumed)
     if found := shapes.problems(shape, bundle):
         raise Refused(found)
-    return replace(bundle, boot=replace(boot, slots=shape.disks, saved=None))
+    room = Room(shape.most_memory, shape.most_vcpus)
+    return replace(bundle, boot=replace(boot, slots=shape.disks, saved=None, room=room))
 
 
 def resume(session: Session, bundle: Bundle, moment: guest.Moment) -> None:
@@ -130,7 +131,7 @@ def write(monitor: Qmp, state: Path, shape: Shape) -> None:
             monitor.execute("migrate", {"uri": f"fd:{_PIPE}"})
         finally:
             os.close(theirs)
-        _copy(source, target, most=shape.memory + shape.memory // 64 + _SLACK)
+        _copy(source, target, most=shape.most_memory + shape.most_memory // 64 + _SLACK)
         saving.wait_saved(monitor)
         os.fsync(target)
         undo.pop_all()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bulkhead.errors import HostError, Problem
 from bulkhead.isolation import vmm
@@ -11,12 +10,16 @@ from bulkhead.isolation.base import Bundle
 from bulkhead.quantities import format_size
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(BaseModel):
     """Of a machine: what its guest knows of it, and what runs it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     memory: int
     vcpus: int
+    most_memory: int
+    most_vcpus: int
+    """How far it can grow while it runs: its guest's kernel has made ready for that."""
     disks: int
     """Disks that the guest knows of, placeholders among them."""
     network: bool
@@ -26,15 +29,18 @@ class Shape:
 
     def encode(self) -> str:
         """As JSON, for a handle."""
-        return json.dumps(asdict(self))
+        return self.model_dump_json()
 
 
 def shape_of(bundle: Bundle) -> Shape:
     """The shape of the machine that a bundle makes."""
     boot, plan = vmm.require_boot(bundle), bundle.spec.plan
+    most = boot.room or vmm.started(bundle)
     return Shape(
         memory=plan.memory,
         vcpus=vmm.vcpus(plan),
+        most_memory=most.memory,
+        most_vcpus=most.vcpus,
         disks=max(len(vmm.drives(bundle)), boot.slots),
         network=bool(boot.tap),
         accelerator=boot.accelerator,
@@ -45,12 +51,9 @@ def shape_of(bundle: Bundle) -> Shape:
 def decode(text: str | bytes) -> Shape:
     """What `Shape.encode` made. Raises HostError where it is something else."""
     try:
-        found = json.loads(text)
-        if not isinstance(found, dict) or set(found) != {field.name for field in fields(Shape)}:
-            raise ValueError("other fields")
-        return Shape(**found)
-    except (ValueError, RecursionError) as error:
-        raise HostError(f"what is known of a saved machine makes no sense: {error}") from error
+        return Shape.model_validate_json(text)
+    except ValidationError as error:
+        raise HostError(f"what is known of a saved machine makes no sense: {error.errors()[0]['msg']}") from error
 
 
 def problems(saved: Shape, bundle: Bundle) -> list[Problem]:

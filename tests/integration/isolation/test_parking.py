@@ -15,10 +15,10 @@ import pytest
 from bulkhead.agent import frames
 from bulkhead.agent.frames import Frame, Type
 from bulkhead.agent.session import SOCKET, Session
-from bulkhead.errors import HostError, Refused
+from bulkhead.errors import AgentError, HostError, Refused
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
-from bulkhead.isolation import parking, vmm
+from bulkhead.isolation import parking, saving, vmm
 from bulkhead.isolation.base import Bundle, Command, Handle, Probe
 from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.vm import VmDriver
@@ -239,6 +239,41 @@ def test_a_flood_loses_nothing(lab: Lab, tmp_path: Path) -> None:
     rest = text(clone)
     assert (before + rest).splitlines() == everything
     assert rest
+
+
+def test_whatever_became_of_its_saving(lab: Lab) -> None:
+    """What a daemon that was killed leaves: parked; stopped; half written to somebody who has gone."""
+    bundle = lab.bundle(COUNT, template=True)
+    handle = lab.start(bundle)
+    until(lambda: counted(bundle))
+
+    def stop(monitor: Qmp) -> None:
+        monitor.execute("stop")
+
+    def half(monitor: Qmp) -> None:
+        stop(monitor)
+        source, theirs = os.pipe()
+        monitor.execute("migrate-set-capabilities", saving.WHOLE)
+        monitor.hand_over(theirs, "half")
+        monitor.execute("migrate", {"uri": "fd:half"})
+        assert len(os.read(source, 4096)) > 0
+        os.close(theirs)
+        os.close(source)
+
+    for leave in (lambda _: None, stop, half):
+        with Session.connect(bundle.directory / SOCKET) as session:
+            session.park()
+        with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
+            leave(monitor)
+        before = counted(bundle)
+        with pytest.raises(AgentError, match="parked"):
+            lab.run(bundle, handle, "true")
+        lab.driver.resume_saved(bundle.directory, handle)
+        until(lambda before=before: len(counted(bundle)) > len(before) + 2)  # type: ignore[misc]
+    ended = lab.stop(bundle, handle)
+    assert ended and ended.code == 7
+    assert counted(bundle) == list(range(1, len(counted(bundle)) + 1))
+    lab.driver.resume_saved(bundle.directory, handle)
 
 
 def test_what_is_refused(lab: Lab, tmp_path: Path) -> None:
