@@ -36,8 +36,8 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
     spec, directory = instance.spec, context.bundle_dir(instance)
     kernel = kernels.prepare(kernels.find(context.images, spec.kernel or None), context.config)
     digests = bundles.read_layers(directory)
-    slots, saved = 0, None
-    if not spec.cold:
+    slots, saved, resumed = 0, None, bundles.saved_memory(directory)
+    if not spec.cold and not resumed:
         disks = 1 + len(digests) + len(spec.mounts)
         most = room(context, spec.plan)
         slots, saved = context.templates.find(kernel, spec.plan, most, disks=disks, networked=networked)
@@ -56,6 +56,7 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
         saved=saved,
         room=room(context, spec.plan),
         grow_disk=(directory / _GROWN).exists(),
+        resumed=resumed,
     )
 
 
