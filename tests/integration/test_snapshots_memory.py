@@ -33,6 +33,11 @@ def counted(daemon: Daemon, name: str) -> list[int]:
     return [int(line) for line in daemon.cli("logs", name).stdout.split() if line.isdigit()]
 
 
+def unbroken(numbers: list[int]) -> bool:
+    """Not one is missing, and none is there twice."""
+    return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
 def goes_on(daemon: Daemon, name: str) -> None:
     before = len(counted(daemon, name))
     until(f"{name} counts on", lambda: len(counted(daemon, name)) > before + 2, seconds=SECONDS)
@@ -46,12 +51,12 @@ def test_a_memory_is_cloned_and_put_back(vms: Daemon) -> None:
     taken = counted(vms, "one")
     assert vms.json("snapshot", "ls", "--format", "json", "one")[0]["memory"] is True
     goes_on(vms, "one")
-    assert counted(vms, "one") == list(range(1, len(counted(vms, "one")) + 1))
+    assert unbroken(counted(vms, "one"))
 
     vms.cli("run", "-d", "--name", "two", "--from", "one/s")
     goes_on(vms, "two")
     first = counted(vms, "two")
-    assert first[0] <= taken[-1] + 1 and first == list(range(first[0], first[0] + len(first)))
+    assert first[0] <= taken[-1] + 1 and unbroken(first)
     ask = "hostname; cat /dev/shm/note /note; cat /sys/class/net/eth0/address; ip -4 -o addr"
     one, two = (vms.cli("exec", name, "sh", "-c", ask).stdout.splitlines() for name in ("one", "two"))
     assert one[0] != two[0] and one[3] != two[3]
@@ -93,6 +98,6 @@ def test_a_daemon_killed_while_a_machine_is_stopped(
     assert state(daemon, "one") == "running"
     goes_on(daemon, "one")
     assert daemon.cli("exec", "one", "echo", "there").stdout == "there\n"
-    assert counted(daemon, "one") == list(range(1, len(counted(daemon, "one")) + 1))
+    assert unbroken(counted(daemon, "one"))
     assert daemon.json("snapshot", "ls", "--format", "json") == []
     daemon.cli("rm", "-f", "one")

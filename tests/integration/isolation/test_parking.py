@@ -158,7 +158,8 @@ def test_a_machine_is_saved_and_goes_on_twice(lab: Lab, tmp_path: Path) -> None:
     lab.driver.resume_saved(bundle.directory, handle)
     other = lab.start(clone)
     until(lambda: len(counted(clone)) > 5 and len(counted(bundle)) > len(before) + 5)
-    assert counted(bundle) == list(range(1, len(counted(bundle)) + 1))
+    numbers = counted(bundle)
+    assert numbers == list(range(1, len(numbers) + 1))
     first = counted(clone)
     assert first == list(range(before[-1] + 1, before[-1] + 1 + len(first))), "not one is missing, none is there twice"
 
