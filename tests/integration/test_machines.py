@@ -46,6 +46,18 @@ def state(daemon: Daemon, name: str) -> str:
     return str(daemon.json("inspect", name)[0]["state"])
 
 
+def test_inspect_tells_the_kernel(vms: Daemon) -> None:
+    run(vms, "-d", "--name", "guest", "--network", "none", "vm-busybox", "sleep", "1000")
+    kernel = vms.json("inspect", "guest")[0]["kernel"]
+    assert kernel["name"] == "kernel/debian:latest"
+    assert kernel["digest"] == vms.json("image", "inspect", "kernel/debian")[0]["Id"]
+    assert vms.cli("exec", "guest", "uname", "-r").stdout == f"{kernel['release']}\n"
+    vms.cli("stop", "-t", "0", "guest")
+    assert vms.json("inspect", "guest")[0]["kernel"] == kernel, "what it would be started with"
+    vms.cli("create", "--name", "box", "--network", "none", "vm-busybox", "true")
+    assert vms.json("inspect", "box")[0]["kernel"] is None
+
+
 def test_a_command_and_its_end(vms: Daemon) -> None:
     said = run(vms, "--rm", "--network", "none", "vm-busybox", "sh", "-c", "id -u; nproc; cat /proc/1/comm; uname -r")
     user, processors, first, release = said.split()
