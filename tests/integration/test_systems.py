@@ -202,15 +202,17 @@ def it_restarts_itself(daemon: Daemon, key: Path) -> None:
 
 
 def test_an_old_computer(hosts: Daemon) -> None:
-    """Devices of long ago, a BIOS, and a system that switches itself off. Debian's cloud kernel has no e1000."""
-    words = ("--machine", "pc", "--disk-bus", "ide", "--nic", "e1000", "--hostname", "old")
+    """Disks of long ago, a BIOS, and a system that switches itself off.
+
+    Debian's cloud kernel has no driver for e1000, and waits minutes for a network then: test_systems_life has that.
+    """
+    words = ("--machine", "pc", "--disk-bus", "ide", "--hostname", "old")
     hosts.cli("run", "-d", "--isolation", "vm", *SIZE, *words, "--name", "old", IMAGE, timeout=600)
     wait_for_login(hosts, "old", "old login:")
     until(lambda: hosts.cli("exec", "old", "true", check=False).returncode == 0)
     look = "findmnt -no SOURCE /; cat /sys/bus/pci/devices/*/device; blkid -o value -s LABEL /dev/sr0"
     said = hosts.cli("exec", "old", "sh", "-c", look).stdout.split()
     assert said[0] == "/dev/sda1"
-    assert "0x100e" in said, "no e1000"
     assert "0x1237" in said, "no i440FX"
     assert said[-1] == "CIDATA"
     hosts.cli("exec", "old", "systemctl", "poweroff", check=False)
