@@ -36,7 +36,7 @@ struct exec_plan {
 	gid_t groups[GROUPS_MAX];
 	size_t group_count;
 	char home[HOME_MAX];
-	bool caps_set, no_new_privs;
+	bool caps_set, no_new_privs, seccomp_first;
 	uint64_t bounding, effective, permitted, inheritable, ambient;
 	const struct argument *seccomp;
 	mode_t umask;
@@ -79,6 +79,7 @@ int op_write(struct context *context, const struct operation *operation);
 int op_read(struct context *context, const struct operation *operation);
 int op_unlink(struct context *context, const struct operation *operation);
 int op_killall(struct context *context, const struct operation *operation);
+int op_chown(struct context *context, const struct operation *operation);
 
 /* stage_ops.c */
 int op_stage(struct context *context, const struct operation *operation);
@@ -114,6 +115,7 @@ int op_user(struct context *context, const struct operation *operation);
 int op_caps(struct context *context, const struct operation *operation);
 int op_no_new_privs(struct context *context, const struct operation *operation);
 int op_seccomp(struct context *context, const struct operation *operation);
+int op_seccomp_first(struct context *context, const struct operation *operation);
 int op_umask(struct context *context, const struct operation *operation);
 int op_oom_score(struct context *context, const struct operation *operation);
 int op_keyring(struct context *context, const struct operation *operation);

@@ -158,7 +158,8 @@ static int execute(const struct exec_plan *plan)
 	return error;
 }
 
-/* The limits come before the capabilities go, seccomp after all that it might forbid. */
+/* The limits come before the capabilities go, seccomp after all that it might forbid: but where set-id programs are to
+   work the kernel takes it from who has SYS_ADMIN alone, which is before the change of user. */
 static int prepare(struct context *context)
 {
 	const struct exec_plan *plan = &context->plan;
@@ -167,6 +168,8 @@ static int prepare(struct context *context)
 		result = drop_bounding(context);
 	if (result == 0)
 		result = set_limits(context);
+	if (result == 0 && plan->seccomp_first)
+		result = load_seccomp(context);
 	if (result == 0 && plan->user_set)
 		result = become_user(context);
 	if (result == 0 && plan->caps_set)
@@ -204,7 +207,8 @@ int op_exec(struct context *context, const struct operation *operation)
 	report_ready(context->status);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	result = load_seccomp(context);
+	if (!plan->seccomp_first)
+		result = load_seccomp(context);
 	if (result < 0)
 		return result;
 	return failed(context, execute(plan), "cannot execute", plan->arguments.items[0]);

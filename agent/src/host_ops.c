@@ -80,6 +80,17 @@ int op_unlink(struct context *context, const struct operation *operation)
 	return 0;
 }
 
+int op_chown(struct context *context, const struct operation *operation)
+{
+	const char *path = operation->arguments[0].data;
+	uint64_t uid = operation_integer(operation, 1), gid = operation_integer(operation, 2);
+	if (uid >= UINT32_MAX || gid >= UINT32_MAX)
+		return failed(context, EINVAL, "an owner is out of range", path);
+	if (lchown(path, (uid_t)uid, (gid_t)gid) < 0)
+		return failed(context, errno, "cannot give away", path);
+	return 0;
+}
+
 int op_killall(struct context *context, const struct operation *operation)
 {
 	const char *path = operation->arguments[0].data;

@@ -24,7 +24,7 @@ static void status_ready(struct source *source, uint32_t events);
 
 #define NO_SOURCES                                                                                                     \
 	.status = {.fd = -1, .ready = status_ready}, .in = {.fd = -1, .ready = input_ready},                           \
-	.out = {{.fd = -1, .ready = stdout_ready}, {.fd = -1, .ready = stderr_ready}}
+	.out = {{.fd = -1, .ready = stdout_ready}, {.fd = -1, .ready = stderr_ready}}, .peer = -1
 
 struct process workload = {.log = &workload_log, .coming = true, NO_SOURCES};
 struct process elsewhere = {.coming = true, NO_SOURCES};
@@ -208,9 +208,17 @@ void process_resize(struct process *process, uint16_t rows, uint16_t columns)
 		ioctl(process->out[0].fd, TIOCSWINSZ, &size);
 }
 
+static void close_peer(struct process *process)
+{
+	if (process->peer >= 0)
+		close(process->peer);
+	process->peer = -1;
+}
+
 void process_hang_up(struct process *process)
 {
 	process->hung_up = true;
+	close_peer(process);
 	loop_close(&process->in);
 	if (process->terminal)
 		loop_close(&process->out[0]);
@@ -221,6 +229,10 @@ static void take_terminal(struct process *process, int master)
 	process->terminal = true;
 	process->out[0].fd = master;
 	process->in.fd = fcntl(master, F_DUPFD_CLOEXEC, 3);
+	/* An init closes its console and opens it again to write a line: that is no end of its output. Without the
+	   descriptor the first such close is taken for one. */
+	if (process == &workload)
+		process->peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (process->rows != 0)
 		process_resize(process, process->rows, process->columns);
 	if (process->hung_up)
@@ -293,6 +305,7 @@ void process_close(struct process *process)
 	loop_close(&process->in);
 	loop_close(&process->out[0]);
 	loop_close(&process->out[1]);
+	close_peer(process);
 }
 
 void processes_sweep(void)

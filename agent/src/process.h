@@ -16,6 +16,7 @@ struct process {
 	pid_t pid, first_pid;		/* 0: none yet; the first is the one that was forked, 0 when reaped */
 	struct source status, in, out[2]; /* out[0] is channel 1: stdout or the terminal */
 	bool terminal;
+	int peer; /* the other end of the workload's terminal; -1: none */
 	struct log *log; /* of its output; NULL: none */
 	bool coming;		/* not executed yet */
 	bool ready, failed;	/* what its reports have said */

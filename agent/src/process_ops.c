@@ -70,15 +70,25 @@ int op_no_new_privs(struct context *context, const struct operation *operation)
 	return 0;
 }
 
-int op_seccomp(struct context *context, const struct operation *operation)
+static int note_seccomp(struct context *context, const struct argument *program, bool first)
 {
-	const struct argument *program = &operation->arguments[0];
 	if (program->length == 0 || program->length % sizeof(struct sock_filter) != 0 ||
 	    program->length / sizeof(struct sock_filter) > BPF_MAXINSNS)
 		return failed(context, EINVAL, "not a seccomp program", "");
 	context->plan.seccomp = program;
-	context->plan.no_new_privs = true;
+	context->plan.seccomp_first = first;
 	return 0;
+}
+
+int op_seccomp(struct context *context, const struct operation *operation)
+{
+	context->plan.no_new_privs = true;
+	return note_seccomp(context, &operation->arguments[0], false);
+}
+
+int op_seccomp_first(struct context *context, const struct operation *operation)
+{
+	return note_seccomp(context, &operation->arguments[0], true);
 }
 
 int op_umask(struct context *context, const struct operation *operation)

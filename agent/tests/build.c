@@ -74,8 +74,9 @@ void put_start(struct buffer *to)
 	put_text(to, "/group/one/tasks");
 	put_text(to, "/group/two/tasks");
 	put_text(to, "/group/one/cgroup.procs");
-	put_integer(to, 2, 4);
+	put_integer(to, 3, 4);
 	put_operation(to, OP_MKDIR, 0, "pi", "/group/one", N(0755));
+	put_operation(to, OP_CHOWN, 0, "pii", "/group/one", N(1000), N(1000));
 	put_operation(to, OP_WRITE, 1, "pp", "/group/one/limit", "100");
 	put_integer(to, 5, 4);
 	put_operation(to, OP_STAGE, 0, "p", "/stage");

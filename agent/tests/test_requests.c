@@ -30,7 +30,7 @@ static void test_start(void)
 	CHECK_NUMBER(request.joins.count, 2);
 	CHECK_TEXT(request.joins.paths[1], "/group/two/tasks");
 	CHECK_TEXT(request.kill, "/group/one/cgroup.procs");
-	CHECK_NUMBER(request.prepare.count, 2);
+	CHECK_NUMBER(request.prepare.count, 3);
 	CHECK_TEXT(request.prepare.operations[0].arguments[0].data, "/group/one");
 	CHECK_NUMBER(operation_integer(&request.prepare.operations[0], 1), 0755);
 	CHECK_NUMBER(request.stage.count, 5);

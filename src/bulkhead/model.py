@@ -15,6 +15,8 @@ from pydantic_core import PydanticCustomError
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 UID_RANGE = 65536
+Init = Literal["none", "system"]
+"""What the first process is: the image's command, or the init of a whole system."""
 
 
 class Model(BaseModel):
@@ -161,6 +163,7 @@ class CreateRequest(Model):
     nic: Nic | None = None
     firmware: Firmware | None = None
     """Of an unmodified system; None: q35, virtio, virtio, as the image says."""
+    init: Init = "none"
     plan: PlanRequest = PlanRequest()
     name: Name | None = None
     command: tuple[str, ...] = ()
@@ -180,7 +183,7 @@ class CreateRequest(Model):
     health: HealthCheck | None = None
     stop_signal: str | None = None
     stop_timeout: float | None = Field(default=None, ge=0)
-    """Seconds; None: 10, and for an unmodified system 90."""
+    """Seconds; None: 10, and for a whole system 90."""
     auto_remove: bool = False
 
     @field_validator("image")
@@ -223,6 +226,7 @@ class Spec(Model):
     cold: bool = False
     system: System | None = None
     """What an unmodified operating system runs on; None: the image is a root file system."""
+    init: Init = "none"
     plan: Plan
     plan_name: str = ""
     argv: tuple[str, ...]

@@ -165,6 +165,13 @@ def test_seccomp_comes_with_no_new_privs(box: Box) -> None:
     assert (found["Seccomp"], found["NoNewPrivs"], found["CapEff"]) == ("2", "1", "0" * 16)
 
 
+def test_seccomp_without_no_new_privs(box: Box) -> None:
+    """Loaded while it still is root: also for a user, whose set-id programs go on working."""
+    first = simple(Code.SECCOMP_FIRST, seccomp_without_mkdir())
+    found = status(box, first, simple(Code.USER, "user"), simple(Code.CAPS, 0, 0, 0, 0, 0))
+    assert (found["Seccomp"], found["NoNewPrivs"], found["CapEff"]) == ("2", "0", "0" * 16)
+
+
 def test_a_missing_program_is_told_through_seccomp(box: Box) -> None:
     connection = box.launch()
     with pytest.raises(Failure) as caught:

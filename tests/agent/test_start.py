@@ -275,6 +275,21 @@ def test_finish_is_carried_out_and_reported(box: Box, tmp_path: Path) -> None:
     assert not made.exists() and not (tmp_path / "counter").exists()
 
 
+def test_a_directory_is_given_away(box: Box, tmp_path: Path) -> None:
+    made, link = tmp_path / "made", tmp_path / "link"
+    link.symlink_to(tmp_path)
+    given = [simple(Code.CHOWN, str(path), BASE, BASE + 1) for path in (made, link)]
+    connection = box.launch()
+    connection.start(box.request("sleep", "1000", prepare=[simple(Code.MKDIR, str(made), 0o700), *given]))
+    assert (made.stat().st_uid, made.stat().st_gid, link.lstat().st_uid) == (BASE, BASE + 1, BASE)
+    assert tmp_path.stat().st_uid == 0, "a link is not followed"
+
+
+def test_an_owner_that_cannot_be(box: Box, tmp_path: Path) -> None:
+    failure = failure_of(box, argv=("true",), prepare=[simple(Code.CHOWN, str(tmp_path), 1 << 32, 0)])
+    assert (failure.code, failure.errno) == (Code.CHOWN, errno.EINVAL)
+
+
 def test_finish_is_carried_out_after_a_failure(box: Box, tmp_path: Path) -> None:
     made = tmp_path / "made"
     lists = {"prepare": [simple(Code.MKDIR, str(made), 0o700)], "finish": [simple(Code.RMDIR, str(made))]}

@@ -296,6 +296,23 @@ def test_a_terminal(box: Box) -> None:
     assert ("stdout", "F", "got hello\r") in box.agent.log()
 
 
+def test_a_console_that_is_closed_meanwhile(box: Box) -> None:
+    """As an init does: it opens /dev/console for each message. What was written before it ended comes too."""
+    connection = box.launch()
+    stream = connection.attach(STDIN | OUTPUT)
+    script = """
+        exec </dev/null >/dev/null 2>&1
+        sleep 0.2; echo one >/dev/console; sleep 0.2; read line </dev/console
+        echo got $line >/dev/console
+    """
+    connection.start(box.request("sh", "-c", script, flags=1 | 2, inside=CONSOLE, log_size=9999, log_files=1))
+    seen = read_until(connection, stream, b"one\r\n")
+    connection.send(DATA, stream, b"two\n")
+    seen += connection.collect(stream).out
+    assert seen.endswith(b"got two\r\n")
+    assert (box.bundle / "log").read_bytes().count(b"got two") == 1
+
+
 def test_a_terminal_of_a_user(box: Box) -> None:
     before = [simple(Code.USER, "user")]
     connection = box.launch()

@@ -284,6 +284,16 @@ class PidsLimits:
         return [str(path / "cgroup.procs") for path in dict.fromkeys(_cgroups(self.instance_id))]
 
     @property
+    def beside(self) -> Sequence[str]:
+        """The same for commands."""
+        return self.join
+
+    @property
+    def delegated(self) -> str:
+        """None."""
+        return ""
+
+    @property
     def kill(self) -> str:
         """What names them all."""
         return str(_cgroup(self.instance_id) / ("cgroup.kill" if _is_v2() else "cgroup.procs"))

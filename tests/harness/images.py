@@ -38,6 +38,7 @@ RECIPES = {
     "busybox-i386": Recipe(("busybox-static",), variant="extract", architecture="i386"),
     "servers": Recipe(("nginx-light", "redis-server", "python3")),
     "runtimes": Recipe(("nodejs", "postgresql", "default-jre-headless")),
+    "system": Recipe(("systemd-sysv", "libpam-systemd", "dbus", "openssh-server")),
 }
 """Several applications share one image: each build takes a minute on two cores."""
 

@@ -25,6 +25,7 @@ class Code(IntEnum):
     READ = 4
     UNLINK = 5
     KILLALL = 6
+    CHOWN = 7
     STAGE = 10
     ATTACH = 11
     OVERLAY = 12
@@ -56,6 +57,7 @@ class Code(IntEnum):
     EXEC = 50
     ARGS = 51
     INHERIT = 52
+    SECCOMP_FIRST = 53
     MODULE = 60
     CLOCK = 61
     ENTROPY = 62
@@ -139,6 +141,11 @@ def mkdir(path: Path | str, mode: int = 0o755) -> Operation:
 def rmdir(path: Path | str, *, optional: bool = False) -> Operation:
     """Remove an empty directory (a cgroup) on the host; a missing one is fine."""
     return Operation(Code.RMDIR, (str(path),), optional=optional)
+
+
+def chown(path: Path | str, owner: int) -> Operation:
+    """Give a file or directory (of a cgroup) on the host to a uid and the gid of the same number."""
+    return Operation(Code.CHOWN, (str(path), owner, owner))
 
 
 def write(path: Path | str, data: str, *, optional: bool = False) -> Operation:

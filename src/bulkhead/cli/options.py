@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+INITS = ("none", "system")
 LEVELS = ("auto", "chroot", "container", "vm", "unikernel")
 TRUST = ("own", "partner", "public")
 PLAN_HELP = (
@@ -135,6 +136,7 @@ def add_request(parser: Parser) -> None:
     add("--disk-bus", metavar="BUS", help="how a whole system sees its disk: virtio, sata or ide (virtio)")
     add("--nic", metavar="NIC", help="network card of a whole system: virtio or e1000 (virtio)")
     add("--firmware", metavar="F", help="what a whole system boots by: bios or uefi (as its image says)")
+    add("--init", metavar="KIND", help="the first process: none (the command), system (an init such as systemd)")
     add("--plan", metavar="NAME", help="a named plan; single fields given beside it override it")
     add_plan(parser)
     add("--name", metavar="N", help="a name for the instance")
@@ -161,8 +163,8 @@ def add_request(parser: Parser) -> None:
     add("--entrypoint", metavar="E", help="program to run instead of the image's")
     add("--label", action="append", default=[], metavar="K=V", help="a label, for listings")
     add("--restart", metavar="POLICY", help="no, on-failure[:n] or always (no)")
-    add("--stop-signal", metavar="SIGNAL", help="what stop sends first (the image's, or TERM)")
-    add("--stop-timeout", metavar="S", help="seconds that stop waits before KILL (10)")
+    add("--stop-signal", metavar="SIGNAL", help="what stop sends first (the image's, or TERM; a system: RTMIN+3)")
+    add("--stop-timeout", metavar="S", help="seconds that stop waits before KILL (10; a system: 90)")
     add("--health-cmd", metavar="C", help="shell command that tells whether it is well")
     add("--health-interval", metavar="S", help="time between health checks (30s)")
     add("--health-timeout", metavar="S", help="time that a health check may take (30s)")
@@ -189,6 +191,11 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
     if trust is not None and trust not in TRUST:
         problems.add(f"--trust {trust!r} is not one of {', '.join(TRUST)}")
         trust = None
+    if args.init is not None and args.init not in INITS:
+        problems.add(
+            f"--init {args.init!r} is not one of {', '.join(INITS)}; the small init that docker and podman add is the"
+            " image's to bring, such as tini"
+        )
     if name is not None and not values.NAME.match(name):
         problems.add(f"--name {name!r}: a name has letters, digits, _ . - and at most 63 of them")
         name = None
@@ -208,6 +215,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "cold": args.no_template,
         "user_data": None if args.user_data is None else problems.of(lambda: values.read_text(args.user_data)),
         **{key: _one_of(key, getattr(args, key), problems) for key in HARDWARE},
+        "init": args.init if args.init in INITS else None,
         "name": name,
         "command": command,
         "entrypoint": None

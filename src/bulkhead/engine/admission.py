@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bulkhead.advise import Workload, choose
-from bulkhead.engine import unmodified
+from bulkhead.engine import inits, unmodified
 from bulkhead.engine.names import generate_name
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image, ImageConfig
@@ -16,8 +16,6 @@ from bulkhead.model import Choice, CreateRequest, HealthCheck, Isolation, Networ
 from bulkhead.quantities import parse_signal
 
 SHARED_NETWORKS = ("none", "host")
-STOP_SECONDS = 10.0
-"""Between the signal of a stop and KILL."""
 
 
 def decide_level(request: CreateRequest, image: Image | None) -> tuple[Isolation, Choice | None]:
@@ -54,7 +52,7 @@ def resolve_spec(
     """Put the request over the image's configuration. Raises Refused with every problem found."""
     identifier = secrets.token_hex(16)
     whole = image.disk is not None
-    argv = command_line(request, image.config)
+    argv = inits.command_line(request, image.config)
     if whole:
         problems = unmodified.problems(request, image, plan, level=level)
     else:
@@ -73,43 +71,33 @@ def resolve_spec(
         kernel=request.kernel or "",
         cold=request.cold,
         system=unmodified.system_of(request, image),
+        init=request.init,
         plan=plan,
         plan_name=request.plan.name or "",
         argv=() if whole else argv,
         env=merge_environment(image.config.env, request.env),
         workdir=request.workdir or image.config.workdir or "/",
-        user=request.user if request.user is not None else image.config.user,
+        user=inits.user(request, image.config),
         hostname=request.hostname or identifier[:12],
         labels={**image.config.labels, **request.labels},
         network=network_of(request, level),
         ports=request.ports,
         mounts=request.mounts,
-        tty=request.tty,
+        # A system's console is a terminal, for its messages and whoever attaches.
+        tty=request.tty or inits.is_system(request),
         stdin=request.stdin,
         restart=request.restart,
         health=request.health or image_health(image.config),
-        stop_signal=request.stop_signal or image.config.stop_signal or "SIGTERM",
-        stop_timeout=_stop_timeout(request, whole=whole),
+        stop_signal=inits.stop_signal(request, image.config),
+        stop_timeout=unmodified.stop_seconds(request) if whole else inits.stop_seconds(request),
         auto_remove=request.auto_remove,
         created=time.time(),
     )
 
 
-def _stop_timeout(request: CreateRequest, *, whole: bool) -> float:
-    usual = unmodified.STOP_SECONDS if whole else STOP_SECONDS
-    return usual if request.stop_timeout is None else request.stop_timeout
-
-
 def network_of(request: CreateRequest, level: Isolation) -> str:
     """The network asked for, or the level's usual one."""
     return request.network or ("host" if level is Isolation.CHROOT else "default")
-
-
-def command_line(request: CreateRequest, config: ImageConfig) -> tuple[str, ...]:
-    """Entrypoint and command as Docker joins them: a given entrypoint drops the image's command."""
-    if request.entrypoint is not None:
-        return (*request.entrypoint, *request.command)
-    return (*config.entrypoint, *(request.command or config.cmd))
 
 
 def merge_environment(*layers: Sequence[str]) -> tuple[str, ...]:

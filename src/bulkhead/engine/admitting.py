@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bulkhead.engine import cloning, machines
+from bulkhead.engine import cloning, inits, machines
 from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
@@ -48,6 +48,7 @@ class Admission:
         plan, wrong = self.plans.resolve(request.plan, base=source.spec.plan if source else None)
         problems += wrong
         problems += self.plans.problems(plan, isolation=level, network=network_of(request, level))
+        problems += inits.problems(request, level, context.layout)
         problems += context.networks.check_ports(request.ports)
         if source:
             disk, foreign = self.snapshots.disk(source)

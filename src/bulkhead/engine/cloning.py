@@ -12,6 +12,7 @@ TAKEN_OVER = (
     "isolation",
     "kernel",
     "cold",
+    "init",
     "workdir",
     "user",
     "network",
@@ -25,7 +26,7 @@ TAKEN_OVER = (
 )
 OF_A_SYSTEM = ("isolation", "network", "tty", "stdin", "restart", "stop_timeout")
 """What of it there is for an unmodified system, which has a computer as well."""
-OF_A_START = ("isolation", "workdir", "user", "mounts", "tty", "stdin")
+OF_A_START = ("isolation", "init", "workdir", "user", "mounts", "tty", "stdin")
 OF_ITS_PROGRAM = ("kernel", "command", "entrypoint", "env")
 """What a workload that goes on in the middle cannot be given any more; the latter not even the same again."""
 OF_A_MACHINE = ("memory", "cpus", "disk")

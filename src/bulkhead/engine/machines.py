@@ -51,7 +51,7 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
         disk=context.disks.give(spec.id, directory / "disk.img"),
         layers=tuple(context.images.erofs_path(digest) for digest in digests),
         accelerator=context.hypervisor.accelerator(),
-        guest_limits=limits.guest_program(spec.plan),
+        guest_limits=limits.guest_program(spec.plan, system=spec.init == "system"),
         slots=slots,
         saved=saved,
         room=room(context, spec.plan),
@@ -87,7 +87,7 @@ def explained(context: Context, spec: Spec, image: Image, bundle: Bundle) -> Bun
         disk=bundle.directory / "disk.img",
         layers=tuple(layer.erofs for layer in image.layers),
         accelerator=context.hypervisor.accelerator(),
-        guest_limits=limits.guest_program(spec.plan),
+        guest_limits=limits.guest_program(spec.plan, system=spec.init == "system"),
         room=room(context, spec.plan),
     )
     return Bundle(

@@ -57,7 +57,7 @@ class Reporter:
             "image": spec.image,
             "image_digest": spec.image_digest,
             "isolation": spec.isolation,
-            "not_isolated": list(context.driver(instance).probe().not_isolated),
+            "not_isolated": list(context.driver(instance).not_isolated(spec)),
             "plan": spec.plan.model_dump(mode="json"),
             "plan_name": spec.plan_name,
             "limits": [asdict(row) for row in self.limits(instance)],
@@ -170,6 +170,7 @@ class Reporter:
             facts=context.facts,
             cpuset=limits.choose_cpuset(spec.plan, context.facts, []),
             device=None,
+            delegate=context.config.uid_base if spec.init == "system" and not machine else None,
         )
         bundle = Bundle(
             directory=context.config.instances_dir / spec.id,

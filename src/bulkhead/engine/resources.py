@@ -88,6 +88,7 @@ class Resources:
             cpuset=instance.cpuset,
             device=None if machine else context.disks.device(spec.id),
             devices=machines.DEVICES if machine else (),
+            delegate=instance.uid_start if spec.init == "system" and not machine else None,
         )
 
     def _layers(self, directory: Path) -> tuple[Path, ...]:

@@ -70,6 +70,7 @@ def problems(request: CreateRequest, image: Image, plan: Plan, *, level: Isolati
         "--stop-signal": request.stop_signal,
         "--kernel": request.kernel,
         "--no-template": request.cold,
+        "--init": request.init != "none",
     }
     found += [
         Problem(f"{flag} has no meaning for {request.image}, a whole system", _HINTS.get(flag, "leave it out"))
@@ -91,6 +92,11 @@ _HINTS = {
     "--kernel": "it brings its own",
     "--no-template": "it always boots",
 }
+
+
+def stop_seconds(request: CreateRequest) -> float:
+    """How long its end may take before the plug is pulled."""
+    return STOP_SECONDS if request.stop_timeout is None else request.stop_timeout
 
 
 def make_disk(context: Context, spec: Spec, image: Image) -> None:

@@ -50,7 +50,15 @@ class Limits(Protocol):
 
     @property
     def join(self) -> Sequence[str]:
-        """cgroup.procs files that the workload's process and every exec's are written to."""
+        """cgroup.procs files that the workload's process is written to."""
+
+    @property
+    def beside(self) -> Sequence[str]:
+        """Those of a command that runs beside the workload: where a system manages cgroups, none of its own."""
+
+    @property
+    def delegated(self) -> str:
+        """The directory of the v2 cgroup that the workload manages itself; "" where it manages none."""
 
     @property
     def kill(self) -> str:
@@ -67,6 +75,8 @@ class NoLimits:
 
     prepare: tuple[Operation, ...] = ()
     join: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    delegated: str = ""
     kill: str = ""
     finish: tuple[Operation, ...] = ()
 
@@ -221,6 +231,9 @@ class Driver(Protocol):
 
     def probe(self) -> Probe:
         """Find out whether this level works on this host, by trying. Cheap when called again."""
+
+    def not_isolated(self, spec: Spec) -> Sequence[str]:
+        """What an instance of this spec shares with the host, in words."""
 
     def check(self, spec: Spec) -> list[Problem]:
         """Everything that this level or this host cannot do for `spec`; empty when all can be done."""

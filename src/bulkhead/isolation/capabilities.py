@@ -78,6 +78,23 @@ CONTAINER: frozenset[Cap] = frozenset(
 All of them count in the instance's own user namespace only: none gives a right over anything of the host's.
 """
 
+SYSTEM: frozenset[Cap] = CONTAINER | frozenset(
+    {
+        # An init mounts file systems, gives its services mount and network namespaces of their own, names the system,
+        # and loads filters of system calls for services that may still become another user. Of the kernel's checks
+        # those for a device, a disk, a quota, the clock or another namespace's mounts ask the host's namespace.
+        Cap.SYS_ADMIN,
+        # `reboot` in a pid namespace ends its first process, and nothing else.
+        Cap.SYS_BOOT,
+        # The journal and the login manager look at processes and files of all users of the instance.
+        Cap.SYS_PTRACE,
+        Cap.DAC_READ_SEARCH,
+    }
+)
+"""What root of a system container has, in its own user namespace only. Not among them: NET_ADMIN and NET_RAW (the
+network namespace is the host's anyway, and a service's own one would open the packet filter's code), MKNOD, SYS_MODULE,
+SYS_RAWIO, SYS_TIME, SYS_RESOURCE, SYSLOG, AUDIT_*, MAC_*, BPF and PERFMON, which are the host's or are not needed."""
+
 CHROOT: frozenset[Cap] = CONTAINER | frozenset(
     {
         # Package builds and bootstraps mount, make device nodes and read what they own.

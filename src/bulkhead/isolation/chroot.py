@@ -39,6 +39,8 @@ class ChrootDriver(Supervised):
         """Everything that a chroot cannot do for `spec`: it has the host's network, and its name."""
         problems = common_problems(spec)
         hint = "use --isolation container"
+        if spec.init != "none":
+            problems.append(Problem("a chroot has no first process of its own, so no system runs in it", hint))
         if spec.ports:
             ports = ", ".join(str(port.port) for port in spec.ports)
             problems.append(

@@ -10,7 +10,7 @@ from bulkhead.agent.launch import NETNS_NEW, NETNS_PATH
 from bulkhead.agent.operations import Code, Operation, mount, simple, write
 from bulkhead.config import Config
 from bulkhead.errors import Problem
-from bulkhead.isolation import capabilities, hardening, root, seccomp
+from bulkhead.isolation import capabilities, hardening, inits, root, seccomp
 from bulkhead.isolation.base import Bundle, Command, Probe
 from bulkhead.isolation.hardening import KERNEL_FS
 from bulkhead.isolation.root import Confinement, Namespace
@@ -42,9 +42,13 @@ class ContainerDriver(Supervised):
         """Find out whether containers work here, by starting one."""
         return self.probed(NOT_ISOLATED)
 
+    def not_isolated(self, spec: Spec) -> Sequence[str]:
+        """What is shared with the host; more with a system."""
+        return (*super().not_isolated(spec), *(inits.NOT_ISOLATED if inits.is_system(spec) else ()))
+
     def check(self, spec: Spec) -> list[Problem]:
         """Everything that a container cannot do for `spec` on this host."""
-        problems = super().check(spec)
+        problems = super().check(spec) + inits.problems(spec)
         protocols = upper_protocols() if spec.architecture in seccomp.I386 else []
         if protocols:
             what = f"a container of an i386 image could load {', '.join(protocols)} into a TCP connection"
@@ -74,7 +78,7 @@ class ContainerDriver(Supervised):
             kill=limits.kill,
             prepare=tuple(limits.prepare),
             stage=tuple(lists.stage()),
-            inside=(*lists.inside(), *root.program(spec, self._confinement(spec), container=True)),
+            inside=(*lists.inside(), *root.program(_told(spec), self._confinement(spec), container=True)),
             finish=tuple(limits.finish),
         )
 
@@ -108,11 +112,24 @@ class ContainerDriver(Supervised):
         )
 
     def _confinement(self, spec: Spec) -> Confinement:
+        if inits.is_system(spec):
+            # Its users log in, and their sudo is to work.
+            return Confinement(
+                bounding=inits.BOUNDING,
+                seccomp=seccomp.program(spec.architecture, init="system"),
+                no_new_privs=False,
+                hard_limits=self.hard_limits,
+            )
         return Confinement(
             bounding=capabilities.mask(capabilities.CONTAINER),
             seccomp=seccomp.program(spec.architecture),
             hard_limits=self.hard_limits,
         )
+
+
+def _told(spec: Spec) -> Spec:
+    """The spec with the environment of its first process."""
+    return inits.environment(spec) if inits.is_system(spec) else spec
 
 
 def upper_protocols() -> list[str]:
@@ -151,7 +168,8 @@ class Lists:
             *network,
             *root.stage(bundle, self._stage, id_mapped=True),
             *hardening.devices(self.id_base),
-            *root.kernel(bundle.limits.join, lxcfs=self._lxcfs),
+            *root.kernel(bundle.limits.join, lxcfs=self._lxcfs, delegated=bundle.limits.delegated),
+            *(inits.run_directory(bundle.spec, self.id_base) if inits.is_system(bundle.spec) else ()),
             *root.volumes(bundle.volumes, id_mapped=True),
         ]
 

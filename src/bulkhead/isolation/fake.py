@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import signal as signals
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +63,10 @@ class FakeDriver:
         """What it was told to say."""
         self._step("probe")
         return self.ability
+
+    def not_isolated(self, spec: Spec) -> Sequence[str]:
+        """What the probe says."""
+        return self.ability.not_isolated
 
     def check(self, spec: Spec) -> list[Problem]:
         """A problem for each word of the command line that it was told to mind."""

@@ -7,11 +7,11 @@ mount namespace, so that it is PID 1 and its root is the image's, as in a contai
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bulkhead.agent.frames import ExecRequest, Start, StartFlag
 from bulkhead.agent.operations import RECURSIVE, Attr, Code, Operation, bind, mount, simple
-from bulkhead.isolation import capabilities, root, vmm
+from bulkhead.isolation import capabilities, inits, root, seccomp, vmm
 from bulkhead.isolation.base import Bundle, Command, Limits
 from bulkhead.isolation.hardening import KERNEL_FS
 from bulkhead.isolation.root import Confinement, Namespace
@@ -24,6 +24,7 @@ INTERFACE = "eth0"
 ENTROPY = 64
 """Bytes of the host's randomness that a guest's generator starts with."""
 CONFINEMENT = Confinement(bounding=capabilities.mask(capabilities.Cap), no_new_privs=False)
+ROOT_UID = 0
 _SECONDS = 10**9
 
 
@@ -40,15 +41,35 @@ def start_request(bundle: Bundle, limits: Limits, moment: Moment) -> Start:
     return Start(
         flags=start_flags(bundle.spec),
         clone_flags=Namespace.PID,
-        unshare_flags=Namespace.MOUNT,
+        unshare_flags=_unshared(bundle.spec),
         log_files=0,
         join=tuple(limits.join),
         kill=limits.kill,
         prepare=(*_prepare(bundle, moment), *limits.prepare),
-        stage=tuple(_stage(bundle)),
-        inside=(*_inside(bundle), *root.program(_named(bundle.spec), CONFINEMENT, container=False)),
+        stage=(*_stage(bundle), *_system(bundle.spec, limits)),
+        inside=(*_inside(bundle), *root.program(_told(bundle.spec), _confinement(bundle.spec), container=False)),
         finish=tuple(limits.finish),
     )
+
+
+def _unshared(spec: Spec) -> Namespace:
+    """A system manages cgroups: the root of those that it sees is its own."""
+    return Namespace.MOUNT | (Namespace.CGROUP if inits.is_system(spec) else Namespace.NONE)
+
+
+def _confinement(spec: Spec) -> Confinement:
+    """Everything, but that a system's halt ends its first process by an exit, as in a container."""
+    return replace(CONFINEMENT, seccomp=seccomp.halting()) if inits.is_system(spec) else CONFINEMENT
+
+
+def _system(spec: Spec, limits: Limits) -> list[Operation]:
+    """A system's /run and its cgroups in the guest's own."""
+    if not inits.is_system(spec):
+        return []
+    return [
+        bind(limits.delegated, root.CGROUP_ROOT, attrs=KERNEL_FS),
+        *inits.run_directory(spec, ROOT_UID),
+    ]
 
 
 def hold_request(bundle: Bundle, moment: Moment) -> Start:
@@ -73,17 +94,22 @@ def command_request(spec: Spec, limits_join: tuple[str, ...], command: Command) 
     """A command beside the workload."""
     return ExecRequest(
         flags=exec_flags(command),
-        setns_flags=Namespace.PID | Namespace.MOUNT,
+        setns_flags=Namespace.PID | _unshared(spec),
         rows=command.rows,
         columns=command.columns,
         join=limits_join,
-        inside=tuple(root.command(_named(spec), command, CONFINEMENT, container=False)),
+        inside=tuple(root.command(_named(spec), command, _confinement(spec), container=False)),
     )
 
 
 def _named(spec: Spec) -> Spec:
     """With the host's name in the environment, as docker and podman have it."""
     return spec.model_copy(update={"env": (f"HOSTNAME={spec.hostname}", *spec.env)})
+
+
+def _told(spec: Spec) -> Spec:
+    """With the environment of the first process."""
+    return _named(inits.environment(spec) if inits.is_system(spec) else spec)
 
 
 def _prepare(bundle: Bundle, moment: Moment) -> list[Operation]:
@@ -132,7 +158,8 @@ def _stage(bundle: Bundle) -> list[Operation]:
         ),
         simple(Code.ROOT, root.ROOT),
         bind("/dev", "/dev", flags=RECURSIVE),
-        bind("/sys", "/sys", flags=RECURSIVE),
+        # A system takes a /sys that it may write for the hardware's, and starts udev.
+        bind("/sys", "/sys", attrs=Attr.RDONLY if inits.is_system(bundle.spec) else Attr.NONE, flags=RECURSIVE),
         *(operation for n in range(len(bundle.volumes)) for operation in _volume(bundle, n, first_volume + n)),
     ]
 

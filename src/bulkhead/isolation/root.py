@@ -57,6 +57,7 @@ class Confinement:
     seccomp: bytes = b""
     """A filter (array of struct sock_filter); empty: none."""
     no_new_privs: bool = True
+    """False: set-id programs work; the filter is then loaded while the process still is root with SYS_ADMIN."""
     hard_limits: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -107,18 +108,21 @@ def volume_problems(spec: Spec) -> list[Problem]:
     return problems
 
 
-def kernel(join: Sequence[str], *, lxcfs: Path | None = None) -> list[Operation]:
+def kernel(join: Sequence[str], *, lxcfs: Path | None = None, delegated: str = "") -> list[Operation]:
     """Stage: /sys, read-only, of the network namespace that the stage is in; in it the instance's own cgroups, where
     runtimes look for their limits, and lxcfs's list of processors.
 
     `join` are the paths of the files by which it joins its cgroups. The directories of v1 are known by their
-    controllers' names, the first part of the path below /sys/fs/cgroup; anything else there is the v2 tree.
+    controllers' names, the first part of the path below /sys/fs/cgroup; anything else there is the v2 tree. A system
+    sees the one directory that it manages, `delegated`, and may write there what belongs to its root.
     """
     attrs = KERNEL_FS | Attr.RDONLY
     operations = [mount("sysfs", "/sys", attrs=attrs)]
     named = _own_cgroups(join)
     v1 = {name: path for name, path in named.items() if set(name.split(",")) & set(V1_SHOWN)}
-    if v1:
+    if delegated:
+        operations.append(bind(delegated, CGROUP_ROOT, attrs=KERNEL_FS))
+    elif v1:
         # The host's root's: nothing can be made in it from inside.
         operations.append(mount("tmpfs", CGROUP_ROOT, attrs=KERNEL_FS, data="mode=0755,uid=0,gid=0,size=4k"))
         operations += [bind(path, f"{CGROUP_ROOT}/{name}", attrs=attrs) for name, path in v1.items()]
@@ -201,9 +205,14 @@ def run(
         simple(Code.CHDIR, workdir, CREATE if make_workdir else 0),
         simple(Code.CAPS, bits, bits, bits, 0, 0),
         *([simple(Code.NO_NEW_PRIVS)] if confinement.no_new_privs else []),
-        *([simple(Code.SECCOMP, confinement.seccomp)] if confinement.seccomp else []),
+        *_filter(confinement),
         *execute(argv),
     ]
+
+
+def _filter(confinement: Confinement) -> list[Operation]:
+    code = Code.SECCOMP if confinement.no_new_privs else Code.SECCOMP_FIRST
+    return [simple(code, confinement.seccomp)] if confinement.seccomp else []
 
 
 def execute(argv: Sequence[str]) -> list[Operation]:

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from bulkhead.errors import Unavailable
+from bulkhead.model import Init
 
 LOW_HALF = 0xFFFFFFFF
 """The kernel takes these arguments as 32 bits: what is in the upper half of the register must not hide them."""
@@ -35,7 +36,7 @@ _INSTRUCTION = struct.Struct("<HBBI")
 _LOAD, _RETURN, _GOTO = 0x20, 0x06, 0x05
 _EQUAL, _GREATER, _AT_LEAST, _ANY_BIT = 0x15, 0x25, 0x35, 0x45
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
-_ERRNO = 0x00050000
+_ERRNO, _ALLOW = 0x00050000, 0x7FFF0000
 
 Instruction = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand: struct sock_filter."""
@@ -76,12 +77,20 @@ class RefuseIf(_Part):
     errno: str = "EPERM"
     conditions: tuple[Condition, ...] = ()
     unless_i386_image: bool = False
+    init: Init | None = None
+    """The kind of instance that it is for; None: for all."""
 
     def assemble(self, number: int) -> list[Instruction]:
         """Code that refuses, or goes on behind its end."""
         tests = [instruction for condition in self.conditions for instruction in condition.assemble()]
         refusal = (_RETURN, 0, 0, _ERRNO | getattr(errno, self.errno))
         return _skipping([(_LOAD, 0, 0, _NUMBER), (_EQUAL, 1, 0, number), _SKIP, *tests, refusal])
+
+
+class System(_Part):
+    """What a system may do beyond the rest: groups of calls, taken out of those that are refused."""
+
+    allow: dict[str, tuple[str, ...]]
 
 
 class Only(_Part):
@@ -100,10 +109,12 @@ class Profile(_Part):
     only: tuple[Only, ...]
     refuse: dict[str, tuple[str, ...]]
     refuse_if: tuple[RefuseIf, ...]
+    system: System
 
-    def allowed(self, architecture: str) -> set[str]:
+    def allowed(self, architecture: str, init: Init = "none") -> set[str]:
         """Names of all calls that an image of this architecture may make, some of them not with every argument."""
         groups = [self.allow, self.allow_for_i386_images] if architecture in I386 else [self.allow]
+        groups += [self.system.allow] if init == "system" else []
         return {name for group in groups for names in group.values() for name in names} | {o.call for o in self.only}
 
     def refused(self) -> set[str]:
@@ -119,7 +130,7 @@ def profile() -> Profile:
 
 
 @lru_cache(maxsize=4)
-def program(architecture: str) -> bytes:
+def program(architecture: str, init: Init = "none") -> bytes:
     """The filter for images of an architecture ("amd64", "i386"), as an array of struct sock_filter.
 
     Raises Unavailable where libseccomp is missing.
@@ -129,20 +140,30 @@ def program(architecture: str) -> bytes:
     except (ImportError, OSError, RuntimeError) as error:
         raise Unavailable(f"libseccomp is missing: {error}", hint="apt install libseccomp2") from error
     rules = profile()
-    code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in _refusals(rules, architecture))
-    code += _allowances(pyseccomp, rules, architecture)
+    code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in _refusals(rules, architecture, init))
+    code += _allowances(pyseccomp, rules, architecture, init)
     if len(code) > MAX_INSTRUCTIONS * _INSTRUCTION.size:
         raise ValueError(f"the seccomp filter has {len(code) // _INSTRUCTION.size} instructions, too many")
     return code
 
 
-def _refusals(rules: Profile, architecture: str) -> list[Instruction]:
+@lru_cache(maxsize=1)
+def halting() -> bytes:
+    """A filter that allows everything but `reboot` to halt: an init that may not, and is in a container, exits."""
+    only = profile().model_copy(update={"refuse_if": [rule for rule in profile().refuse_if if rule.call == "reboot"]})
+    code = [*_refusals(only, "amd64", "system"), (_RETURN, 0, 0, _ALLOW)]
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
+
+
+def _refusals(rules: Profile, architecture: str, init: Init) -> list[Instruction]:
     """Refuses by arguments, for each architecture of a call; what it does not refuse comes out at its end."""
     code: list[Instruction] = []
     for name, audit_arch in AUDIT_ARCH.items():
         section: list[Instruction] = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, audit_arch), _SKIP]
         for rule in rules.refuse_if:
             number = rule.x86_64 if name == "x86_64" else rule.x86
+            if rule.init not in (None, init):
+                continue
             if number is not None and not (rule.unless_i386_image and architecture in I386):
                 section += rule.assemble(number)
         code += _skipping(section)
@@ -154,7 +175,7 @@ def _skipping(code: list[Instruction]) -> list[Instruction]:
     return [(_GOTO, 0, 0, len(code) - at - 1) if step == _SKIP else step for at, step in enumerate(code)]
 
 
-def _allowances(library: ModuleType, rules: Profile, architecture: str) -> bytes:
+def _allowances(library: ModuleType, rules: Profile, architecture: str, init: Init) -> bytes:
     """Lets pass what is listed. The rest answers EPERM where it is known to be refused, ENOSYS where it is not."""
     made = library.SyscallFilter(library.ERRNO(errno.ENOSYS))
     # A foreign architecture's call, x32's above all, is one that this kernel does not have.
@@ -163,12 +184,13 @@ def _allowances(library: ModuleType, rules: Profile, architecture: str) -> bytes
     for wanted in (library.Arch.X86_64, library.Arch.X86):
         if not made.exist_arch(wanted):
             made.add_arch(wanted)
-    for name in _known(library, rules.allowed(architecture) - {only.call for only in rules.only}):
+    allowed = rules.allowed(architecture, init)
+    for name in _known(library, allowed - {only.call for only in rules.only}):
         made.add_rule(library.ALLOW, name)
     for only in rules.only:
         for value in only.values:
             made.add_rule(library.ALLOW, only.call, library.Arg(only.argument, library.MASKED_EQ, LOW_HALF, value))
-    for name in _known(library, rules.refused()):
+    for name in _known(library, rules.refused() - allowed):
         made.add_rule(library.ERRNO(errno.EPERM), name)
     return _export(made)
 

@@ -85,6 +85,10 @@ class Supervised:
         """Everything that the level cannot do for `spec`."""
         return common_problems(spec)
 
+    def not_isolated(self, spec: Spec) -> Sequence[str]:
+        """What the level shares with the host, whatever the spec."""
+        return self.probe().not_isolated
+
     def probe(self) -> Probe:
         """Find out whether the level works here, by starting an instance of it."""
         raise NotImplementedError
@@ -235,7 +239,7 @@ class Supervised:
                 except ValueError as error:
                     raise Refused(f"the command or its environment is too large: {error}") from error
             undo.pop_all()
-        data = {"id": instance_id, "join": "\n".join(request.join), **more}
+        data = {"id": instance_id, "join": "\n".join(bundle.limits.beside), **more}
         return Handle(supervisor_pid=supervisor, supervisor_started=started, pid=pid, data=data)
 
     def _read_exit(self, bundle: Path) -> Exit | None:

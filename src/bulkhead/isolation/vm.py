@@ -24,7 +24,7 @@ from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
-from bulkhead.isolation import guest, jail, parking, resizing, saving, shapes, vmm
+from bulkhead.isolation import guest, inits, jail, parking, resizing, saving, shapes, vmm
 from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe
 from bulkhead.isolation.console import last_words
 from bulkhead.isolation.supervised import KILL_SECONDS, Outside, Supervised, common_problems
@@ -69,7 +69,7 @@ class VmDriver(Supervised):
 
     def check(self, spec: Spec) -> list[Problem]:
         """Everything that a VM cannot do for `spec`."""
-        problems = common_problems(spec)
+        problems = common_problems(spec) + inits.problems(spec)
         ability = self._ability()
         if not ability.works:
             problems.append(Problem(f"virtual machines do not work here: {ability.reason}", ability.hint))
@@ -186,7 +186,7 @@ class VmDriver(Supervised):
             parking.resume(session, bundle, _moment())
         elif request.guest:
             session.guest_start(request.guest)
-        told = {"join": "\n".join(boot.guest_limits.join), "answer_seconds": f"{answered:.4f}"}
+        told = {"join": "\n".join(boot.guest_limits.beside), "answer_seconds": f"{answered:.4f}"}
         shape = shapes.shape_of(bundle).encode()
         return pid, {**told, "kernel": boot.kernel_digest, "shape": shape, **resizing.remember(bundle)}
 

@@ -19,6 +19,8 @@ THREADS = 96
 _GUEST_CGROUP = "bulkhead"
 _GUEST_INSTANCE = "instance"
 """The same in every guest, which has one: a guest whose memory was saved goes on as another instance, too."""
+GUEST_ROOT = 0
+"""A guest has no user namespace: the owner of what is delegated there is its root."""
 _GUEST_LAYOUT = Layout(
     "v2", {}, Path("/sys/fs/cgroup"), frozenset(V2_CONTROLLERS), frozenset({"memory.peak", "cpu.quota", "io.max"})
 )
@@ -35,10 +37,11 @@ def vmm_plan(plan: Plan, accelerator: str) -> Plan:
     return plan.model_copy(update=changed)
 
 
-def guest_program(plan: Plan) -> LimitProgram:
+def guest_program(plan: Plan, *, system: bool = False) -> LimitProgram:
     """The limits within the guest: processes and threads. Memory and processors are the guest's own.
 
-    The cgroup has no quota: the host holds all of the guest to the plan's share of its cores.
+    The cgroup has no quota: the host holds all of the guest to the plan's share of its cores. A system gets a cgroup
+    to manage.
     """
     return program(
         _guest_plan(plan),
@@ -48,6 +51,7 @@ def guest_program(plan: Plan) -> LimitProgram:
         facts=_guest_facts(plan),
         cpuset=(),
         device=None,
+        delegate=GUEST_ROOT if system else None,
     )
 
 

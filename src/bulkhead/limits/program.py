@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bulkhead.agent.operations import Operation, mkdir, read, rmdir, write
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts, format_cpu_list
-from bulkhead.limits import cpu, rules
+from bulkhead.limits import cpu, delegation, rules
 from bulkhead.limits.rules import Place
 from bulkhead.model import Plan
 
@@ -23,11 +23,14 @@ class LimitProgram:
 
     On v1 these are `tasks` files: a single thread that moves itself is moved at once, while any other write waits for
     a grace period of the whole host, 7 to 15 ms when it has been idle (Linux, cgroup_procs_write_start).
+    `beside` are those of a command beside the workload. `delegated` is the v2 cgroup that the workload manages, or "".
     `kill` names every process (v1) or kills the group (v2). `reports` says what `finish` reads, in order.
     """
 
     prepare: tuple[Operation, ...]
     join: tuple[str, ...]
+    beside: tuple[str, ...]
+    delegated: str
     kill: str
     finish: tuple[Operation, ...]
     reports: tuple[str, ...]
@@ -43,12 +46,15 @@ def program(
     cpuset: tuple[int, ...],
     device: tuple[int, int] | None,
     devices: Sequence[str] = (),
+    delegate: int | None = None,
 ) -> LimitProgram:
     """The limits of one start. `check` must have found no problem. `device` is the block device of the instance's disk.
 
-    `devices`: what may be opened beyond the usual ones, in the words of v1's devices.allow.
+    `devices`: what may be opened beyond the usual ones, in the words of v1's devices.allow. `delegate`: the host's uid
+    that gets a v2 cgroup to manage, below the one with the limits; see `delegation`.
     """
-    place = Place(layout, facts, f"{cgroup}/{instance_id}", cpuset, device)
+    handed = delegate is not None
+    place = Place(layout, facts, f"{cgroup}/{instance_id}", cpuset, device, delegated=handed)
     groups = _groups(layout, place.group)
     prepare = [
         *_parents(layout, facts, cgroup),
@@ -59,12 +65,18 @@ def program(
         *rules.pids(plan, place),
         *rules.devices(place, devices),
         *rules.disk(plan, place),
+        *(delegation.prepare(layout, cgroup, place.group, delegate, _v2_controllers(layout)) if handed else ()),
     ]
     reported = _reads(place)
-    finish = [*reported.values(), *rules.free_disk(plan, place), *(rmdir(group) for group in reversed(groups))]
+    # What a system has made below the cgroup that was handed over is removed by whoever finds the instance ended.
+    emptied = _v1_groups(layout, place.group) if handed else groups
+    finish = [*reported.values(), *rules.free_disk(plan, place), *(rmdir(group) for group in reversed(emptied))]
+    join = _join(layout, place.group)
     return LimitProgram(
         prepare=tuple(prepare),
-        join=_join(layout, place.group),
+        join=delegation.joins(layout, place.group, join, delegation.OWN) if handed else join,
+        beside=delegation.joins(layout, place.group, join, delegation.BESIDE) if handed else join,
+        delegated=delegation.directory(layout, place.group, delegation.OWN) if handed else "",
         kill=_kill(place),
         finish=tuple(finish),
         reports=tuple(reported),

@@ -41,6 +41,8 @@ class Place:
     """The instance's cgroup below each tree: "bulkhead/<id>"."""
     cpuset: tuple[int, ...]
     device: tuple[int, int] | None
+    delegated: bool = False
+    """The instance is a system, which survives that one of its services runs out of memory."""
 
     def path(self, controller: str) -> str:
         """The instance's directory in the tree of a controller."""
@@ -61,7 +63,8 @@ def memory(plan: Plan, place: Place, *, before: Plan | None = None) -> list[Oper
             # Without swap on the host the file may be missing (a kernel without CONFIG_SWAP): nothing to limit then.
             optional = place.facts.swap == 0
             operations.append(write(f"{path}/memory.swap.max", str(plan.swap), optional=optional))
-        return operations if before else [*operations, write(f"{path}/memory.oom.group", "1")]
+        whole = not before and not place.delegated
+        return [*operations, write(f"{path}/memory.oom.group", "1")] if whole else operations
     limit = write(f"{path}/memory.limit_in_bytes", str(plan.memory))
     if "memory.swap" not in place.layout.abilities:
         return [limit] if before else [limit, write(f"{path}/memory.swappiness", "0")]

@@ -84,6 +84,16 @@ class MemoryLimit:
         return [str(self.directory / ("cgroup.procs" if self.v2 else "tasks"))]
 
     @property
+    def beside(self) -> Sequence[str]:
+        """The same for commands."""
+        return self.join
+
+    @property
+    def delegated(self) -> str:
+        """None."""
+        return ""
+
+    @property
     def finish(self) -> Sequence[Operation]:
         """Remove it."""
         return [rmdir(self.directory)]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from bulkhead.engine.admission import (
-    command_line,
     decide_level,
     image_health,
     merge_environment,
     request_problems,
     resolve_spec,
 )
+from bulkhead.engine.inits import command_line
 from bulkhead.errors import Refused
 from bulkhead.images import Image, ImageConfig
 from bulkhead.model import CreateRequest, Isolation, Mount, Plan, PortMapping, RestartPolicy

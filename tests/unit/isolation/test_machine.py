@@ -14,6 +14,7 @@ from bulkhead.agent.operations import Code, describe
 from bulkhead.config import Config
 from bulkhead.isolation import guest, jail, vmm
 from bulkhead.isolation.base import Boot, Bundle, Command, Handle, MountedVolume, Probe, Room
+from bulkhead.isolation.root import Namespace
 from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Address, Isolation, Mount, Plan, Spec
@@ -62,8 +63,8 @@ def make_bundle(**changes: object) -> Bundle:
         layers=(STATE / "images/erofs/base", STATE / "images/erofs/top"),
         accelerator="tcg",
         tap="tap0",
-        guest_limits=limits.guest_program(spec.plan),
         room=Room(4 << 30, 8),
+        guest_limits=limits.guest_program(spec.plan, system=spec.init == "system"),
     )
     return Bundle(
         directory=STATE / "instances" / ID,
@@ -102,6 +103,19 @@ def test_the_golden_machine() -> None:
     if os.environ.get("BULKHEAD_GOLDEN") == "write":
         file.write_text(in_words(make_bundle()))
     assert in_words(make_bundle()) == file.read_text()
+
+
+def test_a_system_has_its_own_cgroups_and_run_directory() -> None:
+    bundle = make_bundle(init="system", tty=True)
+    request = guest.start_request(bundle, vmm.require_boot(bundle).guest_limits, MOMENT)
+    stage = describe(request.stage)
+    assert "bind /sys/fs/cgroup/bulkhead/instance/own /sys/fs/cgroup" in stage
+    assert "mount tmpfs tmpfs /run" in stage
+    assert request.join == ("/sys/fs/cgroup/bulkhead/instance/own/cgroup.procs",)
+    assert request.unshare_flags & Namespace.CGROUP
+    command = guest.command_request(bundle.spec, request.join, Command(argv=("true",)))
+    assert command.setns_flags & Namespace.CGROUP
+    assert [operation.code for operation in request.inside[-2:]] == [Code.SECCOMP_FIRST, Code.EXEC]
 
 
 def test_every_request_fits_the_protocol() -> None:

@@ -31,7 +31,13 @@ class Cgroups:
     """Limits in two v1 trees."""
 
     join: tuple[str, ...] = tuple(f"/sys/fs/cgroup/{name}/bulkhead/{ID}/tasks" for name in ("memory", "pids"))
+    delegated: str = ""
     kill: str = f"/sys/fs/cgroup/pids/bulkhead/{ID}/cgroup.procs"
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The same for commands."""
+        return self.join
 
     @property
     def prepare(self) -> tuple[Operation, ...]:
@@ -123,6 +129,10 @@ CASES = {
         make_bundle(Isolation.CONTAINER, tty=True, stdin=True, network="none", user="www:www"), netns_fd=None
     ),
     "container-host-network": replace(make_bundle(Isolation.CONTAINER, network="host"), netns_fd=None),
+    "container-system": replace(
+        make_bundle(Isolation.CONTAINER, init="system", tty=True, argv=("/sbin/init",)),
+        limits=Cgroups(delegated=f"/sys/fs/cgroup/unified/bulkhead/{ID}/own"),
+    ),
     "chroot": make_bundle(Isolation.CHROOT),
     "chroot-tty": make_bundle(Isolation.CHROOT, tty=True),
 }
@@ -157,23 +167,54 @@ def test_requests_fit_the_protocol(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("container")])
-def test_a_container_is_confined_whatever_is_asked_for(name: str) -> None:
+def test_a_container_has_its_own_ids_and_no_devices(name: str) -> None:
     bundle = CASES[name]
-    driver = make_driver(Isolation.CONTAINER)
-    start = driver.start_request(bundle)
+    start = make_driver(Isolation.CONTAINER).start_request(bundle)
     assert start.clone_flags & Namespace.USER and start.clone_flags & Namespace.PID
     assert start.id_base == bundle.uid_start and start.id_count == 65536
-    for operations in (start.inside, driver.exec_request(bundle.spec, HANDLE, Command(argv=("x",), user="0")).inside):
-        codes = [operation.code for operation in operations]
-        assert codes[-3:] == [Code.NO_NEW_PRIVS, Code.SECCOMP, Code.EXEC]
-        (caps,) = [operation for operation in operations if operation.code is Code.CAPS]
-        assert caps.arguments == (*[capabilities.mask(capabilities.CONTAINER)] * 3, 0, 0)
     for operation in (*start.stage, *start.inside):
         if operation.code is Code.OVERLAY:
             assert int(operation.arguments[4]) & 4, "nodev"
         if operation.code is Code.BIND and str(operation.arguments[1]).startswith("/data"):
             assert int(operation.arguments[2]) & 6 == 6, "nosuid, nodev"
             assert int(operation.arguments[3]) & 1, "id-mapped"
+
+
+@pytest.mark.parametrize("name", ["container", "container-tty-none", "container-host-network"])
+def test_a_container_is_confined_whatever_is_asked_for(name: str) -> None:
+    bundle = CASES[name]
+    driver = make_driver(Isolation.CONTAINER)
+    start = driver.start_request(bundle)
+    for operations in (start.inside, driver.exec_request(bundle.spec, HANDLE, Command(argv=("x",), user="0")).inside):
+        codes = [operation.code for operation in operations]
+        assert codes[-3:] == [Code.NO_NEW_PRIVS, Code.SECCOMP, Code.EXEC]
+        (caps,) = [operation for operation in operations if operation.code is Code.CAPS]
+        assert caps.arguments == (*[capabilities.mask(capabilities.CONTAINER)] * 3, 0, 0)
+
+
+def test_a_system_is_confined_as_its_commands_are() -> None:
+    bundle = CASES["container-system"]
+    driver = make_driver(Isolation.CONTAINER)
+    start = driver.start_request(bundle)
+    for operations in (start.inside, driver.exec_request(bundle.spec, HANDLE, Command(argv=("x",), user="0")).inside):
+        codes = [operation.code for operation in operations]
+        assert codes[-2:] == [Code.SECCOMP_FIRST, Code.EXEC]
+        assert Code.NO_NEW_PRIVS not in codes
+        (caps,) = [operation for operation in operations if operation.code is Code.CAPS]
+        assert caps.arguments == (*[capabilities.mask(capabilities.SYSTEM)] * 3, 0, 0)
+    assert len(driver.not_isolated(bundle.spec)) == len(driver.not_isolated(make_spec(Isolation.CONTAINER))) + 1
+
+
+def test_what_a_system_cannot_have_is_refused() -> None:
+    spec = make_spec(
+        Isolation.CONTAINER, init="system", user="www", mounts=(Mount(kind="volume", source="v", target="/run/"),)
+    )
+    told = " ".join(problem.what for problem in make_driver(Isolation.CONTAINER).check(spec))
+    assert "not as www" in told and "/run" in told
+    told = " ".join(
+        problem.what for problem in make_driver(Isolation.CHROOT).check(make_spec(Isolation.CHROOT, init="system"))
+    )
+    assert "no system" in told
 
 
 def test_volumes_are_mounted_from_the_top_down() -> None:

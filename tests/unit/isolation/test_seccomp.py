@@ -172,3 +172,50 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     with pytest.raises(Unavailable) as caught:
         seccomp.program.__wrapped__("amd64")
     assert "libseccomp2" in caught.value.hint
+
+
+SYSTEM_CALLS = ("mount", "umount2", "pivot_root", "move_mount", "fsopen", "setns", "sethostname", "setdomainname")
+NEW_USER = 0x10000000
+UNSHARE = {bpf.X86_64: 272, bpf.I386: 310}
+REBOOT = {bpf.X86_64: 169, bpf.I386: 88}
+RESTART, RESTART2, HALT, POWER_OFF, KEXEC = 0x01234567, 0xA1B2C3D4, 0xCDEF0123, 0x4321FEDC, 0x45584543
+
+
+def system_answer(arch: int, number: int, *args: int) -> str:
+    value = bpf.run(seccomp.program("amd64", "system"), arch=arch, number=number, args=args)
+    return "ALLOW" if value == bpf.ALLOW else errno.errorcode[value & 0xFFFF]
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_a_system_mounts_and_makes_namespaces_but_no_user_namespace(arch: int) -> None:
+    for name in SYSTEM_CALLS:
+        assert answer("amd64", arch, numbers(name)[arch]) == "EPERM", name
+        assert system_answer(arch, numbers(name)[arch]) == "ALLOW", name
+    for flag in NAMESPACES:
+        expected = "EPERM" if flag == NEW_USER else "ALLOW"
+        for high in (0, HIGH):
+            assert system_answer(arch, CLONE[arch], flag | 17 | high) == expected
+            assert system_answer(arch, UNSHARE[arch], flag | high) == expected
+    assert system_answer(arch, UNSHARE[arch], NEW_USER | 0x20000) == "EPERM"
+    assert system_answer(arch, 435) == "ENOSYS", "clone3 hides its flags"
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_a_system_may_restart_and_nothing_else_of_reboot(arch: int) -> None:
+    for command, expected in ((RESTART, "ALLOW"), (RESTART2, "ALLOW"), (HALT, "EPERM"), (POWER_OFF, "EPERM")):
+        assert system_answer(arch, REBOOT[arch], 0, 0, command) == expected
+    assert system_answer(arch, REBOOT[arch], 0, 0, KEXEC) == "EPERM"
+    assert system_answer(arch, REBOOT[arch], 0, 0, HALT | HIGH) == "EPERM"
+    halting = seccomp.halting()
+    for args, value in (((0, 0, HALT), bpf.ERRNO | errno.EPERM), ((0, 0, RESTART), bpf.ALLOW)):
+        assert bpf.run(halting, arch=arch, number=REBOOT[arch], args=args) == value
+    assert bpf.run(halting, arch=arch, number=numbers("mount")[arch], args=()) == bpf.ALLOW
+
+
+def test_a_system_is_refused_what_any_container_is_besides() -> None:
+    beyond = seccomp.profile().allowed("amd64", "system") - seccomp.profile().allowed("amd64")
+    assert beyond == {name for names in seccomp.profile().system.allow.values() for name in names}
+    assert not beyond & {"bpf", "keyctl", "open_by_handle_at", "perf_event_open", "userfaultfd", "quotactl", "swapon"}
+    for arch in ARCHES:
+        assert system_answer(arch, SOCKET[arch], 17) == "EAFNOSUPPORT"
+        assert system_answer(arch, IOCTL[arch], 0, 0x5412) == "EPERM"
