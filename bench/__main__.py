@@ -19,6 +19,7 @@ from bench.figures import Figure, Results, dump, load
 from bench.measures import burst, commands, execs, imports, machines, memory, starts
 from bench.peers.base import Scene
 from bench.report import markdown, terminal
+from tests.harness.images import rootfs_tar
 from tests.harness.kernels import kernel_layout
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -57,7 +58,8 @@ def main() -> int:
 def _prepare(options: argparse.Namespace, scratch: Path) -> list[str]:
     """What needs the host's network: options that name it."""
     kernel = ["--kernel", str(kernel_layout())] if "vm" in options.only and not options.kernel else []
-    return ["--root", str(archives.root_archive(options.root, scratch)), *kernel]
+    stock = ["--stock", str(rootfs_tar("stock"))] if "vm" in options.only and not options.stock else []
+    return ["--root", str(archives.root_archive(options.root, scratch)), *kernel, *stock]
 
 
 def _arguments() -> argparse.Namespace:
@@ -75,6 +77,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
     parser.add_argument("--root", type=Path, metavar="TAR", help="root file system (default: a minimal Debian)")
     parser.add_argument("--kernel", type=Path, metavar="LAYOUT", help="kernel of virtual machines (default: Debian's)")
+    parser.add_argument(
+        "--stock", type=Path, metavar="TAR", help="root with a kernel and its initramfs (default: Debian's)"
+    )
     parser.add_argument("--bulkhead", type=Path, default=CHECKOUT / ".venv/bin/bulkhead", help="the program")
     floor = CHECKOUT.parent / "shared/floor/container_floor.py"
     parser.add_argument("--floor", type=Path, default=floor, help="the sketch that measures the floor")
@@ -108,6 +113,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         bulkhead=options.bulkhead.absolute(),
         floor=options.floor,
         kernel=options.kernel,
+        stock=options.stock,
     )
     archives.unpack(scene.archive, scene.root)
     if namespaces.hide_unified():

@@ -14,6 +14,7 @@ static bool length_fits(uint8_t type, uint32_t length)
 	case FRAME_GUEST_START:
 	case FRAME_GUEST_RUN:
 	case FRAME_RESUME:
+	case FRAME_REHEARSE:
 		return length <= FRAME_MAX;
 	case FRAME_GUEST:
 		return length >= 1 && length <= GUEST_NAME_MAX;

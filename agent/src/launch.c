@@ -123,7 +123,7 @@ static void begin(const struct start_request *request)
 	supervisor_start_failed(&failure);
 }
 
-void supervisor_start(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length)
+static void start(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length, bool rehearsal)
 {
 	struct start_request request;
 	struct oplist_error error = {.text = "START has been there already"};
@@ -142,6 +142,7 @@ void supervisor_start(struct connection *connection, uint32_t stream, unsigned c
 		return;
 	}
 	supervisor.state = STATE_STARTING;
+	supervisor.rehearsal = rehearsal;
 	supervisor.starter = connection;
 	supervisor.starter_stream = stream;
 	supervisor.joined.pidfd = -1;
@@ -155,4 +156,27 @@ void supervisor_start(struct connection *connection, uint32_t stream, unsigned c
 		log_open(&vmm_log, supervisor.bundle, request.log_size, request.log_files);
 	begin(&request);
 	start_free(&request);
+}
+
+void supervisor_start(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length)
+{
+	start(connection, stream, payload, length, false);
+}
+
+void supervisor_rehearse(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length)
+{
+	start(connection, stream, payload, length, true);
+}
+
+void supervisor_begin_anew(void)
+{
+	discard();
+	process_renew(&workload);
+	if (supervisor.joined.pidfd >= 0)
+		close(supervisor.joined.pidfd);
+	supervisor.joined = (struct joined){.pidfd = -1};
+	supervisor.rehearsal = false;
+	supervisor.started = supervisor.ended = (struct timespec){0};
+	supervisor.code = supervisor.signal = 0;
+	supervisor.state = STATE_IDLE;
 }

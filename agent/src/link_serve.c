@@ -22,6 +22,7 @@ bool link_takes(const struct frame *frame)
 	case FRAME_FILES:
 	case FRAME_PARK:
 	case FRAME_RESUME:
+	case FRAME_REHEARSE:
 		return supervisor.vmm != NULL;
 	case FRAME_SIGNAL:
 		return supervisor.vmm != NULL && frame->stream == STREAM_WORKLOAD;
@@ -146,8 +147,12 @@ void link_serve(struct connection *connection, const struct frame *frame, unsign
 		link_serve_park(connection, id);
 	else if (frame->type == FRAME_RESUME)
 		link_serve_resume(connection, id, payload, frame->length);
-	else if (frame->type == FRAME_GUEST_RUN && guest_link.run_count == RUNS_MAX)
+	else if (frame->type == FRAME_REHEARSE && (guest_link.started || guest_link.start != NULL))
+		refuse(connection, id, EBUSY, "START has been there already");
+	else if ((frame->type == FRAME_GUEST_RUN || frame->type == FRAME_REHEARSE) && guest_link.run_count == RUNS_MAX)
 		refuse(connection, id, EAGAIN, "too many lists in the guest");
+	else if (frame->type == FRAME_REHEARSE)
+		link_request(connection, id, RELAY_RUN, FRAME_REHEARSE, payload, frame->length);
 	else if (frame->type == FRAME_GUEST_RUN)
 		link_request(connection, id, RELAY_RUN, FRAME_RUN, payload, frame->length);
 	else

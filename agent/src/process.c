@@ -308,6 +308,13 @@ void process_close(struct process *process)
 	close_peer(process);
 }
 
+void process_renew(struct process *process)
+{
+	process_close(process);
+	free(process->failure);
+	*process = (struct process){.next = process->next, .log = process->log, .coming = true, NO_SOURCES};
+}
+
 void processes_sweep(void)
 {
 	for (struct process **at = &processes; *at != NULL;) {

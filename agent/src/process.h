@@ -62,6 +62,8 @@ void process_resize(struct process *process, uint16_t rows, uint16_t columns);
 /* Closes its terminal, or its stdin. */
 void process_hang_up(struct process *process);
 void process_close(struct process *process);
+/* As it was before it was launched; it has ended. */
+void process_renew(struct process *process);
 /* Frees the processes that nothing is left of. */
 void processes_sweep(void);
 

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "guest.h"
 #include "killall.h"
 #include "link.h"
 #include "park.h"
@@ -254,6 +255,12 @@ bool serve(struct connection *connection, const struct frame *frame, unsigned ch
 	switch (frame->type) {
 	case FRAME_START:
 		supervisor_start(connection, frame->stream, payload, frame->length);
+		return true;
+	case FRAME_REHEARSE:
+		if (in_guest)
+			supervisor_rehearse(connection, frame->stream, payload, frame->length);
+		else
+			refuse(connection, frame->stream, EPERM, "only a guest rehearses");
 		return true;
 	case FRAME_EXEC:
 		serve_exec(connection, frame->stream, payload, frame->length);

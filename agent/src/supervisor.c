@@ -145,7 +145,8 @@ static void workload_executed(void)
 {
 	clock_gettime(CLOCK_REALTIME, &supervisor.started);
 	supervisor.state = STATE_RUNNING;
-	supervisor_answer_start((uint32_t)workload.pid);
+	if (!supervisor.rehearsal)
+		supervisor_answer_start((uint32_t)workload.pid);
 }
 
 void supervisor_start_failed(const struct failure *failure)
@@ -176,6 +177,15 @@ static void add_reports(struct buffer *reports, struct buffer *of_guest)
 	buffer_free(of_guest);
 }
 
+/* How it ended is of no interest: what matters is that everything of a start has been done once. */
+static void end_rehearsal(void)
+{
+	struct connection *starter = supervisor.starter;
+	supervisor.starter = NULL;
+	supervisor_begin_anew();
+	answer(starter, supervisor.starter_stream, NULL, 0);
+}
+
 void supervisor_conclude(void)
 {
 	struct buffer reports = {0};
@@ -193,7 +203,10 @@ void supervisor_conclude(void)
 		next = stream_of(&workload, at);
 		stream_exit(at, supervisor.code, supervisor.signal);
 	}
-	end();
+	if (supervisor.rehearsal && !supervisor.quit)
+		end_rehearsal();
+	else
+		end();
 }
 
 static void workload_ended(void)

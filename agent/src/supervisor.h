@@ -25,6 +25,7 @@ struct supervisor {
 	char error[160];       /* why a guest has, without a word of its own; empty: it has not */
 	struct connection *starter; /* waits for the answer to START, on this stream */
 	uint32_t starter_stream;
+	bool rehearsal; /* that START is to leave everything as it was; its answer comes at the end */
 	bool quit; /* it has been told to end, by this one, if it is still there */
 	struct connection *quitter;
 	uint32_t quitter_stream;
@@ -38,6 +39,10 @@ void supervise(int bundle, int listener, const uint32_t inherited[static 8]);
 
 /* launch.c: START. The failure, when it cannot even begin, is answered there. */
 void supervisor_start(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length);
+/* The same for a START that a guest only rehearses. */
+void supervisor_rehearse(struct connection *connection, uint32_t stream, unsigned char *payload, size_t length);
+/* Everything is as it was before START. */
+void supervisor_begin_anew(void);
 /* Ends the processes that a failed or ended workload has left, and carries out the finish list. The reports go to
    `reports`. */
 void supervisor_clean_up(struct buffer *reports);

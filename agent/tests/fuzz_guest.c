@@ -149,15 +149,15 @@ static void client_step(unsigned action, int peer, unsigned a, unsigned b)
 {
 	static const enum frame_type requests[] = {FRAME_EXEC,	FRAME_FILES, FRAME_GUEST_RUN, FRAME_GUEST_START, FRAME_ATTACH,
 						   FRAME_WATCH, FRAME_INFO,  FRAME_QUIT,      FRAME_GUEST, FRAME_PARK,
-						   FRAME_RESUME};
-	static const size_t lengths[] = {8, 0, 4, 8, 4, 0, 0, 0, 1, 0, 4};
+						   FRAME_RESUME, FRAME_REHEARSE};
+	static const size_t lengths[] = {8, 0, 4, 8, 4, 0, 0, 0, 1, 0, 4, 8};
 	unsigned char payload[8] = {b & 3};
 	uint32_t stream = 1 + a % 8;
 	switch (action) {
 	case 0:
 	case 1:
 		/* QUIT ends it all, and would end most inputs. */
-		b = b % 64 == 7 ? 7 : b % 11 == 7 ? 0 : b % 11;
+		b = b % 64 == 7 ? 7 : b % 12 == 7 ? 0 : b % 12;
 		say(peer, requests[b], 0, stream, payload, lengths[b]);
 		return;
 	case 2: {

@@ -101,6 +101,7 @@ static void make_guest_seed(unsigned behaviour)
 	frame_put(&frames, FRAME_EXEC, 0, 4, exec.data, exec.length);
 	frame_put(&frames, FRAME_FILES, 0, 5, NULL, 0);
 	frame_put(&frames, FRAME_GUEST_RUN, 0, 6, "\0\0\0\0", 4);
+	frame_put(&frames, FRAME_REHEARSE, 0, 7, start.data, start.length);
 	frame_put(&frames, FRAME_SIGNAL, 0, 0xffffffff, "\17\0\0\0\1\0\0\0", 8);
 	frame_put(&frames, FRAME_SIGNAL, 0, 4, "\17\0\0\0\0\0\0\0", 8);
 	frame_put(&frames, FRAME_RESIZE, 0, 4, "\30\0\120\0", 4);

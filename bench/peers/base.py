@@ -33,6 +33,8 @@ class Scene:
     """The sketch that measures the floor; need not exist."""
     kernel: Path | None = None
     """An OCI layout with the kernel of virtual machines."""
+    stock: Path | None = None
+    """A root file system as a tar, with a distribution's kernel and initramfs."""
 
     def directory(self, name: str) -> Path:
         """A directory for one contender's things."""

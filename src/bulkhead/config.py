@@ -57,6 +57,8 @@ class Config(BaseModel):
     """Network namespaces with their links kept ready for the default network."""
     template_space: int = Field(default=1 << 30, ge=0)
     """Bytes that templates of virtual machines may take below cache_dir; 0: none are made."""
+    warm_memory: int = Field(default=512 << 20, ge=0)
+    """Bytes of memory of the virtual machines that are kept ready to go on as the next one that is run; 0: none."""
     log_size: int = Field(default=10 << 20, ge=4096)
     """Bytes after which an instance's log file is rotated."""
     log_files: int = Field(default=3, ge=1, le=99)

@@ -43,6 +43,7 @@ from tests.agent.wire import (
     EXEC,
     NEWNS,
     NEWPID,
+    REHEARSE,
     RESIZE,
     RUN,
     Connection,
@@ -328,6 +329,7 @@ def test_clones(new_machine: Callable[[str], Machine], layer: Path, tmp_path: Pa
     restored(machine := new_machine("idle"), ram, state, [PLACEHOLDER] * 2).quit()
     assert machine.wait() == 0
     without_pid_namespace(new_machine("plain"), ram, state, layer)
+    rehearsed(new_machine("warm"), ram, state, layer)
     connection = restored(machine := new_machine("empty"), ram, state, [PLACEHOLDER] * 2)
     with connection, pytest.raises(Failure) as failure:
         connection.start(start("true", before=before(3), staged=stage("/dev/vdb")))
@@ -378,6 +380,27 @@ def without_pid_namespace(machine: Machine, ram: Path, state: Path, layer: Path)
     until(connection, stream, b"orphan\n")
     assert wait_until(lambda: len(run(connection, read("/proc/1/task/1/children"))[0].split()) == 1)
     connection.quit()
+    assert machine.wait() == 0
+
+
+def rehearsed(machine: Machine, ram: Path, state: Path, layer: Path) -> None:
+    """However a rehearsal ends, and whatever it leaves running: what is started afterwards finds nothing of it."""
+    own = disk(machine.directory / "disk.img")
+    with restored(machine, ram, state, [file_disk(own, writable=True), file_disk(layer)]) as connection:
+        for script in ("echo lost; setsid sleep 1000 & exit 3", "kill -9 $$", "exit 0"):
+            once = start("sh", "-c", script, before=before(4), staged=stage("/dev/vdb"))
+            assert connection.ask(REHEARSE, once.encode()) == b""
+            assert connection.info()["state"] == "idle"
+        with pytest.raises(Failure):
+            connection.exec(command("true"))
+        stream = connection.attach()
+        connection.start(start("sh", "-c", "ps; hostname", before=before(4), staged=stage("/dev/vdb")))
+        with pytest.raises(Failure) as failure:
+            connection.ask(REHEARSE, once.encode())
+        result = connection.collect(stream)
+        assert failure.value.errno == errno.EBUSY
+        assert result.code == 0 and b"clone4" in result.out
+        assert b"lost" not in result.out and b"sleep" not in result.out
     assert machine.wait() == 0
 
 

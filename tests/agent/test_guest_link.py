@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import struct
 import time
@@ -26,6 +27,7 @@ from tests.agent.wire import (
     GUEST_START,
     NEWNET,
     QUIT,
+    REHEARSE,
     RESIZE,
     SIGNAL,
     Connection,
@@ -245,6 +247,18 @@ def test_a_start_that_makes_no_sense_can_be_made_again(inner: Inner) -> None:
     with pytest.raises(Failure) as again:
         inner.begin(connection, "sleep", "1000")
     assert again.value.errno == 16
+
+
+def test_only_a_guest_rehearses(inner: Inner) -> None:
+    """The answer is the guest's own, until there is a workload: this one is no machine's PID 1."""
+    with inner.link() as connection:
+        with pytest.raises(Failure) as failure:
+            connection.ask(REHEARSE, inner.guest.request("true").encode())
+        assert failure.value.errno == errno.EPERM
+        inner.begin(connection, "sleep", "1000")
+        with pytest.raises(Failure) as failure:
+            connection.ask(REHEARSE, inner.guest.request("true").encode())
+        assert failure.value.errno == errno.EBUSY
 
 
 def test_a_start_that_fails_ends_the_machine(inner: Inner) -> None:

@@ -37,6 +37,7 @@ RECIPES = {
     "debian": Recipe(variant="minbase"),
     "busybox-i386": Recipe(("busybox-static",), variant="extract", architecture="i386"),
     "servers": Recipe(("nginx-light", "redis-server", "python3")),
+    "stock": Recipe(("linux-image-cloud-amd64", "initramfs-tools"), variant="minbase"),
     "runtimes": Recipe(("nodejs", "postgresql", "default-jre-headless")),
     "system": Recipe(("systemd-sysv", "libpam-systemd", "dbus", "openssh-server")),
 }

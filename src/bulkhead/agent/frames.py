@@ -48,6 +48,7 @@ class Type(IntEnum):
     GUEST = 11
     GUEST_START = 12
     GUEST_RUN = 13
+    REHEARSE = 14
     OK = 16
     ERROR = 17
     PARK = 18

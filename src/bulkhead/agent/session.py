@@ -134,6 +134,13 @@ class Session:
         """Run the workload in the guest; its pid there. Raises AgentError in words, after which the machine ends."""
         return self._start(Type.GUEST_START, start, timeout)
 
+    def rehearse(self, start: Start, *, timeout: float = 60.0) -> None:
+        """Let the guest go through a start to its end; it is idle again then. Raises AgentError in words."""
+        stream = self.open(Type.REHEARSE, frames.start_payload(start))
+        answer = self.answer(stream, timeout)
+        if answer.type is Type.ERROR:
+            raise explain(frames.parse_failure(answer.payload), start)
+
     def guest_run(self, operations: Sequence[Operation], *, timeout: float = 30.0) -> list[str]:
         """Let the guest's agent carry out a list; the reports of its operations in order."""
         return self._run(Type.GUEST_RUN, operations, timeout)

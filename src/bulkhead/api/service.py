@@ -164,7 +164,7 @@ class Engine(Protocol):
     @property
     def snapshots(self) -> Snapshots: ...
 
-    def create(self, request: CreateRequest) -> Instance: ...
+    def create(self, request: CreateRequest, *, at_once: bool = False) -> Instance: ...
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""
 
@@ -289,7 +289,7 @@ def create_and_start(
     on_launch: Callable[[Path], None] | None = None,
 ) -> Instance:
     """Create and start as one operation: when it cannot be started, nothing of it is left."""
-    instance = engine.create(request)
+    instance = engine.create(request, at_once=True)
     try:
         on_create(instance)
         return engine.start(instance.spec.id, on_launch=on_launch)

@@ -12,6 +12,7 @@ from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
 from bulkhead.engine.machines import DEVICES
 from bulkhead.engine.templating import MachineTemplates
+from bulkhead.engine.warming import WarmGuests
 from bulkhead.host import cgroups, facts
 from bulkhead.host.lxcfs import Lxcfs
 from bulkhead.images import ImageStore
@@ -65,19 +66,31 @@ def build_engine(config: Config) -> Engine:
             devices=DEVICES,
         )
 
+    templates = MachineTemplates(config, hypervisor, machines, hypervisor_limits)
+    networks, disks = Networks(config), Disks(config)
     context = Context(
         config=config,
         facts=host_facts,
         layout=layout,
         state=state,
         images=ImageStore(config.images_dir, config.cache_dir),
-        disks=Disks(config),
+        disks=disks,
         layers=layers,
         volumes=Volumes(config),
-        networks=Networks(config),
+        networks=networks,
         lxcfs=lxcfs,
         hypervisor=hypervisor,
-        templates=MachineTemplates(config, hypervisor, machines, hypervisor_limits),
+        templates=templates,
+        warm=WarmGuests(
+            config,
+            hypervisor=hypervisor,
+            templates=templates,
+            driver=machines,
+            hold=hypervisor_limits,
+            networks=networks,
+            disks=disks,
+            state=state,
+        ),
         drivers=drivers,
         systems=SystemDriver(config, outside, ability=machines.probe),
         journal=Journal(state),

@@ -12,6 +12,7 @@ from bulkhead.config import Config
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
 from bulkhead.engine.templating import MachineTemplates
+from bulkhead.engine.warming import WarmGuests
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
 from bulkhead.host.lxcfs import Lxcfs
@@ -66,6 +67,7 @@ class Context:
     lxcfs: Lxcfs
     hypervisor: Hypervisor
     templates: MachineTemplates
+    warm: WarmGuests
     drivers: Mapping[Isolation, Driver]
     systems: Driver
     """Of unmodified operating systems, which are VMs as well."""

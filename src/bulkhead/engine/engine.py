@@ -106,6 +106,7 @@ class Engine:
         self._restarts.close()
         self._health.close()
         self._exits.close()
+        self._context.warm.close()
         running = [instance for instance in self._context.state.instances() if instance.pid]
         for network in self._context.state.networks():
             # A network that nothing runs on needs no bridge, rules and name server until somebody starts again.
@@ -126,20 +127,27 @@ class Engine:
 
     # --- create, start, stop, delete
 
-    def create(self, request: CreateRequest, *, progress: Progress = quiet) -> Instance:
-        """Make an instance. Raises Refused with every problem, before anything is changed."""
+    def create(self, request: CreateRequest, *, at_once: bool = False, progress: Progress = quiet) -> Instance:
+        """Make an instance; `at_once`: it is started next. Raises Refused with every problem, before any change."""
         admitted = self._admission.admit(request)
-        for mount in admitted.spec.mounts:
+        spec = admitted.spec
+        for mount in spec.mounts:
             if mount.kind == "volume":
                 self.volumes.ensure(mount.source)
-        return self._lifecycle.create(
-            admitted.spec,
-            admitted.image,
-            source=admitted.source,
-            resumes=admitted.resumes,
-            user_data=request.user_data,
-            progress=progress,
-        )
+        if at_once and machines.is_machine(spec) and not (admitted.source or spec.system):
+            spec = machines.claim(self._context, spec, admitted.image)
+        try:
+            return self._lifecycle.create(
+                spec,
+                admitted.image,
+                source=admitted.source,
+                resumes=admitted.resumes,
+                user_data=request.user_data,
+                progress=progress,
+            )
+        except BaseException:
+            self._context.warm.abandon(spec.id)  # where it failed before there was a record
+            raise
 
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""

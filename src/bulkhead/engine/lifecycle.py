@@ -84,7 +84,8 @@ class Lifecycle:
             undo.callback(self.erase, instance)
             checkpoint("create.reserved")
             directory = context.bundle_dir(instance)
-            directory.mkdir(mode=0o700)
+            if not context.warm.is_claimed(spec.id):
+                directory.mkdir(mode=0o700)
             checkpoint("create.bundle")
             bundles.make(directory, spec, [layer.diff_id for layer in image.layers])
             checkpoint("create.spec")
@@ -132,6 +133,7 @@ class Lifecycle:
         """Release all that a create or start may have made and drop the record; idempotent."""
         context, instance_id = self._context, instance.spec.id
         directory = context.bundle_dir(instance)
+        context.warm.release(instance_id)
         context.driver(instance).delete(directory, instance_id)
         checkpoint("delete.driver")
         self.resources.release_network(instance)
@@ -172,7 +174,8 @@ class Lifecycle:
         instance = self._save(instance, state=State.STARTING, exit=None, stop_requested=False)
         try:
             with ExitStack() as always, ExitStack() as undo:
-                bundles.forget_run(directory)
+                if not context.warm.is_claimed(instance.spec.id):
+                    bundles.forget_run(directory)
                 undo.callback(bundles.forget_run, directory)
                 instance, bundle = self.resources.acquire(instance, undo=undo, always=always)
                 always.callback(bundles.drop_memory, directory)  # from here on the disk changes

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from bulkhead import limits
 from bulkhead.engine import bundles, kernels
+from bulkhead.engine.admission import SHARED_NETWORKS
 from bulkhead.engine.context import Context
+from bulkhead.engine.warming import WarmGuest
 from bulkhead.errors import BulkheadError, Conflict, Problem, Refused
 from bulkhead.host import facts, processes
 from bulkhead.images import Image
@@ -28,7 +30,14 @@ def is_machine(spec: Spec) -> bool:
     return spec.isolation is Isolation.VM
 
 
-def boot(context: Context, instance: Instance, *, networked: bool, always: ExitStack) -> Boot:
+def claim(context: Context, spec: Spec, image: Image) -> Spec:
+    """`spec` under the id of a guest that waits for one like it, where there is one."""
+    kernel = kernels.prepare(kernels.find(context.images, spec.kernel or None), context.config)
+    networked = spec.network not in SHARED_NETWORKS
+    return context.warm.claim(spec, kernel, room(context, spec.plan), layers=len(image.layers), networked=networked)
+
+
+def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGuest | None, always: ExitStack) -> Boot:
     """Everything but the network. From here on the instance's disk is the guest's for good.
 
     `always` lets go of what is needed for the start alone.
@@ -37,7 +46,7 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
     kernel = kernels.prepare(kernels.find(context.images, spec.kernel or None), context.config)
     digests = bundles.read_layers(directory)
     slots, saved, resumed = 0, None, bundles.saved_memory(directory)
-    if not spec.cold and not resumed:
+    if not spec.cold and not (resumed or warm):
         disks = 1 + len(digests) + len(spec.mounts)
         most = room(context, spec.plan)
         slots, saved = context.templates.find(kernel, spec.plan, most, disks=disks, networked=networked)
@@ -57,6 +66,7 @@ def boot(context: Context, instance: Instance, *, networked: bool, always: ExitS
         room=room(context, spec.plan),
         grow_disk=(directory / _GROWN).exists(),
         resumed=resumed,
+        warm=warm.handle if warm else None,
     )
 
 

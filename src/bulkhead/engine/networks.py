@@ -51,5 +51,6 @@ class NetworkCatalog:
         users = [i.spec.name for i in context.state.instances() if i.spec.network == name and i.state != State.DELETING]
         if users:
             raise Conflict(f"network {name} is used by {', '.join(users)}", hint="remove these instances first")
+        context.warm.forget_network(name)
         context.networks.down(network)
         context.state.delete_network(name)

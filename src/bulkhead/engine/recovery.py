@@ -97,6 +97,7 @@ class Recovery:
             if directory.name not in known:
                 quit_or_kill(directory)
                 bundles.remove(directory)
+                context.state.remove(directory.name)  # what it has leased
                 self._repairs.append(f"bundle {directory.name[:12]} without a record removed")
         for instance_id in cgroups.list_instances(context.layout, context.config.cgroup):
             if instance_id not in known or known[instance_id].pid == 0:

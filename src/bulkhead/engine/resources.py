@@ -13,6 +13,7 @@ from bulkhead.agent.operations import Operation
 from bulkhead.engine import bundles, machines, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
+from bulkhead.engine.warming import WarmGuest
 from bulkhead.errors import Refused
 from bulkhead.isolation.base import Bundle, Change, MountedVolume, Resizes
 from bulkhead.model import Instance, Isolation, Network, Plan, Spec
@@ -32,13 +33,21 @@ class Resources:
         instance = instance.model_copy(
             update={"cpuset": limits.choose_cpuset(spec.plan, context.facts, self._cpusets(instance))}
         )
-        bundle = self.acquire_files(instance, undo=undo, always=always, networked=self.network_of(spec) is not None)
+        warm = context.warm.take(spec.id)
+        if warm and warm.connection:
+            undo.callback(context.networks.disconnect, warm.connection.link)
+            always.callback(os.close, warm.connection.netns_fd)
+        if warm:
+            undo.callback(context.driver(instance).delete, context.bundle_dir(instance), spec.id)
+        networked = self.network_of(spec) is not None
+        bundle = self.acquire_files(instance, undo=undo, always=always, networked=networked, warm=warm)
         machines.check_volumes(context, spec)
         volumes = machines.volumes(context, spec) if machines.is_machine(spec) else self._volumes(spec)
         checkpoint("start.volumes")
-        instance, netns_fd = self._network(instance, undo, always)
+        instance, netns_fd = self._network(instance, undo, always, warm)
         if bundle.boot and instance.address and netns_fd is not None:
-            tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
+            owner = instance.uid_start or 0
+            tap = warm.tap if warm else context.networks.add_tap(netns_fd, instance.address, owner=owner)
             bundle = replace(bundle, boot=replace(bundle.boot, tap=tap), address=instance.address)
         if bundle.system and instance.address and netns_fd is not None:
             tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
@@ -54,7 +63,13 @@ class Resources:
         return instance, bundle
 
     def acquire_files(
-        self, instance: Instance, *, undo: ExitStack, always: ExitStack, networked: bool = False
+        self,
+        instance: Instance,
+        *,
+        undo: ExitStack,
+        always: ExitStack,
+        networked: bool = False,
+        warm: WarmGuest | None = None,
     ) -> Bundle:
         """Layers and disk alone: what it takes to reach an instance's files."""
         context, spec = self.context, instance.spec
@@ -63,7 +78,8 @@ class Resources:
             program, system = self._limits(instance), unmodified.boot(context, instance)
             return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, system=system)
         if machines.is_machine(spec):
-            boot = machines.boot(context, instance, networked=networked, always=always)
+            context.warm.release(spec.id)
+            boot = machines.boot(context, instance, networked=networked, warm=warm, always=always)
             program = self._limits(instance)
             return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, boot=boot)
         mounts = self._layers(directory)
@@ -116,23 +132,30 @@ class Resources:
             if other.cpuset and other.pid and other.spec.id != instance.spec.id
         ]
 
-    def _network(self, instance: Instance, undo: ExitStack, always: ExitStack) -> tuple[Instance, int | None]:
+    def _network(
+        self, instance: Instance, undo: ExitStack, always: ExitStack, warm: WarmGuest | None
+    ) -> tuple[Instance, int | None]:
         context, spec = self.context, instance.spec
         network = self.network_of(spec)
         if network is None:
             return instance, None
         context.networks.up(network)
         with self.addresses:
-            taken = {other.address.ipv4 for other in context.state.instances() if other.address}
-            connection = context.networks.connect(
-                network,
-                instance_id=spec.id,
-                taken=taken,
-                bandwidth=spec.plan.bandwidth,
-                asks=spec.system is not None,
-            )
-            undo.callback(context.networks.disconnect, connection.link)
-            always.callback(os.close, connection.netns_fd)
+            if warm and warm.connection:
+                connection = warm.connection
+                if spec.plan.bandwidth is not None:
+                    context.networks.shape(connection.link, warm.handle.pid, spec.plan.bandwidth)
+            else:
+                taken = {other.address.ipv4 for other in context.state.instances() if other.address}
+                connection = context.networks.connect(
+                    network,
+                    instance_id=spec.id,
+                    taken=taken,
+                    bandwidth=spec.plan.bandwidth,
+                    asks=spec.system is not None,
+                )
+                undo.callback(context.networks.disconnect, connection.link)
+                always.callback(os.close, connection.netns_fd)
             checkpoint("start.connected")
             instance = instance.model_copy(update={"address": connection.address})
             context.state.save(instance)

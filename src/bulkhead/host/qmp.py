@@ -95,6 +95,15 @@ class Qmp:
         self._client.send_fd_scm(descriptor)
         self.execute("getfd", {"fdname": name})
 
+    def add_file(self, descriptor: int) -> str:
+        """Give QEMU an open file; the name by which it opens that as often as it likes."""
+        self._client.send_fd_scm(descriptor)
+        answer = self.execute("add-fd")
+        number = answer.get("fdset-id") if isinstance(answer, dict) else None
+        if not isinstance(number, int):
+            raise QmpError(f"{self._name} does not tell where it has put a file")
+        return f"/dev/fdset/{number}"
+
     def close(self) -> None:
         """Give the connection up; QEMU goes on."""
         try:

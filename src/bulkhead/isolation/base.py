@@ -142,6 +142,10 @@ class Boot:
     """Whether the disk's file may be larger than the file system in it, which the guest is then to make as large."""
     resumed: Path | None = None
     """A saved instance to go on with: file with its memory and devices, made by `Snapshots.save`; None: a start."""
+    rehearsal: bool = False
+    """Whether the disks are only to rehearse a start with."""
+    warm: Handle | None = None
+    """The guest that runs already and has rehearsed its start: it has its place on the network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ mount namespace, so that it is PID 1 and its root is the image's, as in a contai
 
 from __future__ import annotations
 
+import os
 import string
+import time
 from dataclasses import dataclass, replace
 
 from bulkhead.agent.frames import ExecRequest, Start, StartFlag
@@ -34,6 +36,11 @@ class Moment:
 
     now: int
     entropy: bytes
+
+    @classmethod
+    def present(cls) -> Moment:
+        """What is new now."""
+        return cls(time.time_ns(), os.urandom(ENTROPY))
 
 
 def start_request(bundle: Bundle, limits: Limits, moment: Moment) -> Start:
@@ -117,7 +124,11 @@ def _prepare(bundle: Bundle, moment: Moment) -> list[Operation]:
     return [
         simple(Code.ENTROPY, moment.entropy),
         clock(moment.now),
-        *([network(bundle.address)] if bundle.address and bundle.boot and bundle.boot.tap else []),
+        *(
+            [network(bundle.address)]
+            if bundle.address and bundle.boot and bundle.boot.tap and not bundle.boot.warm
+            else []
+        ),
     ]
 
 

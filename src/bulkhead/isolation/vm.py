@@ -7,7 +7,6 @@ program. The first joins the two, so that everything after the start is as with 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import signal as signals
 import time
@@ -21,10 +20,10 @@ from bulkhead.agent.launch import NETNS_NEW, NETNS_PATH
 from bulkhead.agent.operations import Code, describe, simple
 from bulkhead.agent.session import SOCKET, Session
 from bulkhead.config import Config
-from bulkhead.errors import AgentError, Problem, Unavailable
+from bulkhead.errors import AgentError, Problem, Refused, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
-from bulkhead.isolation import guest, inits, jail, parking, resizing, saving, shapes, vmm
+from bulkhead.isolation import guest, inits, jail, parking, resizing, saving, shapes, vmm, warming
 from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe
 from bulkhead.isolation.console import last_words
 from bulkhead.isolation.supervised import KILL_SECONDS, Outside, Supervised, common_problems
@@ -93,21 +92,26 @@ class VmDriver(Supervised):
         """Nothing: what a VM needs is made at each start."""
 
     def start(self, bundle: Bundle, *, on_launch: Callable[[Path], None] | None = None) -> Handle:
-        """Run the workload, or go on with a saved one. Raises AgentError; Refused where another machine was saved."""
+        """Run the workload, in a guest that is warm where there is one, or go on with a saved one.
+
+        Raises AgentError; Refused where another machine was saved.
+        """
+        if vmm.require_boot(bundle).warm:
+            return self._take_over(bundle, on_launch)
         return super().start(parking.fitted(bundle), on_launch=on_launch)
 
     def start_request(self, bundle: Bundle) -> Start:
         """The whole of a VM as data: the jail with QEMU, and the start within the guest."""
         limits = vmm.require_boot(bundle).guest_limits
-        return self._machine(bundle, guest.start_request(bundle, limits, _moment()))
+        return self._machine(bundle, guest.start_request(bundle, limits, guest.Moment.present()))
 
     def hold_request(self, bundle: Bundle) -> Start:
         """A VM in which nothing runs: for its files."""
-        return self._machine(bundle, guest.hold_request(bundle, _moment()))
+        return self._machine(bundle, guest.hold_request(bundle, guest.Moment.present()))
 
     def explain(self, bundle: Bundle) -> str:
         """The operations of a start in words: the hypervisor's, then the guest's."""
-        request = guest.start_request(bundle, vmm.require_boot(bundle).guest_limits, _moment())
+        request = guest.start_request(bundle, vmm.require_boot(bundle).guest_limits, guest.Moment.present())
         phases = (
             ("in the guest: before, by its agent", request.prepare),
             ("in the guest: in a private mount namespace", request.stage),
@@ -183,7 +187,7 @@ class VmDriver(Supervised):
             raise AgentError(f"the virtual machine did not boot: {error.what}", hint=hint) from error
         answered = time.monotonic() - began
         if boot.resumed:
-            parking.resume(session, bundle, _moment())
+            parking.resume(session, bundle, guest.Moment.present())
         elif request.guest:
             session.guest_start(request.guest)
         told = {"join": "\n".join(boot.guest_limits.beside), "answer_seconds": f"{answered:.4f}"}
@@ -225,6 +229,37 @@ class VmDriver(Supervised):
             with Qmp.open(directory / vmm.DIRECTORY, vmm.QMP) as monitor:
                 saving.save(monitor, state)
 
+    def warm(self, bundle: Bundle) -> Handle:
+        """A guest without an instance that has rehearsed a start, and waits for one. Raises AgentError, HostError."""
+        handle = self._launch(bundle, self._machine(bundle, None), None)
+        with ExitStack() as undo:
+            undo.callback(self.delete, bundle.directory, bundle.spec.id)
+            with Session.connect(bundle.directory / SOCKET) as session:
+                warming.rehearse(session, bundle)
+            undo.pop_all()
+        return handle
+
+    def _take_over(self, bundle: Bundle, on_launch: Callable[[Path], None] | None) -> Handle:
+        """Start the workload in the guest that is warm for it."""
+        boot = vmm.require_boot(bundle)
+        if boot.warm is None:
+            raise ValueError(f"no guest is warm for {bundle.spec.name}")
+        request = guest.start_request(bundle, boot.guest_limits, guest.Moment.present())
+        with ExitStack() as undo:
+            undo.callback(self.delete, bundle.directory, bundle.spec.id)
+            with Session.connect(bundle.directory / SOCKET) as session:
+                if on_launch:
+                    on_launch(bundle.directory / SOCKET)
+                session.run(bundle.limits.prepare)
+                with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
+                    warming.give_disks(monitor, bundle)
+                try:
+                    session.guest_start(request)
+                except ValueError as error:
+                    raise Refused(f"the command or its environment is too large: {error}") from error
+            undo.pop_all()
+        return replace(boot.warm, data={**boot.warm.data, "join": "\n".join(boot.guest_limits.join)})
+
     def _machine(self, bundle: Bundle, inside: Start | None) -> Machine:
         base, limits, boot = jail.uid_start(bundle), bundle.limits, vmm.require_boot(bundle)
         written = [drive.source for drive in vmm.drives(bundle) if not drive.read_only]
@@ -264,7 +299,3 @@ def _answers(session: Session, number: int, timeout: float) -> bool:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _moment() -> guest.Moment:
-    return guest.Moment(time.time_ns(), os.urandom(guest.ENTROPY))

@@ -175,18 +175,28 @@ def _disks(bundle: Bundle) -> Iterator[str]:
     yield from ("-object", as_json({"qom-type": "throttle-group", "id": LIMITS, "limits": throttle(bundle.spec.plan)}))
     given = drives(bundle)
     for number in range(max(len(given), require_boot(bundle).slots)):
-        name = disk_node(number)
+        name = (rehearsal_node if require_boot(bundle).rehearsal else disk_node)(number)
         if number < len(given):
             drive = given[number]
             yield from ("-blockdev", as_json(node(name, drive)))
         else:
             yield from ("-blockdev", as_json({**PLACEHOLDER, "node-name": name}))
-        yield from ("-device", f"virtio-blk-pci,drive={name},addr={FIRST_SLOT + number:#x}")
+        yield from ("-device", f"virtio-blk-pci,id={slot(number)},drive={name},addr={FIRST_SLOT + number:#x}")
 
 
 def disk_node(number: int) -> str:
     """QEMU's name of a disk's contents."""
     return f"disk{number}"
+
+
+def rehearsal_node(number: int) -> str:
+    """The same of a disk that a start is only rehearsed with."""
+    return f"rehearsal{number}"
+
+
+def slot(number: int) -> str:
+    """QEMU's name of the device by which a guest has a disk."""
+    return f"slot{number}"
 
 
 def throttle(plan: Plan) -> dict[str, int]:

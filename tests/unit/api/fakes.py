@@ -260,7 +260,7 @@ class FakeEngine:
 
     # --- instances
 
-    def create(self, request: CreateRequest) -> Instance:
+    def create(self, request: CreateRequest, *, at_once: bool = False) -> Instance:
         if request.image == "missing":
             raise NotFound("image 'missing' does not exist", hint="bulkhead image ls shows what there is")
         if request.image == "wrong":
