@@ -29,7 +29,9 @@ bool files_complete(const struct session *session)
 
 static int (*const requests[])(struct session *) = {
 	[1] = files_stat,  [2] = files_list,	[3] = files_read,  [4] = files_create, [5] = files_write,
-	[6] = files_mkdir, [7] = files_symlink, [8] = files_times, [9] = files_link,
+	[6] = files_mkdir, [7] = files_symlink, [8] = files_times, [9] = files_link,   [10] = files_owner,
+	[11] = files_remove, [12] = files_pipe, [13] = files_truncate, [14] = files_data,
+	[15] = files_list_attributes, [16] = files_set_attribute,
 };
 
 void files_answer(int root, unsigned char *request, size_t length, struct buffer *answer)

@@ -151,3 +151,52 @@ int files_link(struct session *session)
 	close(parent);
 	return error;
 }
+
+int files_remove(struct session *session)
+{
+	const char *path = files_take_path(session), *name;
+	struct stat is;
+	if (!files_complete(session))
+		return EPROTO;
+	int parent = inroot_parent(session->root, path, &name, false);
+	if (parent < 0)
+		return errno;
+	int error = fstatat(parent, name, &is, AT_SYMLINK_NOFOLLOW) < 0 ||
+				    unlinkat(parent, name, S_ISDIR(is.st_mode) ? AT_REMOVEDIR : 0) < 0
+			    ? errno
+			    : 0;
+	close(parent);
+	return error;
+}
+
+int files_pipe(struct session *session)
+{
+	const char *path = files_take_path(session), *name;
+	uint64_t mode = files_take_integer(session), uid = files_take_integer(session), gid = files_take_integer(session);
+	if (!files_complete(session) || uid >= UINT32_MAX || gid >= UINT32_MAX)
+		return EPROTO;
+	int parent = make_place(session, path, &name);
+	if (parent < 0)
+		return errno;
+	/* It is new, so no link is followed: nobody else changes what is copied to. */
+	int error = mkfifoat(parent, name, 0600) < 0 ||
+				    fchownat(parent, name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW) < 0 ||
+				    fchmodat(parent, name, (mode_t)(mode & 07777), 0) < 0
+			    ? errno
+			    : 0;
+	close(parent);
+	return error;
+}
+
+int files_truncate(struct session *session)
+{
+	const char *path = files_take_path(session);
+	uint64_t size = files_take_integer(session);
+	if (!files_complete(session) || size > INT64_MAX)
+		return EPROTO;
+	int fd = files_open_regular(session->root, path, O_WRONLY | O_NOFOLLOW);
+	int error = fd < 0 || ftruncate(fd, (off_t)size) < 0 ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	return error;
+}

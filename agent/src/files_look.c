@@ -11,12 +11,17 @@
 #include "files_session.h"
 #include "inroot.h"
 
-enum { NAMES_SIZE = 16 << 10, STAT_SIZE = 48 };
+enum { NAMES_SIZE = 16 << 10, STAT_SIZE = 56 };
+
+static uint64_t nanoseconds(const struct timespec *time)
+{
+	uint64_t seconds = time->tv_sec > 0 ? (uint64_t)time->tv_sec : 0;
+	return seconds * 1000000000 + (uint64_t)time->tv_nsec;
+}
 
 static int put_stat(struct buffer *to, const struct stat *is, const char *text, size_t length)
 {
 	unsigned char *room = buffer_reserve(to, STAT_SIZE + length);
-	int64_t seconds = is->st_mtim.tv_sec > 0 ? is->st_mtim.tv_sec : 0;
 	if (room == NULL)
 		return ENOMEM;
 	write_integer(room, is->st_mode, 4);
@@ -24,10 +29,11 @@ static int put_stat(struct buffer *to, const struct stat *is, const char *text, 
 	write_integer(room + 8, is->st_gid, 4);
 	write_integer(room + 12, is->st_nlink, 4);
 	write_integer(room + 16, (uint64_t)is->st_size, 8);
-	write_integer(room + 24, (uint64_t)seconds * 1000000000 + (uint64_t)is->st_mtim.tv_nsec, 8);
-	write_integer(room + 32, is->st_ino, 8);
-	write_integer(room + 40, is->st_rdev, 4);
-	write_integer(room + 44, length, 4);
+	write_integer(room + 24, nanoseconds(&is->st_mtim), 8);
+	write_integer(room + 32, nanoseconds(&is->st_ctim), 8);
+	write_integer(room + 40, is->st_ino, 8);
+	write_integer(room + 48, is->st_rdev, 4);
+	write_integer(room + 52, length, 4);
 	memcpy(room + STAT_SIZE, text, length);
 	buffer_commit(to, STAT_SIZE + length);
 	return 0;
@@ -145,6 +151,31 @@ int files_read(struct session *session)
 		}
 		done += (size_t)got;
 		buffer_commit(&session->answer, (size_t)got);
+	}
+	close(fd);
+	return error;
+}
+
+int files_data(struct session *session)
+{
+	const char *path = files_take_path(session);
+	uint64_t offset = files_take_integer(session);
+	struct stat is;
+	if (!files_complete(session) || offset > INT64_MAX)
+		return EPROTO;
+	int fd = files_open_regular(session->root, path, O_RDONLY | O_NOFOLLOW);
+	if (fd < 0)
+		return errno;
+	unsigned char *room = buffer_reserve(&session->answer, 16);
+	int error = room == NULL ? ENOMEM : fstat(fd, &is) < 0 ? errno : 0;
+	if (!error) {
+		off_t begin = lseek(fd, (off_t)offset, SEEK_DATA), end = begin < 0 ? -1 : lseek(fd, begin, SEEK_HOLE);
+		if (begin < 0 && errno != ENXIO)
+			error = errno;
+		write_integer(room, (uint64_t)(begin < 0 ? is.st_size : begin), 8);
+		write_integer(room + 8, (uint64_t)(end < 0 ? is.st_size : end), 8);
+		if (!error)
+			buffer_commit(&session->answer, 16);
 	}
 	close(fd);
 	return error;

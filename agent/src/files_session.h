@@ -26,6 +26,7 @@ int files_open_regular(int root, const char *path, int flags);
 int files_stat(struct session *session);
 int files_list(struct session *session);
 int files_read(struct session *session);
+int files_data(struct session *session);
 /* files_change.c: */
 int files_create(struct session *session);
 int files_write(struct session *session);
@@ -33,5 +34,12 @@ int files_mkdir(struct session *session);
 int files_symlink(struct session *session);
 int files_times(struct session *session);
 int files_link(struct session *session);
+int files_remove(struct session *session);
+int files_pipe(struct session *session);
+int files_truncate(struct session *session);
+/* files_attributes.c: */
+int files_owner(struct session *session);
+int files_list_attributes(struct session *session);
+int files_set_attribute(struct session *session);
 
 #endif

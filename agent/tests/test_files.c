@@ -77,11 +77,49 @@ static void test_write_and_read(int root)
 	put_request(&request, 1, "/file");
 	put_number(&request, 0);
 	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
-	CHECK_NUMBER(answer.length, 8 + 48);
+	CHECK_NUMBER(answer.length, 8 + 56);
 	put_request(&request, 2, "/");
 	put_number(&request, 0);
 	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
-	CHECK_NUMBER(answer.length, 8 + 8 + 48 + 4);
+	CHECK_NUMBER(answer.length, 8 + 8 + 56 + 4);
+	buffer_free(&request);
+	buffer_free(&answer);
+}
+
+static void test_attributes_and_removal(int root)
+{
+	struct buffer request = {0}, answer = {0};
+	put_request(&request, 16, "/file");
+	put_text(&request, "user.kind");
+	put_text(&request, "test");
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
+	put_request(&request, 15, "/file");
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
+	CHECK(answer.length >= 8 + 4 + 9 + 4 + 4);
+	put_request(&request, 10, "/file");
+	put_number(&request, 04711);
+	put_number(&request, getuid());
+	put_number(&request, getgid());
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
+	put_request(&request, 13, "/file");
+	put_number(&request, 1 << 20);
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
+	put_request(&request, 14, "/file");
+	put_number(&request, 0);
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
+	CHECK_NUMBER(answer.length, 8 + 16);
+	put_request(&request, 12, "/pipe");
+	put_number(&request, 0600);
+	put_number(&request, getuid());
+	put_number(&request, getgid());
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
+	put_request(&request, 15, "/pipe");
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), EINVAL);
+	put_request(&request, 11, "/pipe");
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), 0);
+	CHECK_NUMBER(ask(root, &request, request.length, &answer), ENOENT);
+	put_request(&request, 11, "/");
+	CHECK(ask(root, &request, request.length, &answer) != 0);
 	buffer_free(&request);
 	buffer_free(&answer);
 }
@@ -93,6 +131,7 @@ void test_files(void)
 	int root = openat(top, "files", O_PATH | O_DIRECTORY);
 	test_requests_cut_off(root);
 	test_write_and_read(root);
+	test_attributes_and_removal(root);
 	close(root);
 	close(top);
 }

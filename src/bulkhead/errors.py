@@ -67,6 +67,13 @@ class Refused(BulkheadError):
         return self._problems
 
 
+class NotMoved(BulkheadError):
+    """An instance could not be put behind another wall; what became of it is in the words."""
+
+    kind = "not-moved"
+    http_status = 409
+
+
 class Unavailable(BulkheadError):
     """A helper program, the daemon or an agent does not answer."""
 

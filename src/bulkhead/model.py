@@ -291,6 +291,8 @@ class Instance(Model):
     cpuset: tuple[int, ...] = ()
     """Host cores that it may run on."""
     address: Address | None = None
+    kept_address: Address | None = None
+    """While it moves: the address that nobody else gets, and that it has again with its next start."""
     pid: int = 0
     """Host pid of the workload's first process while it runs."""
     started: float = 0.0
@@ -321,6 +323,34 @@ class Snapshot(Model):
     def reference(self) -> str:
         """As a user names it."""
         return f"{self.spec.name}/{self.name}"
+
+
+class Move(Model):
+    """What a change of the wall is about. In the bundle while it is under way, so that a crash finds the way back."""
+
+    before: Spec
+    after: Spec
+    ran: bool
+    """Whether it runs again afterwards."""
+    within: float
+    """Seconds from its start behind the new wall to its first passed health check."""
+    entered: bool = False
+    """The workload may have run behind the new wall: what counts is the disk there."""
+
+
+class Moved(Model):
+    """How a change of the wall went. Times in seconds."""
+
+    instance: Instance
+    source: Isolation
+    downtime: float = 0.0
+    """From the request to stop it to its program's start behind the new wall; 0 where it did not run."""
+    well: float = 0.0
+    """From the request to stop it to the first passed health check, or to when it was clear that it runs."""
+    copied: int = 0
+    """Bytes of files that went to a fresh disk; 0 where the disk was handed over."""
+    dropped: tuple[str, ...] = ()
+    """What could not come along, in words."""
 
 
 class Network(Model):

@@ -26,7 +26,8 @@ MAX_ENTRIES = 1 << 20
 """Of one directory."""
 ANSWER_SECONDS = 60.0
 GIVE_BACK = 1 << 16
-_STAT = struct.Struct("<IIIIQQQII")
+_STAT = struct.Struct("<IIIIQQQQII")
+_RANGE = struct.Struct("<QQ")
 _TYPES = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK}
 
 
@@ -42,11 +43,18 @@ class Request(IntEnum):
     SYMLINK = 7
     TIMES = 8
     LINK = 9
+    OWNER = 10
+    REMOVE = 11
+    PIPE = 12
+    TRUNCATE = 13
+    DATA = 14
+    ATTRIBUTES = 15
+    SET_ATTRIBUTE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a file. Ids are as inside, `mtime` in ns since the epoch."""
+    """What is known of a file. Ids are as inside, `mtime` is in ns since the epoch."""
 
     name: str
     """In its directory; "" from `stat`."""
@@ -56,6 +64,8 @@ class Entry:
     nlink: int
     size: int
     mtime: int
+    changed: int
+    """When anything of it changed last, in ns since the epoch: a program cannot set it."""
     inode: int
     device: int
     target: str = ""
@@ -141,6 +151,43 @@ class Files:
         """Another name for a file."""
         self._ask(Request.LINK, path, existing)
 
+    def set_owner(self, path: str, *, mode: int, uid: int, gid: int) -> None:
+        """Of a directory or a regular file."""
+        self._ask(Request.OWNER, path, mode, uid, gid)
+
+    def remove(self, path: str) -> None:
+        """A name, or an empty directory."""
+        self._ask(Request.REMOVE, path)
+
+    def make_pipe(self, path: str, *, mode: int, uid: int, gid: int) -> None:
+        """A named pipe in place of what is there."""
+        self._ask(Request.PIPE, path, mode, uid, gid)
+
+    def truncate(self, path: str, size: int) -> None:
+        """Make a regular file so long; what is new reads as zeros."""
+        self._ask(Request.TRUNCATE, path, size)
+
+    def data(self, path: str, offset: int) -> tuple[int, int]:
+        """Where the next bytes from `offset` on are that are no hole, and where they end; the size twice for none."""
+        body = self._ask(Request.DATA, path, offset)
+        if len(body) != _RANGE.size:
+            raise ProtocolError(f"the agent's answer about the holes of {path} is {len(body)} bytes long")
+        begin, end = _RANGE.unpack(body)
+        return begin, end
+
+    def attributes(self, path: str) -> dict[str, bytes]:
+        """Extended attributes of a directory or a regular file."""
+        body, at, found = self._ask(Request.ATTRIBUTES, path), 0, {}
+        while at < len(body):
+            name, at = _parse_block(body, at)
+            value, at = _parse_block(body, at)
+            found[os.fsdecode(name)] = value
+        return found
+
+    def set_attribute(self, path: str, name: str, value: bytes) -> None:
+        """Set an extended attribute of a directory or a regular file."""
+        self._ask(Request.SET_ATTRIBUTE, path, name, value)
+
     def _ask(self, code: Request, path: str, *arguments: int | bytes | str) -> bytes:
         parts = [_argument(path), *map(_argument, arguments)]
         request = bytes((code,)) + b"".join(parts)
@@ -212,13 +259,22 @@ def _parse_entry(body: bytes, at: int) -> tuple[tuple[int, ...], str, int]:
     return tuple(numbers), os.fsdecode(body[start : start + length]), start + length
 
 
+def _parse_block(body: bytes, at: int) -> tuple[bytes, int]:
+    """A length and as many bytes, and where they end."""
+    start = at + 4
+    end = start + int.from_bytes(body[at:start], "little")
+    if len(body) < start or len(body) < end:
+        raise ProtocolError("the agent's answer is cut in the middle of an attribute")
+    return body[start:end], end
+
+
 def _make(numbers: tuple[int, ...], *, name: str, target: str) -> Entry:
-    mode, uid, gid, nlink, size, mtime, inode, device = numbers
+    mode, uid, gid, nlink, size, mtime, changed, inode, device = numbers
     if stat.S_IFMT(mode) not in _TYPES:
         raise ProtocolError(f"the agent says that {name or 'a file'} has the mode {mode:#o}")
     if size >= 1 << 63 or mtime >= 1 << 63:
         raise ProtocolError(f"the agent says that {name or 'a file'} has {size} bytes and the time {mtime}")
-    return Entry(name, mode, uid, gid, nlink, size, mtime, inode, device, target)
+    return Entry(name, mode, uid, gid, nlink, size, mtime, changed, inode, device, target)
 
 
 def _check_name(name: str, path: str) -> str:

@@ -12,9 +12,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from bulkhead.api.progress import with_progress
 from bulkhead.api.responses import NDJSON, TAR, Pipe, ThreadResponse, Upload, disconnected, json_response, problem_line
 from bulkhead.api.service import LogLine, create_and_start, service_of
-from bulkhead.model import CreateRequest, Exit, Instance, Model, PlanRequest, RestartPolicy
+from bulkhead.events import Progress
+from bulkhead.model import CreateRequest, Exit, Instance, Isolation, Model, PlanRequest, RestartPolicy
 
 MAX_BODY = 1 << 20
 router = APIRouter(prefix="/v1", tags=["instances"], max_body_size=MAX_BODY)
@@ -48,6 +50,15 @@ class UpdateRequest(Model):
 
     plan: PlanRequest = PlanRequest()
     restart: RestartPolicy | None = None
+
+
+class MoveRequest(Model):
+    """Another wall; what is None stays as it is."""
+
+    isolation: Isolation
+    plan: PlanRequest = PlanRequest()
+    network: str | None = None
+    within: float = Field(default=120.0, gt=0, le=86400, description="seconds for its health check to pass")
 
 
 class LogQuery(Model):
@@ -153,6 +164,19 @@ async def update_instance(request: Request, ref: str, body: UpdateRequest) -> Re
     """Change the plan, also of a running instance: all of it or nothing."""
     service = service_of(request)
     return json_response(await service.call(service.engine.update, ref, body.plan, restart=body.restart))
+
+
+@router.post("/instances/{ref}/move")
+async def move_instance(request: Request, ref: str, body: MoveRequest) -> Response:
+    """Put an instance behind another wall; progress and how it went as NDJSON. A client that goes leads back."""
+    engine = service_of(request).engine
+
+    def work(progress: Progress) -> object:
+        return engine.move(
+            ref, body.isolation, plan=body.plan, network=body.network, within=body.within, progress=progress
+        )
+
+    return with_progress(request, work)
 
 
 @router.get("/instances/{ref}/wait", responses={200: {"model": Exit}, 204: {"description": "still running"}})

@@ -25,6 +25,8 @@ from bulkhead.model import (
     CreateRequest,
     Exit,
     Instance,
+    Isolation,
+    Moved,
     NamedPlan,
     Network,
     PlanRequest,
@@ -185,6 +187,16 @@ class Engine(Protocol):
         """Everything `inspect` shows: the record, the limits in force, what is not isolated, paths."""
 
     def update(self, ref: str, plan: PlanRequest, *, restart: RestartPolicy | None = None) -> Instance: ...
+    def move(
+        self,
+        ref: str,
+        level: Isolation,
+        *,
+        plan: PlanRequest,
+        network: str | None,
+        within: float,
+        progress: Progress,
+    ) -> Moved: ...
     def stats(self, refs: Sequence[str] | None) -> Sequence[object]:
         """What running instances use now; see docs/reference/http-api.md for the keys."""
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "events": "Show what has happened",
     "cp": "Copy files out of an instance or into it",
     "update": "Change the plan or the restart policy of instances",
+    "move": "Put an instance behind another wall",
     "snapshot": "Manage snapshots of instances",
     "image": "Manage images",
     "plan": "Manage named plans",

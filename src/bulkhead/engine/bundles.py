@@ -10,7 +10,7 @@ from typing import Any
 
 from bulkhead.errors import Conflict
 from bulkhead.isolation.base import Handle
-from bulkhead.model import Address, Plan, Spec
+from bulkhead.model import Address, Move, Plan, Spec
 
 MEMORY = "memory"
 """A VM's memory and devices, in a snapshot and in a bundle that is to go on with it."""
@@ -66,6 +66,24 @@ def read_update(bundle: Path) -> Plan | None:
 def forget_update(bundle: Path) -> None:
     """The update is over."""
     (bundle / "update.json").unlink(missing_ok=True)
+
+
+def write_move(bundle: Path, move: Move) -> None:
+    """The change of its wall that is under way; in one step, since the way back hangs on it."""
+    draft = bundle / "move.json.new"
+    _write(draft, move.model_dump_json())
+    draft.rename(bundle / "move.json")
+
+
+def read_move(bundle: Path) -> Move | None:
+    """The change of its wall that is under way, or was interrupted."""
+    found = _read_json(bundle / "move.json")
+    return Move.model_validate(found) if found else None
+
+
+def forget_move(bundle: Path) -> None:
+    """The change of its wall is over."""
+    (bundle / "move.json").unlink(missing_ok=True)
 
 
 def write_network(bundle: Path, address: Address, link: str) -> None:

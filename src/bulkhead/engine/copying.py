@@ -8,15 +8,13 @@ from typing import BinaryIO
 
 from bulkhead.agent import copying
 from bulkhead.agent.files import Files
-from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, snapshotting
+from bulkhead.engine import snapshotting
 from bulkhead.engine.context import Context
+from bulkhead.engine.holding import file_session, held
 from bulkhead.engine.resources import Resources
 from bulkhead.errors import Conflict, Refused
-from bulkhead.isolation.base import Holds
 from bulkhead.model import Instance, State
 
-HOLD_SECONDS = 5.0
 _HINTS = {State.PAUSED: "unpause it first: its files are reached by a process of its own"}
 
 
@@ -39,7 +37,6 @@ class Copier:
 
     @contextmanager
     def _files(self, instance: Instance) -> Iterator[Files]:
-        directory = self._context.bundle_dir(instance)
         if instance.spec.system:
             raise Refused(
                 f"{instance.spec.name} is an unmodified system: its files are its own kernel's business",
@@ -48,9 +45,7 @@ class Copier:
         with ExitStack() as always:
             if instance.state is not State.RUNNING:
                 always.enter_context(self._held(instance))
-            files = Files(always.enter_context(Session.connect(directory / "agent.sock")))
-            always.callback(files.close)
-            yield files
+            yield always.enter_context(file_session(self._context, instance))
 
     @contextmanager
     def _held(self, instance: Instance) -> Iterator[None]:
@@ -64,13 +59,5 @@ class Copier:
                     hint=_HINTS.get(instance.state, "try again in a moment"),
                 )
             snapshotting.require_no_memory(context, instance)
-            driver = context.driver(instance)
-            if not isinstance(driver, Holds):
-                raise Refused(f"files of a stopped {spec.isolation} cannot be reached", hint="start it first")
-            directory = context.bundle_dir(instance)
-            always.callback(bundles.forget_run, directory)
-            bundle = self._resources.acquire_files(instance, undo=always, always=always)
-            handle = driver.hold(bundle)
-            always.callback(driver.delete, directory, spec.id)
-            always.callback(driver.stop, directory, handle, signal="SIGKILL", timeout=HOLD_SECONDS)
+            always.enter_context(held(context, self._resources, instance))
             yield

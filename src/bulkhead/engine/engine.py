@@ -26,6 +26,7 @@ from bulkhead.engine.exits import ExitWatcher
 from bulkhead.engine.health import HealthMonitor
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.engine.moving import Mover
 from bulkhead.engine.networks import DEFAULT, NetworkCatalog
 from bulkhead.engine.plans import Plans
 from bulkhead.engine.recovery import Recovery
@@ -33,6 +34,7 @@ from bulkhead.engine.reports import Reporter, Usage
 from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.volumes import VolumeCatalog
+from bulkhead.engine.walls import Walls
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
 from bulkhead.events import Event, Progress, quiet
 from bulkhead.host import cgroups
@@ -42,6 +44,8 @@ from bulkhead.model import (
     Exit,
     HealthCheck,
     Instance,
+    Isolation,
+    Moved,
     PlanRequest,
     RestartPolicy,
     State,
@@ -70,7 +74,8 @@ class Engine:
         self._exits = ExitWatcher(self._lifecycle.finish)
         self._restarts = Restarter(self._restart)
         self._health = HealthMonitor(find=context.state.get, check=self._check_health, report=self._report_health)
-        self._lifecycle.on_started = self._watch
+        self._walls = Walls(context, self.plans, self.images)
+        self._mover = Mover(context, self._lifecycle, self._check_health)
 
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
@@ -79,6 +84,8 @@ class Engine:
         self.plans.prepare()
         self.networks.prepare()
         repairs = Recovery(self._context, self._lifecycle).run()
+        repairs += self._mover.recover()
+        self._lifecycle.on_started = self._watch  # those that run by now are watched below
         # Not earlier: nothing is started while the pass looks for what is left over.
         self._lifecycle.on_exited = self._restarts.consider
         for instance in self._context.state.instances():
@@ -204,6 +211,23 @@ class Engine:
         if problems:
             raise Refused(problems)
         return self._lifecycle.update(instance, plan=changed, restart=restart or spec.restart)
+
+    def move(
+        self,
+        ref: str,
+        level: Isolation,
+        *,
+        plan: PlanRequest,
+        network: str | None,
+        within: float,
+        progress: Progress = quiet,
+    ) -> Moved:
+        """Put it behind another wall, and back where it is not well there `within` so many seconds."""
+        instance_id = self.get(ref).spec.id
+        with self._context.locks.hold(instance_id):
+            instance = self.get(instance_id)
+            after = self._walls.admit(instance, level, plan, network)
+            return self._mover.move(instance, after, within=within, progress=progress)
 
     def _restart(self, instance_id: str) -> None:
         instance = self._context.state.get(instance_id)

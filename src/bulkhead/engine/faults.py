@@ -71,6 +71,22 @@ POINTS = (
     "delete.bundle",
     "delete.done",
 )
+MOVES = (
+    "move.begin",
+    "move.prepared",
+    "move.stopped",
+    "move.copying",
+    "move.copied",
+    "move.exchanged",
+    "move.switched",
+    "move.entering",
+    "move.started",
+    "move.well",
+    "move.forgotten",
+    "move.done",
+)
+"""Of a change of the wall forwards."""
+WAYS_BACK = ("moveback.begin", "moveback.disk", "moveback.switched", "moveback.started")
 
 _wanted, _, _count = os.environ.get("BULKHEAD_CRASH_AT", "").partition(":")
 _left = int(_count or 1)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from bulkhead.errors import Problem
 from bulkhead.host.cgroups import Layout
 from bulkhead.images import ImageConfig
-from bulkhead.model import CreateRequest, Isolation
+from bulkhead.model import CreateRequest, Isolation, Spec
 
 INIT = "/sbin/init"
 INITS = frozenset({"/init", "/lib/systemd/systemd", "/sbin/init", "/usr/lib/systemd/systemd", "/usr/sbin/init"})
@@ -19,7 +19,7 @@ STOP_SECONDS, SYSTEM_STOP_SECONDS = 10.0, 90.0
 """A system ends its services first, each within systemd's 90 s."""
 
 
-def is_system(request: CreateRequest) -> bool:
+def is_system(request: CreateRequest | Spec) -> bool:
     """Whether a whole system is asked for."""
     return request.init == "system"
 
@@ -55,7 +55,7 @@ def stop_seconds(request: CreateRequest) -> float:
     return SYSTEM_STOP_SECONDS if is_system(request) else STOP_SECONDS
 
 
-def problems(request: CreateRequest, level: Isolation, layout: Layout) -> list[Problem]:
+def problems(request: CreateRequest | Spec, level: Isolation, layout: Layout) -> list[Problem]:
     """What this host lacks for a system."""
     if is_system(request) and level is Isolation.CONTAINER and layout.unified is None:
         what = "a system manages cgroups of version 2, and this host has none mounted"

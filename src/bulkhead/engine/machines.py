@@ -70,6 +70,17 @@ def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGue
     )
 
 
+def prefetch(context: Context, spec: Spec, layers: int, *, networked: bool) -> None:
+    """Have the template that a VM of this spec starts from, so that its start need not wait for it."""
+    if spec.cold:
+        return
+    kernel = kernels.prepare(kernels.find(context.images, spec.kernel or None), context.config)
+    disks, most = 1 + layers + len(spec.mounts), room(context, spec.plan)
+    _, saved = context.templates.find(kernel, spec.plan, most, disks=disks, networked=networked)
+    if saved:
+        os.close(saved.ram)
+
+
 def kernel_report(context: Context, instance: Instance) -> dict[str, str] | None:
     """The kernel that a VM runs, or would be started with: name, digest, release. None where there is none."""
     if not is_machine(instance.spec):

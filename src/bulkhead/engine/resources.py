@@ -146,13 +146,16 @@ class Resources:
                 if spec.plan.bandwidth is not None:
                     context.networks.shape(connection.link, warm.handle.pid, spec.plan.bandwidth)
             else:
-                taken = {other.address.ipv4 for other in context.state.instances() if other.address}
+                others = [other for other in context.state.instances() if other.spec.id != spec.id]
+                held = [address for other in others for address in (other.address, other.kept_address) if address]
+                kept = instance.kept_address
                 connection = context.networks.connect(
                     network,
                     instance_id=spec.id,
-                    taken=taken,
+                    taken={address.ipv4 for address in held},
                     bandwidth=spec.plan.bandwidth,
                     asks=spec.system is not None,
+                    wanted=kept if kept and kept.network == network.name else None,
                 )
                 undo.callback(context.networks.disconnect, connection.link)
                 always.callback(os.close, connection.netns_fd)

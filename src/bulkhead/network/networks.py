@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from bulkhead.config import Config
-from bulkhead.errors import Problem
+from bulkhead.errors import Conflict, Problem
 from bulkhead.host import links, nftables
 from bulkhead.host.netlink import Netlink
 from bulkhead.model import Address, Network, PortMapping
@@ -48,6 +48,8 @@ class Networks:
         self._up: dict[str, Network] = {}
         self._addresses: dict[str, set[str]] = {}
         """IPv4 addresses given out, by network id: also those that the store does not know yet, or never will."""
+        self._kept: set[str] = set()
+        """IPv4 addresses that only who asks for them gets."""
         self._last: dict[str, int] = {}
         self._lingering: dict[str, float] = {}
         """Links given back, with the time."""
@@ -101,19 +103,26 @@ class Networks:
             self._retire()
 
     def connect(
-        self, network: Network, *, instance_id: str, taken: Collection[str], bandwidth: int | None, asks: bool = False
+        self,
+        network: Network,
+        *,
+        instance_id: str,
+        taken: Collection[str],
+        bandwidth: int | None,
+        asks: bool = False,
+        wanted: Address | None = None,
     ) -> Connection:
-        """A namespace on the network, with an address that is not in `taken` (IPv4 addresses in use).
+        """A namespace on the network, with an address that is not in `taken` (IPv4 addresses in use), or with `wanted`.
 
         `asks`: it is for a system that learns its address by DHCP, see `set_names`. `bandwidth` is in bits per second,
         each way. Raises Conflict when the subnet is full. The caller closes
         `netns_fd`, and gives the link back with `disconnect`.
         """
         self.up(network)
-        connection = self._pool.take(network, taken)
+        connection = None if wanted else self._pool.take(network, taken)
         spare = connection is not None
         if connection is None:
-            connection = self._make(network, taken, owner=instance_id)
+            connection = self._make(network, taken, owner=instance_id, wanted=wanted)
         with ExitStack() as undo:
             undo.callback(os.close, connection.netns_fd)
             undo.callback(self.disconnect, connection.link)
@@ -154,6 +163,16 @@ class Networks:
         while time.monotonic() < deadline and any(links.index_of(link) for link in waiting):
             time.sleep(0.005)
         self._remove_links(waiting)
+
+    def keep(self, address: Address) -> None:
+        """Give this address to nobody but who connects with it, until `let_go`. Idempotent."""
+        with self._lock:
+            self._kept.add(address.ipv4)
+
+    def let_go(self, address: Address) -> None:
+        """Let an address that was kept be anybody's. Idempotent."""
+        with self._lock:
+            self._kept.discard(address.ipv4)
 
     def publish(self, instance_id: str, address: Address, mappings: Sequence[PortMapping]) -> None:
         """Lead ports of the host to an instance: all of them or none.
@@ -239,8 +258,10 @@ class Networks:
         self._filter.close()
         self._netlink.close()
 
-    def _make(self, network: Network, taken: Collection[str], *, owner: str) -> Connection:
-        address = self._lease(network, taken)
+    def _make(
+        self, network: Network, taken: Collection[str], *, owner: str, wanted: Address | None = None
+    ) -> Connection:
+        address = self._take(network, wanted) if wanted else self._lease(network, taken)
         try:
             return self._wiring.make(network, address, owner=owner)
         except BaseException:
@@ -251,9 +272,19 @@ class Networks:
     def _lease(self, network: Network, taken: Collection[str]) -> Address:
         with self._lock:
             given = self._addresses.setdefault(network.id, set())
-            offset = addresses.choose_offset(network, given.union(taken), self._last.get(network.id, 1))
+            offset = addresses.choose_offset(network, given.union(taken, self._kept), self._last.get(network.id, 1))
             self._last[network.id] = offset
             address = addresses.address_of(network, offset)
+            given.add(address.ipv4)
+            return address
+
+    def _take(self, network: Network, address: Address) -> Address:
+        with self._lock:
+            given = self._addresses.setdefault(network.id, set())
+            if address.ipv4 in given:
+                raise Conflict(
+                    f"the address {address.ipv4} on network {network.name} has been given to another instance"
+                )
             given.add(address.ipv4)
             return address
 

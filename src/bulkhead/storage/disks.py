@@ -189,6 +189,45 @@ class Disks:
                 raise Conflict(f"the disk of instance {instance_id[:12]} is still in use on the host as {busy.path}")
             copies.unfinished(path).rename(path)
 
+    def exchange(self, instance_id: str, path: Path, fresh: Path) -> None:
+        """Make the disk `fresh`, that only the host has written, the one at `path`; what was there is kept beside it.
+
+        Neither is in use. A crash in between leaves what `put_back` makes the old disk of.
+        """
+        with self._lock(instance_id):
+            old = _kept(path)
+            if foreign.is_marked(path):
+                foreign.mark(old)
+            path.rename(old)
+            fresh.rename(path)
+            foreign.forget(path)
+
+    def put_back(self, instance_id: str, path: Path) -> None:
+        """Undo `exchange`: the fresh disk goes. Fine where nothing was exchanged."""
+        with self._lock(instance_id):
+            old = _kept(path)
+            if not old.exists():
+                foreign.forget(old)
+                return
+            ext4.release(self._target(instance_id), layout=self._layout, shutdown=True)
+            if foreign.is_marked(old):
+                foreign.mark(path)
+            old.rename(path)
+            foreign.forget(old)
+
+    def forget_old(self, path: Path) -> None:
+        """Throw away what `exchange` has kept. Idempotent."""
+        _kept(path).unlink(missing_ok=True)
+        foreign.forget(_kept(path))
+
+    def finish_exchange(self, instance_id: str, path: Path) -> bool:
+        """After a crash: whether `exchange` came so far that the fresh disk is in its place; else it is undone."""
+        if _kept(path).exists() and path.exists():
+            foreign.forget(path)
+            return True
+        self.put_back(instance_id, path)
+        return False
+
     def thaw(self) -> list[str]:
         """After a crash: let the file systems that a copy has frozen be changed again. Says which."""
         mounted = area.mounted(self._config, "disks")
@@ -321,3 +360,8 @@ class Disks:
             else:
                 file.unlink()
         return [f"pool disk {file.stem}" if file.suffix == ".img" else f"file {file}" for file in leftovers]
+
+
+def _kept(path: Path) -> Path:
+    """Where `exchange` leaves the old disk."""
+    return path.with_name(f"old-{path.name}")

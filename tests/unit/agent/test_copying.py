@@ -26,7 +26,7 @@ Handler = Callable[[int, list[bytes]], tuple[int, bytes]]
 def describe(mode: int, *, size: int = 0, text: str = "", nlink: int = 1, inode: int = 1, mtime: int = 10**9) -> bytes:
     """A stat as it travels."""
     data = os.fsencode(text)
-    return struct.pack("<IIIIQQQII", mode, 1, 2, nlink, size, mtime, inode, 0, len(data)) + data
+    return struct.pack("<IIIIQQQQII", mode, 1, 2, nlink, size, mtime, 0, inode, 0, len(data)) + data
 
 
 def number(argument: bytes) -> int:
