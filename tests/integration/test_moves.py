@@ -63,7 +63,7 @@ def not_moved(daemon: Daemon, name: str, isolation: str, *options: str) -> str:
 def leftovers(daemon: Daemon) -> list[str]:
     """What a move leaves in bundles, which is nothing."""
     found = [*daemon.config.instances_dir.glob("*/move.json*"), *daemon.config.instances_dir.glob("*/old-*")]
-    known = {row["id"] for row in daemon.json("ps", "-a", "--format", "json")}
+    known = {row["spec"]["id"] for row in daemon.api("GET", "/v1/instances").body}
     return [str(file) for file in found] + sorted({e.name for e in daemon.config.instances_dir.iterdir()} - known)
 
 
