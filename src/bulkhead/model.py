@@ -138,6 +138,25 @@ class System(Model):
     firmware: Firmware = "bios"
 
 
+KernelType = Literal["linux", "unikraft", "mirage", "rumprun", "other"]
+"""How a kernel's command line is written."""
+
+
+class Program(Model):
+    """What a unikernel's hypervisor is to boot: paths are absolute, in the image."""
+
+    kernel: str
+    initrd: str = ""
+    """"" for none."""
+    cmdline: str = ""
+    """The image's; where the instance is on its network comes on top."""
+    type: KernelType = "other"
+    own: bool = False
+    """Whether Bulkhead's small init is in it, which tells of the exit code and can be asked to end."""
+    disk: bool = False
+    """Whether it has the instance's disk."""
+
+
 class CreateRequest(Model):
     """What a user asks for. None means "as the image says" or "as usual", for a clone "as it was there"."""
 
@@ -226,11 +245,13 @@ class Spec(Model):
     cold: bool = False
     system: System | None = None
     """What an unmodified operating system runs on; None: the image is a root file system."""
+    program: Program | None = None
+    """What a unikernel is; None: it is none."""
     init: Init = "none"
     plan: Plan
     plan_name: str = ""
     argv: tuple[str, ...]
-    """Empty for an unmodified system alone."""
+    """Empty for an unmodified system; of a unikernel what is added to its command line."""
     env: tuple[str, ...] = ()
     workdir: str = "/"
     user: str = ""
@@ -251,9 +272,14 @@ class Spec(Model):
 
     @model_validator(mode="after")
     def _has_something_to_run(self) -> Self:
-        if not self.argv and not self.system:
+        if not self.argv and not self.powered:
             raise ValueError("argv is empty, and there is no system that knows what to start")
         return self
+
+    @property
+    def powered(self) -> bool:
+        """Whether it is a computer with a power button and nobody of Bulkhead's inside: signals are not for it."""
+        return self.system is not None or self.program is not None
 
 
 class Address(Model):

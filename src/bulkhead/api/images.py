@@ -15,7 +15,7 @@ from bulkhead.api.responses import Upload, json_response
 from bulkhead.api.service import service_of
 from bulkhead.errors import Refused
 from bulkhead.events import Progress
-from bulkhead.model import Model
+from bulkhead.model import KernelType, Model
 
 MAX_BODY = 1 << 20
 
@@ -161,21 +161,31 @@ async def make_kernel(request: Request, body: KernelRequest) -> Response:
 @uploads.post("/images/import")
 async def import_image(
     request: Request,
+    *,
     path: str | None = None,
     name: str | None = None,
     change: Annotated[list[str] | None, Query()] = None,
+    unikernel: KernelType | None = None,
+    cmdline: str | None = None,
 ) -> Response:
     """Read an archive or a machine's disk: a file of the host (`path`, absolute) or the request's body; NDJSON.
 
-    `change`: instructions such as "CMD nginx", for the tar of a root file system.
+    `change`: instructions such as "CMD nginx", for the tar of a root file system. `unikernel`: the file is a kernel
+    with its application in it, whose command line is written so; `cmdline`: what stands on that.
     """
     images = service_of(request).engine.images
     if path is not None and not Path(path).is_absolute():
         raise Refused(f"path {path!r} is not absolute", hint="the daemon has a working directory of its own")
+    if unikernel is not None and change:
+        raise Refused("changes apply to a root file system only, and this is to be a unikernel")
+    if unikernel is None and cmdline is not None:
+        raise Refused("a command line is a unikernel's", hint="give unikernel too (--unikernel)")
     upload = None if path is not None else Upload(request)
 
     def work(progress: Progress) -> object:
         source = Path(path) if path is not None else cast(BinaryIO, BufferedReader(cast(Upload, upload), 1 << 18))
+        if unikernel is not None:
+            return images.import_unikernel(source, name=name, cmdline=cmdline or "", kind=unikernel, progress=progress)
         return images.import_file(source, name=name, changes=change or (), progress=progress)
 
     return with_progress(request, work, upload=upload)

@@ -76,6 +76,11 @@ class Images(Protocol):
         `changes`: instructions such as "CMD nginx", for the tar of a root file system.
         """
 
+    def import_unikernel(
+        self, source: Path | BinaryIO, *, name: str | None, cmdline: str, kind: str, progress: Progress
+    ) -> object:
+        """Read a kernel with its application in it."""
+
     def bootstrap(
         self,
         release: str,

@@ -116,7 +116,7 @@ class Session:
         spec = instance.spec
 
         async def signalled(number: int) -> None:
-            if not spec.system:
+            if not spec.powered:
                 await agent.write(encode(Frame(Type.SIGNAL, WORKLOAD, pack("<II", number, 0))))
                 return
             # Its hypervisor would take a signal for its own. One that says nothing to a machine is dropped.
@@ -125,7 +125,21 @@ class Session:
 
         about = {"id": spec.id, "name": spec.name, "tty": spec.tty, "stdin": spec.stdin}
         response = about | ({"isolation": spec.isolation, "choice": spec.choice} if spec.choice else {})
-        await self.relay(agent, response, ended=ended, signalled=signalled)
+        await self.relay(agent, response, ended=_recorded(ended) if spec.program else ended, signalled=signalled)
+
+
+def _recorded(ended: Ended) -> Ended:
+    """Of a unikernel the agent sees its hypervisor's exit code alone: the engine's record has the program's."""
+
+    async def told(how: Exit | None) -> Exit:
+        try:
+            return await ended(None)
+        except AgentError:
+            if how is None:
+                raise
+            return how
+
+    return told
 
 
 class FramesResponse(Response):

@@ -27,6 +27,7 @@ FIRMWARE = (
     "bios-microvm.bin",
     "kvmvapic.bin",
     "linuxboot_dma.bin",  # -kernel of a bzImage
+    "multiboot_dma.bin",  # -kernel of a multiboot ELF file
     "pvh.bin",  # -kernel of an ELF file
     "vgabios-stdvga.bin",
     "efi-e1000.rom",

@@ -17,7 +17,7 @@ KINDS = {
     "--config": "files",
     "--env-file": "files",
     "--from": "snapshots",
-    "--isolation": "auto chroot container vm",
+    "--isolation": "auto chroot container vm unikernel",
     "--kernel": "images",
     "--net": "networks",
     "--network": "networks",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HEADER = ("NAME", "ID", "KIND", "ARCH", "CREATED", "SIZE")
 NAMELESS = "<none>"
 CHUNK = 1 << 18
+KERNEL_TYPES = ("linux", "unikraft", "mirage", "other")
 
 
 def _ls_arguments(parser: Parser) -> None:
@@ -129,12 +130,25 @@ def _kernel(args: Namespace, app: App) -> int:
 def _import_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("-c", "--change", action="append", default=[], metavar="LINE", help='an instruction such as "CMD nginx"')
+    add("--unikernel", action="store_true", help="a kernel with its application in it: ELF (PVH, multiboot) or bzImage")
+    add("--cmdline", metavar="LINE", help="with --unikernel: its command line")
+    add(
+        "--type", metavar="TYPE", help="with --unikernel: how that is written: linux, unikraft, mirage or other (other)"
+    )
     add("file", metavar="FILE", help="OCI or docker archive, tar of a root file system, or disk; - for stdin")
     add("name", metavar="NAME", nargs="?", help="what to call it")
 
 
 def _import(args: Namespace, app: App) -> int:
+    problems = Problems("see bulkhead image import --help")
+    if not args.unikernel and (args.cmdline is not None or args.type is not None):
+        problems.add("--cmdline and --type are of a unikernel: give --unikernel too")
+    if args.type is not None and args.type not in KERNEL_TYPES:
+        problems.add(f"--type {args.type!r} is not one of {', '.join(KERNEL_TYPES)}")
+    problems.check()
     query: dict[str, str | list[str] | None] = {"name": args.name, "change": args.change}
+    if args.unikernel:
+        query |= {"unikernel": args.type or "other", "cmdline": args.cmdline}
     with ExitStack() as stack:
         file = sys.stdin.buffer if args.file == "-" else _stream_of(args.file, stack)
         if file is None:

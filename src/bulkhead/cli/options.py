@@ -125,7 +125,7 @@ def _positive(text: str, flag: str) -> float:
 def add_request(parser: Parser) -> None:
     """Everything that describes an instance; IMAGE and the command come last."""
     add = parser.add_argument
-    add("--isolation", metavar="LEVEL", help="the wall: chroot, container, vm, or auto (container)")
+    add("--isolation", metavar="LEVEL", help="the wall: chroot, container, vm, unikernel, or auto (container)")
     add("--trust", metavar="WHOSE", help="auto: whose program it is: own, partner or public (public)")
     add("--needs-kernel", action="store_true", help="auto: it changes the kernel, or needs one of its own")
     add("--hostile-input", action="store_true", help="auto: it reads what strangers send")

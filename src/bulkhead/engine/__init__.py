@@ -21,6 +21,7 @@ from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.system import SystemDriver
+from bulkhead.isolation.unikernel import UnikernelDriver
 from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Isolation, Plan
 from bulkhead.network import Networks
@@ -50,6 +51,7 @@ def build_engine(config: Config) -> Engine:
         Isolation.CHROOT: ChrootDriver(config, outside),
         Isolation.CONTAINER: ContainerDriver(config, outside, lxcfs=lxcfs.mounted),
         Isolation.VM: machines,
+        Isolation.UNIKERNEL: UnikernelDriver(config, outside, ability=machines.probe),
     }
     state = open_state(config)
     host_facts = facts.facts(config)

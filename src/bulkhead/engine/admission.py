@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bulkhead.advise import Workload, choose
-from bulkhead.engine import inits, unmodified
+from bulkhead.engine import inits, unikernels, unmodified
 from bulkhead.engine.names import generate_name
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image, ImageConfig
@@ -51,12 +51,15 @@ def resolve_spec(
 ) -> Spec:
     """Put the request over the image's configuration. Raises Refused with every problem found."""
     identifier = secrets.token_hex(16)
-    whole = image.disk is not None
-    argv = inits.command_line(request, image.config)
+    whole, program = image.disk is not None, unikernels.program_of(request, image)
+    argv = request.command if program else inits.command_line(request, image.config)
     if whole:
         problems = unmodified.problems(request, image, plan, level=level)
+    elif program:
+        problems = [*unikernels.problems(request, image, level=level), *unmodified.misplaced(request)]
     else:
-        problems = [*_argv_problems(argv, image), *unmodified.misplaced(request)]
+        problems = unikernels.misplaced(image, level) or _argv_problems(argv, image)
+        problems += unmodified.misplaced(request)
         problems += signal_problems(request.stop_signal or image.config.stop_signal)
     if problems:
         raise Refused(problems)
@@ -71,6 +74,7 @@ def resolve_spec(
         kernel=request.kernel or "",
         cold=request.cold,
         system=unmodified.system_of(request, image),
+        program=program,
         init=request.init,
         plan=plan,
         plan_name=request.plan.name or "",

@@ -63,7 +63,7 @@ class Admission:
                 spec = cloning.name_origin(spec, asked, source)
             if spec.isolation in context.drivers:
                 problems += context.driver_of(spec).check(spec)
-            if machines.is_machine(spec) and not spec.system:
+            if machines.is_machine(spec) and not spec.powered:
                 problems += machines.problems(context, spec, image)
         except Refused as error:
             problems += error.problems

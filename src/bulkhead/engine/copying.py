@@ -42,6 +42,11 @@ class Copier:
                 f"{instance.spec.name} is an unmodified system: its files are its own kernel's business",
                 hint="scp through a published port, or bulkhead exec",
             )
+        if instance.spec.program:
+            raise Refused(
+                f"{instance.spec.name} is a unikernel: it has no files that anybody else could reach",
+                hint="give it its files when it is made: bulkhead build --unikernel --keep PATH",
+            )
         with ExitStack() as always:
             if instance.state is not State.RUNNING:
                 always.enter_context(self._held(instance))

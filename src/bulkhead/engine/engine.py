@@ -141,7 +141,7 @@ class Engine:
         for mount in spec.mounts:
             if mount.kind == "volume":
                 self.volumes.ensure(mount.source)
-        if at_once and machines.is_machine(spec) and not (admitted.source or spec.system):
+        if at_once and machines.is_machine(spec) and not (admitted.source or spec.powered):
             spec = machines.claim(self._context, spec, admitted.image)
         try:
             return self._lifecycle.create(

@@ -43,6 +43,12 @@ class ImageCatalog:
             return self._store.import_file(source, name=name, changes=changes, progress=progress)
         return self._store.import_stream(source, name=name, changes=changes, progress=progress)
 
+    def import_unikernel(
+        self, source: Path | BinaryIO, *, name: str | None, cmdline: str, kind: str, progress: Progress
+    ) -> Image:
+        """Read a kernel that is a file of its own, with its application in it."""
+        return self._store.import_unikernel(source, name=name, cmdline=cmdline, type_=kind, progress=progress)
+
     def bootstrap(
         self,
         release: str,

@@ -43,7 +43,7 @@ def _launched(on_launch: Callable[[Path], None] | None, agent: Path) -> None:
 
 ENDING = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT, signals.SIGPWR)
 """Signals that ask a program to end."""
-_OWN_UIDS = (Isolation.CONTAINER, Isolation.VM)
+_OWN_UIDS = (Isolation.CONTAINER, Isolation.VM, Isolation.UNIKERNEL)
 LOST = Exit(code=255, error="the supervisor is gone without a trace of how the workload ended")
 
 
@@ -94,7 +94,7 @@ class Lifecycle:
             elif spec.system:
                 unmodified.make_disk(context, spec, image)
             else:
-                mount = spec.isolation is not Isolation.VM  # which would have to unmount it before the first start
+                mount = not machines.is_machine(spec)  # which would have to unmount it before the first start
                 context.disks.create(spec.id, directory / "disk.img", spec.plan.disk, mount=mount)
             checkpoint("create.disk")
             if spec.system:

@@ -26,8 +26,8 @@ _GROWN = "disk.grown"
 
 
 def is_machine(spec: Spec) -> bool:
-    """Whether an instance is a VM."""
-    return spec.isolation is Isolation.VM
+    """Whether an instance is a VM or a unikernel: what a hypervisor runs."""
+    return spec.isolation in (Isolation.VM, Isolation.UNIKERNEL)
 
 
 def claim(context: Context, spec: Spec, image: Image) -> Spec:
@@ -83,7 +83,7 @@ def prefetch(context: Context, spec: Spec, layers: int, *, networked: bool) -> N
 
 def kernel_report(context: Context, instance: Instance) -> dict[str, str] | None:
     """The kernel that a VM runs, or would be started with: name, digest, release. None where there is none."""
-    if not is_machine(instance.spec):
+    if not is_machine(instance.spec) or instance.spec.program:
         return None
     handle = bundles.read_handle(context.bundle_dir(instance)) if instance.pid else None
     running = handle.data.get("kernel", "") if handle else ""

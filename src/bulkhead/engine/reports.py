@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from bulkhead import limits
 from bulkhead.advise import RULES
-from bulkhead.engine import bundles, machines, unmodified
+from bulkhead.engine import bundles, machines, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.errors import Refused
 from bulkhead.images import Image
@@ -183,6 +183,9 @@ class Reporter:
         if spec.system:
             uid_start, system = context.config.uid_base, unmodified.explained(context, spec, bundle.directory)
             bundle = replace(bundle, uid_start=uid_start, system=system)
+        elif spec.program:
+            uid_start, boots = context.config.uid_base, unikernels.explained(context, spec, bundle.directory)
+            bundle = replace(bundle, uid_start=uid_start, program=boots)
         elif machine:
             bundle = machines.explained(context, spec, image, bundle)
         return driver.explain(bundle)

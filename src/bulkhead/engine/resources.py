@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bulkhead import limits
 from bulkhead.agent.operations import Operation
-from bulkhead.engine import bundles, machines, unmodified
+from bulkhead.engine import bundles, machines, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.warming import WarmGuest
@@ -52,6 +52,9 @@ class Resources:
         if bundle.system and instance.address and netns_fd is not None:
             tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
             bundle = replace(bundle, system=replace(bundle.system, tap=tap), address=instance.address)
+        if bundle.program and instance.address and netns_fd is not None:
+            tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
+            bundle = replace(bundle, program=replace(bundle.program, tap=tap), address=instance.address)
         bundle = replace(
             bundle,
             volumes=volumes,
@@ -77,6 +80,10 @@ class Resources:
         if spec.system:
             program, system = self._limits(instance), unmodified.boot(context, instance)
             return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, system=system)
+        if spec.program:
+            program, started = self._limits(instance), unikernels.boot(context, instance)
+            checkpoint("start.layers")
+            return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, program=started)
         if machines.is_machine(spec):
             context.warm.release(spec.id)
             boot = machines.boot(context, instance, networked=networked, warm=warm, always=always)

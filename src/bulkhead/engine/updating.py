@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from bulkhead.engine import bundles, machines, unmodified
+from bulkhead.engine import bundles, machines, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.resources import Resources
@@ -58,6 +58,8 @@ class Updates:
         alive = instance.state in _ALIVE
         if spec.system:
             unmodified.check_live(instance, plan)
+        if spec.program:
+            unikernels.check_live(instance, plan)
         machines.check_disk(context, instance, plan.disk)
         without_disk = plan.model_copy(update={"disk": spec.plan.disk})
         if alive:
@@ -65,7 +67,7 @@ class Updates:
         checkpoint("update.enforced")
         if plan.disk == spec.plan.disk:
             return _with(instance, plan)
-        if not spec.system:
+        if not spec.powered:
             machines.mark_grown(context, instance)
         context.disks.extend(spec.id, context.bundle_dir(instance) / "disk.img", plan.disk)
         checkpoint("update.disk")

@@ -31,6 +31,7 @@ class Found:
     """Of a symlink, else empty."""
     opaque: bool
     whiteout: bool
+    size: int
 
 
 class Below:
@@ -41,6 +42,26 @@ class Below:
 
     def find(self, path: Sequence[bytes]) -> Found | None:
         """What is at `path`, components from the root; links are not followed. None where there is nothing."""
+        there = self._locate(path)
+        return there and there[2]
+
+    def read_at(self, path: Sequence[bytes], at: int, size: int) -> bytes:
+        """Bytes of the regular file that `find` has found there; fewer where it ends."""
+        there = self._locate(path)
+        return there[0].content(there[1], at, size) if there else b""
+
+    def names(self, path: Sequence[bytes]) -> set[bytes]:
+        """The names in the directory that `find` has found there, as overlayfs shows them."""
+        found: set[bytes] = set()
+        for layer in self._layers:
+            nid: int | None = layer.root
+            for name in path:
+                nid = layer.entries(nid).get(name) if nid is not None and layer.is_directory(nid) else None
+            if nid is not None and layer.is_directory(nid):
+                found.update(layer.entries(nid))
+        return {name for name in found - {b".", b".."} if self.find((*path, name))}
+
+    def _locate(self, path: Sequence[bytes]) -> tuple[_Layer, int, Found] | None:
         for layer in self._layers:
             hidden = False
             nid = layer.root
@@ -52,7 +73,7 @@ class Below:
                 if found.whiteout:
                     return None
                 if number == len(path):
-                    return found
+                    return layer, nid, found
                 if not stat.S_ISDIR(found.mode):
                     return None
                 hidden = hidden or found.opaque
@@ -89,7 +110,25 @@ class _Layer:
             target=self._data(nid, inode) if stat.S_ISLNK(inode.mode) else b"",
             opaque=any(name == _OPAQUE for name, _ in pairs),
             whiteout=stat.S_ISCHR(inode.mode) and inode.place == 0,
+            size=inode.size,
         )
+
+    def is_directory(self, nid: int) -> bool:
+        """Whether it is one."""
+        return stat.S_ISDIR(self._inode(nid)[0].mode)
+
+    def content(self, nid: int, at: int, size: int) -> bytes:
+        """Bytes of a regular file."""
+        inode, _ = self._inode(nid)
+        size = max(0, min(size, inode.size - at))
+        tail = inode.size % BLOCK if inode.inline else 0
+        whole = inode.size - tail
+        data = os.pread(self._fd, max(0, min(size, whole - at)), inode.place * BLOCK + at)
+        if at + size > whole:
+            beside = self._meta * BLOCK + nid * SLOT + ondisk.INODE_SIZE + inode.xattrs
+            begin = max(0, at - whole)
+            data += os.pread(self._fd, at + size - whole - begin, beside + begin)
+        return data
 
     def _inode(self, nid: int) -> tuple[ondisk.Inode, list[tuple[bytes, bytes]]]:
         at = self._meta * BLOCK + nid * SLOT

@@ -88,6 +88,20 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Unikernel:
+    """What an image that is one says of itself. Paths are absolute, in its root file system."""
+
+    kernel: str
+    initrd: str
+    """"" for none."""
+    cmdline: str
+    type: str
+    """"linux", "unikraft", "mirage", "rumprun" or "other": how its command line is written."""
+    own: str = ""
+    """The version of Bulkhead's small init in it; "": somebody else made it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One image of the store."""
 
@@ -105,13 +119,15 @@ class Image:
     layers: tuple[Layer, ...]
     """The lowest first."""
     kind: str = ROOTFS
-    """"rootfs", or another thing, such as "kernel", that no instance is made of."""
+    """"rootfs", or what else it is: "disk", "unikernel", or "kernel", of which no instance is made."""
     blobs: tuple[Blob, ...] = ()
     """What it consists of where it is no root file system."""
     annotations: dict[str, str] = field(default_factory=dict)
     """What its manifest says of it."""
     disk: Disk | None = None
     """Of an image of the kind "disk"."""
+    unikernel: Unikernel | None = None
+    """Of an image of the kind "unikernel", which has layers as well."""
 
     def blob(self, media_type: str) -> Blob:
         """The one blob of this type. Raises ImageError when there is none, or several."""

@@ -50,6 +50,8 @@ ROOTFS = "rootfs"
 """The kind of an ordinary image: layers of files that make a root file system."""
 DISK = "disk"
 """The kind of an image that is a machine's disk."""
+UNIKERNEL = "unikernel"
+"""The kind of an image whose annotations name a kernel in its layers. In a manifest it is a root file system."""
 KINDS = (ROOTFS, "kernel", DISK)
 DISK_TYPE = "application/vnd.bulkhead.disk.raw+zstd"
 """The media type of a disk's one blob."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from bulkhead.errors import ImageError, Refused
 from bulkhead.events import Progress, Step
-from bulkhead.images import compression, diskfiles, diskformats, diskimport, documents, reference
+from bulkhead.images import compression, diskfiles, diskformats, diskimport, documents, reference, unikernels
 from bulkhead.images.archive import Archive, Part, TarArchive, holds_images, plain_reader
 from bulkhead.images.bounds import check_space
 from bulkhead.images.changes import changed
@@ -161,7 +161,13 @@ class _OciImage:
             raise ImageError(f"manifest {descriptor.digest} is of type {kind!r}, which is no image's")
         config_data = self._document(manifest.config, "config")
         config = _checked_config(self._ingest, config_data, manifest.config.digest, len(manifest.layers))
-        keys = self._layers(manifest, config) if manifest.kind == documents.ROOTFS else self._blobs(manifest)
+        if manifest.kind == documents.ROOTFS:
+            said = unikernels.said(manifest.annotations, config.config.labels)
+            keys = self._layers(manifest, config)
+            if said:
+                self._ingest.check_unikernel(said, keys)
+        else:
+            keys = self._blobs(manifest)
         self._ingest.add_document(config_data, manifest.config.media_type)
         self._ingest.add_document(data, kind)
         kept = Descriptor(media_type=kind, digest=descriptor.digest, size=len(data))
@@ -260,6 +266,8 @@ def _docker_image(ingest: Ingest, archive: Archive, image: documents.DockerImage
         _tell(found, request)
         layers.append(descriptor)
         keys.append(found.key)
+    if said := unikernels.said({}, config.config.labels):
+        ingest.check_unikernel(said, keys)
     names = request.names or tuple(str(reference.parse_tagged(name)) for name in image.names)
     return ingest.add_image(config_data, layers, keys, names)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from bulkhead.errors import ImageError
 from bulkhead.host.workspace import workspace
-from bulkhead.images import diskfiles, documents, layer
+from bulkhead.images import diskfiles, documents, layer, unikernels
 from bulkhead.images.bounds import check_space
+from bulkhead.images.config import Unikernel
 from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from bulkhead.images.layer import Unpacked
 from bulkhead.images.layout import LAYER_KEYS, Layout
@@ -103,6 +104,11 @@ class Ingest:
         }
         said = {**annotations, documents.KIND: kind}
         return self.add_image(documents.dump(document), parts, (), names, annotations=said)
+
+    def check_unikernel(self, said: Unikernel, keys: Sequence[str]) -> None:
+        """Raise ImageError where a unikernel in layers that were added, the lowest first, cannot be booted."""
+        with ExitStack() as stack:
+            unikernels.check(said, [self._open(key, stack) for key in reversed(keys)])
 
     def keep_disk(self, draft: Path, blob: Descriptor) -> None:
         """Keep a draft as the unpacked disk of a blob that was added."""

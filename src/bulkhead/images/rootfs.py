@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from bulkhead.errors import Unavailable
+from bulkhead.errors import ImageError, Unavailable
 from bulkhead.events import Progress, Step
-from bulkhead.images import documents
+from bulkhead.images import documents, unikernels
 from bulkhead.images.config import DEFAULT_PATH, ImageConfig
 from bulkhead.images.ingest import Ingest
 
@@ -45,6 +45,36 @@ def add_rootfs(
         "history": [{"created": when, "created_by": source}],
     }
     return ingest.add_image(documents.dump(document), [layer], [found.key], names)
+
+
+def add_unikernel(
+    ingest: Ingest,
+    chunks: Iterable[bytes],
+    *,
+    names: Sequence[str],
+    config: ImageConfig,
+    annotations: Mapping[str, str],
+    source: str,
+) -> str:
+    """Take in a unikernel's layer and make its image. Returns the manifest's digest.
+
+    Raises ImageError where the annotations or what they name are no unikernel that QEMU boots.
+    """
+    layer, found = ingest.add_layer(chunks, must_end=True)
+    said = unikernels.said(annotations, {})
+    if said is None:
+        raise ImageError("the annotations name no kernel")
+    ingest.check_unikernel(said, [found.key])
+    when = documents.time_text(time.time())
+    document = {
+        "architecture": host_architecture(),
+        "os": "linux",
+        "created": when,
+        "config": config.to_document(),
+        "rootfs": {"type": "layers", "diff_ids": [found.diff_id]},
+        "history": [{"created": when, "created_by": source}],
+    }
+    return ingest.add_image(documents.dump(document), [layer], [found.key], names, annotations=annotations)
 
 
 def host_architecture() -> str:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from bulkhead.errors import Conflict, HostError, ImageError, NotFound, Refused
 from bulkhead.events import Progress, quiet
-from bulkhead.images import bootstrap, documents, reference, sweep
+from bulkhead.images import bootable, bootstrap, documents, reference, rootfs, sweep, unikernels
 from bulkhead.images.archive import Directory, open_file
 from bulkhead.images.bootstrap import Recipe
 from bulkhead.images.bounds import Bounds, check_space
@@ -184,6 +184,64 @@ class ImageStore:
 
         return self._take(take, f"the {kind}")
 
+    def add_unikernel(
+        self,
+        kernel: Path,
+        initrd: Path | None,
+        *,
+        names: Sequence[str],
+        config: ImageConfig,
+        annotations: Mapping[str, str],
+        source: str,
+        progress: Progress,
+    ) -> Image:
+        """Make an image of a kernel and its initrd, with what `unikernels.annotated` says of them.
+
+        Raises ImageError where QEMU cannot boot it.
+        """
+
+        def take(into: Ingest) -> str:
+            with ExitStack() as stack:
+                size = kernel.stat().st_size + (initrd.stat().st_size if initrd else 0)
+                chunks = reported(unikernels.archive(kernel, initrd, stack), progress, "storing", size)
+                return rootfs.add_unikernel(
+                    into, chunks, names=names, config=config, annotations=annotations, source=source
+                )
+
+        return self._take(take, "the unikernel")
+
+    def import_unikernel(
+        self, file: Path | BinaryIO, *, name: str | None, cmdline: str, type_: str, progress: Progress = quiet
+    ) -> Image:
+        """Import a kernel that is a file of its own. Raises ImageError where QEMU cannot boot it, Refused."""
+        if problems := unikernels.cmdline_problems(cmdline):
+            raise Refused("; ".join(problems))
+        said = unikernels.annotated(cmdline, type_=type_, initrd=False)
+
+        def take(into: Ingest) -> str:
+            with ExitStack() as stack:
+                if isinstance(file, Path):
+                    size, chunks = file.stat().st_size, file_chunks(open_file(file, stack))
+                else:
+                    size, chunks = 0, iter(lambda: file.read(CHUNK), b"")
+                path, fd = stack.enter_context(into.draft())
+                done = 0
+                for chunk in reported(chunks, progress, "reading the kernel", size):
+                    done += len(chunk)
+                    if done > bootable.MAX_SIZE:
+                        raise ImageError(f"it has more than {bootable.MAX_SIZE} bytes: no kernel has")
+                    write_all(fd, chunk)
+                return rootfs.add_unikernel(
+                    into,
+                    unikernels.archive(path, None, stack),
+                    names=_given(name),
+                    config=ImageConfig(),
+                    annotations=said,
+                    source=f"import of {file.name if isinstance(file, Path) else 'a kernel'}",
+                )
+
+        return self._take(take, str(file) if isinstance(file, Path) else "the stream")
+
     def remove(
         self, name: str, *, in_use: Mapping[str, Sequence[str]] | None = None, force: bool = False
     ) -> builtins.list[str]:
@@ -277,6 +335,7 @@ class ImageStore:
         manifest, file = self._documents(digest)
         what = f"image {digest}"
         layers = self._layers(index, digest, file) if manifest.kind == documents.ROOTFS else ()
+        unikernel = unikernels.said(manifest.annotations, file.config.labels) if layers else None
         blobs = () if manifest.kind == documents.ROOTFS else self._blobs(manifest)
         return Image(
             digest=digest,
@@ -286,10 +345,11 @@ class ImageStore:
             size=sum(layer.size for layer in layers) + sum(blob.size for blob in blobs),
             config=read_config(file.config, what),
             layers=layers,
-            kind=manifest.kind,
+            kind=documents.UNIKERNEL if unikernel else manifest.kind,
             blobs=blobs,
             annotations=dict(manifest.annotations),
             disk=self._disk(manifest) if manifest.kind == documents.DISK else None,
+            unikernel=unikernel,
         )
 
     def _disk(self, manifest: Manifest) -> Disk:

@@ -167,6 +167,20 @@ class SystemBoot:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramBoot:
+    """What a unikernel starts from."""
+
+    vmm: Path
+    """As for `Boot`."""
+    accelerator: Literal["kvm", "tcg"]
+    kernel: Path
+    initrd: Path | None
+    disk: Path | None
+    """The instance's own disk, where it has asked for one."""
+    tap: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """One instance's directory and what the engine has made ready for this start."""
 
@@ -190,6 +204,8 @@ class Bundle:
     """For a VM. Its `layers` and `disk` stand in the place of those above, and the sources of volumes are files."""
     system: SystemBoot | None = None
     """In the place of `boot` for an unmodified operating system."""
+    program: ProgramBoot | None = None
+    """The same for a unikernel."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from bulkhead.limits import cpu
 from bulkhead.model import Isolation, Plan
 from bulkhead.quantities import format_rate, format_size
 
+MACHINES = (Isolation.VM, Isolation.UNIKERNEL)
+"""Levels whose hypervisor throttles the disks."""
 _ENABLE = "enable it in the host's kernel (CONFIG_{}) and mount it below /sys/fs/cgroup"
 
 
@@ -64,7 +66,7 @@ def _rest(plan: Plan, layout: Layout, isolation: Isolation, network: str) -> lis
     if layout.version("pids") == 0:
         problems.append(Problem("plan: pids cannot be enforced: no pids cgroup", _ENABLE.format("CGROUP_PIDS")))
     for name, value in (("iops", plan.iops), ("disk_bps", plan.disk_bps)):
-        if isolation is not Isolation.VM and value is not None and not layout.abilities & {"blkio.throttle", "io.max"}:
+        if isolation not in MACHINES and value is not None and not layout.abilities & {"blkio.throttle", "io.max"}:
             what = f"plan: {name} {value} cannot be enforced: no blkio or io cgroup that throttles"
             problems.append(Problem(what, _ENABLE.format("BLK_DEV_THROTTLING")))
     # What a level has no network of its own for, its driver says.

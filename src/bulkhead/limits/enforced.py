@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
 from bulkhead.limits import cpu
+from bulkhead.limits.check import MACHINES
 from bulkhead.model import Isolation, Plan
 from bulkhead.quantities import format_rate, format_size
 
@@ -30,7 +31,7 @@ def enforced(
     cpuset: tuple[int, ...] = (),
 ) -> list[Enforced]:
     """A row for each field of the plan that is set. What is not limited has none."""
-    machine = isolation is Isolation.VM
+    machine = isolation in MACHINES
     memory = f"{_cgroup(layout, 'memory')}; beyond it the kernel ends processes"
     if machine:
         memory = f"the machine has no more; {_cgroup(layout, 'memory')} for it and its hypervisor's overhead"
@@ -38,7 +39,7 @@ def enforced(
         Enforced("memory", format_size(plan.memory), memory),
         _swap(plan, layout),
         _cpus(plan, facts, layout, cpuset),
-        Enforced("pids", str(plan.pids), "cgroup v2 pids in the guest" if machine else _cgroup(layout, "pids")),
+        *([] if isolation is Isolation.UNIKERNEL else [_pids(plan, layout, machine=machine)]),
         Enforced("disk", format_size(plan.disk), "a file system of its own of exactly this size"),
     ]
     device = f"{_cgroup(layout, 'blkio' if layout.version('blkio') else 'io')} on the disk's own block device"
@@ -55,6 +56,11 @@ def enforced(
         usual = "null zero full random urandom tty console ptmx pts"
         rows.append(Enforced("devices", usual, _cgroup(layout, "devices")))
     return rows
+
+
+def _pids(plan: Plan, layout: Layout, *, machine: bool) -> Enforced:
+    """A unikernel has none: its one program is the whole guest."""
+    return Enforced("pids", str(plan.pids), "cgroup v2 pids in the guest" if machine else _cgroup(layout, "pids"))
 
 
 def _cgroup(layout: Layout, controller: str) -> str:
