@@ -184,11 +184,11 @@ class Engine:
         """Freeze every process of it; returns when they are."""
         instance = self.get(ref)
         self._require_running(instance)
-        return self._lifecycle.pause(instance)
+        return self._lifecycle.pausing.pause(instance)
 
     def unpause(self, ref: str) -> Instance:
         """Let a paused one go on."""
-        return self._lifecycle.unpause(self.get(ref))
+        return self._lifecycle.pausing.unpause(self.get(ref))
 
     def delete(self, ref: str, *, force: bool = False) -> str:
         """Remove it; a running one only with `force`. Returns its id."""

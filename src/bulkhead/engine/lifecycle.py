@@ -16,16 +16,17 @@ from pathlib import Path
 
 from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, machines, snapshotting, unmodified
+from bulkhead.engine import bundles, machines, records, snapshotting, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
+from bulkhead.engine.pausing import Pausing
 from bulkhead.engine.resources import Resources
 from bulkhead.engine.updating import Updates
 from bulkhead.engine.waiters import Waiters
 from bulkhead.errors import BulkheadError, Conflict, Refused
-from bulkhead.events import Event, Progress, quiet
+from bulkhead.events import Progress, quiet
 from bulkhead.images import Image
-from bulkhead.isolation.base import Handle, Pauses, Presses
+from bulkhead.isolation.base import Presses
 from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Snapshot, Spec, State
 from bulkhead.quantities import parse_signal
 
@@ -55,6 +56,7 @@ class Lifecycle:
         self.waiters = Waiters(context.state)
         self.resources = Resources(context, threading.Lock())
         self.updates = Updates(context, self.resources)
+        self.pausing = Pausing(context)
         self.on_started: Callable[[Instance], None] = _ignore
         """Told about every start: the exit watcher and health checks hang here."""
         self.on_exited: Callable[[Instance], None] = _ignore
@@ -100,7 +102,7 @@ class Lifecycle:
             if spec.system:
                 unmodified.make_seed(context, spec, user_data)
             checkpoint("create.driver")
-            instance = self._save(instance, "create", {"image": spec.image}, state=State.CREATED)
+            instance = records.save(self._context, instance, "create", {"image": spec.image}, state=State.CREATED)
             undo.pop_all()
         checkpoint("create.done")
         return instance
@@ -123,7 +125,7 @@ class Lifecycle:
     def _delete(self, instance: Instance) -> None:
         checkpoint("delete.begin")
         if instance.state is not State.DELETING:
-            instance = self._save(instance, state=State.DELETING)
+            instance = records.save(self._context, instance, state=State.DELETING)
         checkpoint("delete.marked")
         self.erase(instance)
         checkpoint("delete.done")
@@ -145,7 +147,7 @@ class Lifecycle:
         checkpoint("delete.snapshots")
         bundles.remove(directory)
         checkpoint("delete.bundle")
-        with context.journal.recording(event_of(instance, "remove")):
+        with context.journal.recording(records.event_of(instance, "remove")):
             context.state.remove(instance_id)
         network = self.resources.network_of(instance.spec) if instance.address else None
         if network:
@@ -171,7 +173,7 @@ class Lifecycle:
         directory = context.bundle_dir(instance)
         checkpoint("start.begin")
         before = instance
-        instance = self._save(instance, state=State.STARTING, exit=None, stop_requested=False)
+        instance = records.save(self._context, instance, state=State.STARTING, exit=None, stop_requested=False)
         try:
             with ExitStack() as always, ExitStack() as undo:
                 if not context.warm.is_claimed(instance.spec.id):
@@ -184,7 +186,8 @@ class Lifecycle:
                 checkpoint("start.running")
                 bundles.write_handle(directory, handle)
                 checkpoint("start.handle")
-                instance = self._save(
+                instance = records.save(
+                    self._context,
                     instance,
                     "start",
                     state=State.RUNNING,
@@ -219,7 +222,7 @@ class Lifecycle:
         """After a crash in the middle of a start: release what it had made, back to created."""
         self.release_run(instance)
         bundles.drop_memory(self._context.bundle_dir(instance))
-        self._save(instance, state=State.CREATED, address=None, pid=0)
+        records.save(self._context, instance, state=State.CREATED, address=None, pid=0)
 
     def release_run(self, instance: Instance) -> None:
         """Make sure that nothing of a run is left on the host; idempotent."""
@@ -234,11 +237,11 @@ class Lifecycle:
         with self._context.locks.hold(spec.id):
             instance = self._context.state.get(spec.id)
             if instance.state is State.PAUSED:
-                instance = self.unpause(instance)
+                instance = self.pausing.unpause(instance)
             if instance.state is not State.RUNNING:
-                return self._save(instance, stop_requested=True)
+                return records.save(self._context, instance, stop_requested=True)
             checkpoint("stop.begin")
-            instance = self._save(instance, state=State.STOPPING, stop_requested=True)
+            instance = records.save(self._context, instance, state=State.STOPPING, stop_requested=True)
             bundle = self._context.bundle_dir(instance)
             self._context.driver(instance).stop(
                 bundle,
@@ -253,7 +256,7 @@ class Lifecycle:
         """Send a signal to the workload. KILL returns when it has ended; KILL and the stop signal end restarts."""
         spec = instance.spec
         if instance.state is State.PAUSED:
-            instance = self.unpause(instance)
+            instance = self.pausing.unpause(instance)
         if number == signals.SIGKILL:
             self._kill_now(instance)
             return self.stop(instance, timeout=0, signal="SIGKILL")
@@ -262,7 +265,7 @@ class Lifecycle:
             return self._press_power(instance, driver, number)
         if number == parse_signal(spec.stop_signal):
             with self._context.locks.hold(spec.id):
-                instance = self._save(self._context.state.get(spec.id), stop_requested=True)
+                instance = records.save(self._context, self._context.state.get(spec.id), stop_requested=True)
         with Session.connect(self._context.bundle_dir(instance) / "agent.sock") as session:
             session.signal(number)
         return instance
@@ -273,7 +276,7 @@ class Lifecycle:
             known = ", ".join(signals.Signals(each).name for each in ENDING)
             raise Refused(f"a machine takes no signal {number}", hint=f"{known} press its power button; KILL ends it")
         with self._context.locks.hold(instance.spec.id):
-            instance = self._save(self._context.state.get(instance.spec.id), stop_requested=True)
+            instance = records.save(self._context, self._context.state.get(instance.spec.id), stop_requested=True)
         driver.press_power(self._context.bundle_dir(instance))
         return instance
 
@@ -283,37 +286,6 @@ class Lifecycle:
             session.signal(signals.SIGKILL, everyone=True, timeout=ANSWER_SECONDS)
 
     # --- changes while it lives
-
-    def pause(self, instance: Instance) -> Instance:
-        """Freeze it."""
-        with self._context.locks.hold(instance.spec.id):
-            instance, driver, bundle, handle = self._pausing(instance, State.RUNNING)
-            checkpoint("pause.begin")
-            driver.pause(bundle, handle)
-            checkpoint("pause.frozen")
-            instance = self._save(instance, "pause", state=State.PAUSED)
-        checkpoint("pause.done")
-        return instance
-
-    def unpause(self, instance: Instance) -> Instance:
-        """Let it go on."""
-        with self._context.locks.hold(instance.spec.id):
-            instance, driver, bundle, handle = self._pausing(instance, State.PAUSED)
-            checkpoint("unpause.begin")
-            driver.resume(bundle, handle)
-            checkpoint("unpause.thawed")
-            instance = self._save(instance, "unpause", state=State.RUNNING)
-        checkpoint("unpause.done")
-        return instance
-
-    def _pausing(self, instance: Instance, expected: State) -> tuple[Instance, Pauses, Path, Handle]:
-        instance = self._context.state.get(instance.spec.id)
-        name, driver, bundle = instance.spec.name, self._context.driver(instance), self._context.bundle_dir(instance)
-        if instance.state is not expected:
-            raise Conflict(f"instance {name} is {instance.state}, not {expected}", hint=f"bulkhead inspect {name}")
-        if not isinstance(driver, Pauses):
-            raise Refused(f"a {instance.spec.isolation} cannot be paused", hint=f"bulkhead stop {name}")
-        return instance, driver, bundle, bundles.require_handle(bundle)
 
     def update(self, instance: Instance, *, plan: Plan, restart: RestartPolicy) -> Instance:
         """Give it another plan, enforced at once where it runs, and restart policy."""
@@ -327,7 +299,7 @@ class Lifecycle:
                 instance = self.updates.enforce(instance, plan)
                 changed = instance.spec.model_copy(update={"restart": restart})
                 bundles.write_spec(context.bundle_dir(instance), changed)
-                instance = self._save(instance, "update", spec=changed)
+                instance = records.save(self._context, instance, "update", spec=changed)
                 checkpoint("update.saved")
         checkpoint("update.done")
         return instance
@@ -346,7 +318,7 @@ class Lifecycle:
             instance = self._context.state.get(instance_id)
             if instance.state is not State.RUNNING:
                 return
-            instance = self._save(instance, "health", {"status": health}, health=health)
+            instance = records.save(self._context, instance, "health", {"status": health}, health=health)
         check = instance.spec.health
         if health == "unhealthy" and check and check.on_unhealthy == "restart":
             restarts = instance.restarts + 1
@@ -370,13 +342,13 @@ class Lifecycle:
             ended = instance.exit or LOST
             attributes = {"code": str(ended.code), **({"oom": "true"} if ended.oom else {})}
             if instance.spec.auto_remove:
-                instance = self._save(instance, "exit", attributes, state=State.DELETING)
+                instance = records.save(self._context, instance, "exit", attributes, state=State.DELETING)
                 self._delete(instance)
                 return None
             network = self.resources.network_of(instance.spec)
             instance = self.resources.release_network(instance)
             checkpoint("exit.network")
-            instance = self._save(instance, "exit", attributes, state=State.EXITED)
+            instance = records.save(self._context, instance, "exit", attributes, state=State.EXITED)
             checkpoint("exit.saved")
             if network:
                 self.resources.update_names(network)
@@ -394,22 +366,3 @@ class Lifecycle:
             return LOST
         inspection = self._context.driver(instance).inspect(self._context.bundle_dir(instance), handle)
         return inspection.exit or LOST
-
-    # --- small things
-
-    def _save(
-        self, instance: Instance, action: str = "", attributes: dict[str, str] | None = None, **changes: object
-    ) -> Instance:
-        """Change the record; with `action` the event of it is kept in the same transaction."""
-        changed = instance.model_copy(update=changes)
-        if not action:
-            self._context.state.save(changed)
-            return changed
-        with self._context.journal.recording(event_of(changed, action, attributes)):
-            self._context.state.save(changed)
-        return changed
-
-
-def event_of(instance: Instance, action: str, attributes: dict[str, str] | None = None) -> Event:
-    """What followers are told of an instance."""
-    return Event(time.time(), "instance", instance.spec.id, action, instance.spec.name, attributes or {})

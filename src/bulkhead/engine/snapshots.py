@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bulkhead.engine import bundles, snapshotting
+from bulkhead.engine import bundles, records, snapshotting
 from bulkhead.engine.cloning import OF_A_MACHINE
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
-from bulkhead.engine.lifecycle import Lifecycle, event_of
+from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.errors import Conflict, NotFound, Problem, Refused
 from bulkhead.events import Progress
 from bulkhead.isolation.base import Snapshots
@@ -85,8 +85,7 @@ class SnapshotCatalog:
             checkpoint("restore.disk")
             if resumes:
                 bundles.give_memory(bundle, snapshotting.directory(context, snapshot) / bundles.MEMORY)
-            with context.journal.recording(event_of(instance, "restore", {"snapshot": snapshot.name})):
-                context.state.save(instance)
+            records.save(context, instance, "restore", {"snapshot": snapshot.name})
             checkpoint("restore.saved")
             return self._lifecycle.start(instance) if ran or resumes else instance
 
