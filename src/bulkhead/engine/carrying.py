@@ -32,9 +32,9 @@ class Carrier:
         What a guest starts from is made here as well: neither adds to the time that the instance is down.
         """
         context = self._context
-        with self._beside(instance, after.model_copy(update={"cold": True})) as trial:
-            with held(context, self._resources, trial):
-                pass
+        cold = after.model_copy(update={"cold": True})
+        with self._beside(instance, cold) as trial, held(context, self._resources, trial):
+            pass
         layers = len(bundles.read_layers(context.bundle_dir(instance)))
         if machines.is_machine(after):
             networked = self._resources.network_of(after) is not None

@@ -15,7 +15,8 @@ from bulkhead.engine import bundles
 from bulkhead.engine.carrying import Carrier
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
-from bulkhead.engine.lifecycle import Lifecycle, event_of
+from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.engine.records import event_of
 from bulkhead.errors import BulkheadError, NotMoved, Unavailable
 from bulkhead.events import Progress, Step, quiet
 from bulkhead.isolation.base import Handle
