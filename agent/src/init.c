@@ -16,6 +16,7 @@
 #include "guest.h"
 #include "guest_ops.h"
 #include "mounts.h"
+#include "solo.h"
 #include "supervisor.h"
 #include "text.h"
 
@@ -132,7 +133,7 @@ static void bring_up_loopback(void)
 }
 
 /* The device of the port that the host has given our name; -1: not there yet. */
-static int find_port(void)
+static int find_port(const char *wanted, int flags)
 {
 	static const char *const ports = "/sys/class/virtio-ports";
 	char path[400], name[64];
@@ -144,8 +145,8 @@ static int find_port(void)
 			continue;
 		name[strcspn(name, "\n")] = 0;
 		TEXT(path, "/dev/", entry->d_name);
-		if (strcmp(name, port_name) == 0)
-			fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		if (strcmp(name, wanted) == 0)
+			fd = open(path, flags | O_NOCTTY | O_CLOEXEC);
 	}
 	if (directory != NULL)
 		closedir(directory);
@@ -153,18 +154,18 @@ static int find_port(void)
 }
 
 /* Its driver learns of the name a moment after it was loaded. */
-static int open_port(void)
+int port_open(const char *name, int flags)
 {
 	for (int i = 0; i < PORT_TRIES; i++) {
-		int fd = find_port();
+		int fd = find_port(name, flags);
 		if (fd >= 0)
 			return fd;
 		nanosleep(&(struct timespec){.tv_nsec = PAUSE_US * 1000}, NULL);
 	}
-	give_up("find the port", port_name);
+	return -1;
 }
 
-_Noreturn void init(void)
+_Noreturn void init(char *const words[])
 {
 	static const uint32_t nothing[8];
 	in_guest = true;
@@ -176,9 +177,16 @@ _Noreturn void init(void)
 	/* In a session of its own already, where the kernel made one. */
 	background_detach();
 	load_modules();
+	if (solo_wanted()) {
+		bring_up_loopback();
+		solo(words);
+	}
 	make_cgroup();
 	bring_up_loopback();
-	supervise(-1, open_port(), nothing);
+	int port = port_open(port_name, O_RDWR | O_NONBLOCK);
+	if (port < 0)
+		give_up("find the port", port_name);
+	supervise(-1, port, nothing);
 	power_off();
 	_exit(1);
 }

@@ -75,7 +75,7 @@ int main(int argc, char **argv)
 {
 	bool named = argc == 2 && strcmp(argv[1], "init") == 0;
 	if (getpid() == 1 && (named || strcmp(argv[0], "/init") == 0))
-		init();
+		init(argv + (named ? 2 : 1));
 	if (argc == 2 && strcmp(argv[1], "version") == 0)
 		_exit(write(1, "1\n", 2) == 2 ? 0 : 1);
 	if (argc == 4 && strcmp(argv[1], "supervise") == 0)

@@ -21,3 +21,11 @@ def banner(directory: Path, *, multiboot: bool = False) -> Path:
     words = [f"-Wl,{word}" for word in ("-e", "start", "-N", *linked, *head)]
     subprocess.run(["gcc", *flags, *words, "-o", made, SOURCES / "banner.S"], check=True)
     return made
+
+
+def server(directory: Path) -> Path:
+    """A static program that serves HTTP on port 8080; "exit N" says who it is and ends with N, TERM ends it with 7."""
+    require("gcc")
+    made = directory / "server"
+    subprocess.run(["gcc", "-Os", "-static", "-s", "-o", made, SOURCES / "server.c"], check=True)
+    return made

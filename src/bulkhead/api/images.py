@@ -13,6 +13,7 @@ from starlette.responses import Response
 from bulkhead.api.progress import with_progress
 from bulkhead.api.responses import Upload, json_response
 from bulkhead.api.service import service_of
+from bulkhead.engine.building import Order
 from bulkhead.errors import Refused
 from bulkhead.events import Progress
 from bulkhead.model import KernelType, Model
@@ -65,6 +66,22 @@ class KernelRequest(Model):
     trim: bool = Field(default=False, description="built from the source package, trimmed to what guests need")
     version: str | None = Field(default=None, max_length=128, description="of the package; None: the newest")
     name: str | None = Field(default=None, max_length=256)
+
+
+class UnikernelRequest(Model):
+    """A unikernel, made of an image or of a static program."""
+
+    source: str = Field(min_length=1, max_length=4096, description="an image, or a program's absolute path")
+    program: bool = Field(default=False, description="source is the path of a static program on the host")
+    name: str = Field(min_length=1, max_length=256)
+    command: tuple[str, ...] = Field(default=(), description="in the place of the image's; a program's arguments")
+    keep: tuple[Annotated[str, Field(pattern=r"^/.*", max_length=4096)], ...] = Field(
+        default=(), description="files and directories of the image besides what the program is linked with"
+    )
+    env: tuple[str, ...] = ()
+    user: str | None = None
+    workdir: str | None = Field(default=None, pattern=r"^/.*")
+    kernel: str | None = Field(default=None, max_length=512, description="a kernel image; None: trimmed, else Debian's")
 
 
 class RemoveRequest(Model):
@@ -154,6 +171,20 @@ async def make_kernel(request: Request, body: KernelRequest) -> Response:
         return images.make_kernel(
             body.distribution, trim=body.trim, version=body.version, name=body.name, progress=progress
         )
+
+    return with_progress(request, work)
+
+
+@router.post("/images/unikernel")
+async def build_unikernel(request: Request, body: UnikernelRequest) -> Response:
+    """Make a unikernel of an image or a program; progress and result as NDJSON."""
+    images = service_of(request).engine.images
+    if body.program and not Path(body.source).is_absolute():
+        raise Refused(f"path {body.source!r} is not absolute", hint="the daemon has a working directory of its own")
+    order = Order(**body.model_dump())
+
+    def work(progress: Progress) -> object:
+        return images.build_unikernel(order, progress)
 
     return with_progress(request, work)
 

@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
+from bulkhead.engine.building import Order
 from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
 from bulkhead.isolation.base import Ability
@@ -80,6 +81,9 @@ class Images(Protocol):
         self, source: Path | BinaryIO, *, name: str | None, cmdline: str, kind: str, progress: Progress
     ) -> object:
         """Read a kernel with its application in it."""
+
+    def build_unikernel(self, order: Order, progress: Progress) -> object:
+        """Make a unikernel of an image or of a static program."""
 
     def bootstrap(
         self,

@@ -106,7 +106,7 @@ def _bootstrap(args: Namespace, app: App) -> int:
     else:
         body |= {"architecture": args.arch, "mirrors": args.mirror, "config": given}
     with app.client.stream("POST", f"/v1/images/{'disk' if args.disk else 'bootstrap'}", body=body) as response:
-        return _made(response)
+        return made(response)
 
 
 def _command(text: str) -> list[str]:
@@ -124,7 +124,7 @@ def _kernel_arguments(parser: Parser) -> None:
 def _kernel(args: Namespace, app: App) -> int:
     body = {"distribution": args.distribution, "trim": args.trim, "version": args.version, "name": args.name}
     with app.client.stream("POST", "/v1/images/kernel", body=body) as response:
-        return _made(response)
+        return made(response)
 
 
 def _import_arguments(parser: Parser) -> None:
@@ -157,7 +157,7 @@ def _import(args: Namespace, app: App) -> int:
             response = app.client.stream("POST", "/v1/images/import", query=query)
         else:
             response = app.client.upload("POST", "/v1/images/import", _chunks(file), query=query)
-        return _made(stack.enter_context(response))
+        return made(stack.enter_context(response))
 
 
 def _stream_of(path: str, stack: ExitStack) -> BinaryIO | None:
@@ -177,7 +177,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     return iter(lambda: file.read(CHUNK), b"")
 
 
-def _made(response: Response) -> int:
+def made(response: Response) -> int:
     """Show the steps on stderr; print what the image is called."""
     if sys.stderr.isatty():
         from bulkhead.cli.progress import show

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from bulkhead.engine import kernels, systems
+from bulkhead.engine import building, kernels, systems
 from bulkhead.engine.context import Context
 from bulkhead.errors import NotFound, Refused
 from bulkhead.events import Progress
@@ -48,6 +48,10 @@ class ImageCatalog:
     ) -> Image:
         """Read a kernel that is a file of its own, with its application in it."""
         return self._store.import_unikernel(source, name=name, cmdline=cmdline, type_=kind, progress=progress)
+
+    def build_unikernel(self, order: building.Order, progress: Progress) -> Image:
+        """Make a unikernel of an image or of a static program."""
+        return building.build(self._store, self._context.config, order, progress)
 
     def bootstrap(
         self,
