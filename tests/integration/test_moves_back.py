@@ -119,6 +119,7 @@ def test_the_host_does_not_touch_a_disk_that_a_guest_has_written(bulkhead: Daemo
     )
     bulkhead.cli("exec", "guest", "sh", "-c", "echo mine > /mine; sync")
     bulkhead.cli("stop", "-t", "0", "guest")
+    bulkhead.cli("snapshot", "create", "guest/vm")
     bundle = bulkhead.config.instances_dir / bulkhead.json("inspect", "guest")[0]["id"]
     disk = bundle / "disk.img"
     good = disk.read_bytes()
@@ -138,6 +139,8 @@ def test_the_host_does_not_touch_a_disk_that_a_guest_has_written(bulkhead: Daemo
     assert not {str(bundle / "old-disk.img")} & seen
     bulkhead.cli("start", "guest")
     assert bulkhead.cli("exec", "guest", "cat", "/mine").stdout == "mine\n"
+    back = bulkhead.cli("snapshot", "restore", "-f", "guest/vm", check=False)
+    assert "was written by a guest" in back.stderr
     assert leftovers(bulkhead) == []
     bulkhead.cli("rm", "-f", "guest")
 

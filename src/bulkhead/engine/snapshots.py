@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bulkhead.engine import bundles, records, snapshotting
+from bulkhead.engine import bundles, machines, records, snapshotting
 from bulkhead.engine.cloning import OF_A_MACHINE
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
@@ -100,6 +100,9 @@ class SnapshotCatalog:
         if ran and spec.auto_remove:
             what = f"instance {spec.name} is removed as soon as it has ended (--rm), with its snapshots"
             raise Refused(what, hint=f"bulkhead run --from {snapshot.reference} makes another one of it")
+        if self.disk(snapshot)[1] and not machines.is_machine(spec):
+            what = f"the disk of {snapshot.reference} was written by a guest, and no {spec.isolation} here mounts it"
+            raise Refused(what, hint=f"bulkhead run --from {snapshot.reference}: a vm of it, which can be moved")
         problems = _memory_problems(self._context, instance, snapshot) if resumes else []
         if problems:
             raise Refused(problems)
