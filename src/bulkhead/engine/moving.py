@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from bulkhead.engine import bundles
+from bulkhead.engine import bundles, records
 from bulkhead.engine.carrying import Carrier
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.lifecycle import Lifecycle
-from bulkhead.engine.records import event_of
 from bulkhead.errors import BulkheadError, NotMoved, Unavailable
 from bulkhead.events import Progress, Step, quiet
 from bulkhead.isolation.base import Handle
@@ -115,7 +114,7 @@ class Mover:
             progress(Step("stopping it"))
             if instance.address:
                 context.networks.keep(instance.address)
-                instance = self._save(instance, kept_address=instance.address)
+                instance = records.save(self._context, instance, kept_address=instance.address)
             instance = self._lifecycle.stop(instance)
         checkpoint("move.stopped")
         copied, dropped = 0, tuple[str, ...]()
@@ -163,7 +162,7 @@ class Mover:
         uids = instance.uid_start
         if uids is None and spec.isolation in _OWN_UIDS:
             uids = self._context.state.lease_uid_range(spec.id)
-        instance = self._save(instance, spec=spec, uid_start=uids)
+        instance = records.save(self._context, instance, spec=spec, uid_start=uids)
         bundles.write_spec(self._context.bundle_dir(instance), spec)
         return instance
 
@@ -204,7 +203,7 @@ class Mover:
         bundles.forget_move(bundle)
         checkpoint("move.forgotten")
         context.disks.forget_old(bundle / bundles.DISK)
-        with context.journal.recording(event_of(instance, "move", {"isolation": str(after.isolation)})):
+        with context.journal.recording(records.event_of(instance, "move", {"isolation": str(after.isolation)})):
             instance = self._let_address_go(instance)
         checkpoint("move.done")
         return instance
@@ -214,7 +213,7 @@ class Mover:
         if instance.kept_address is None:
             return instance
         self._context.networks.let_go(instance.kept_address)
-        return self._save(instance, kept_address=None)
+        return records.save(self._context, instance, kept_address=None)
 
     # --- back
 
@@ -273,8 +272,3 @@ class Mover:
         bundles.forget_move(bundle)
         self._context.disks.forget_old(bundle / bundles.DISK)
         self._let_address_go(self._context.state.get(instance.spec.id))
-
-    def _save(self, instance: Instance, **changes: object) -> Instance:
-        changed = instance.model_copy(update=changes)
-        self._context.state.save(changed)
-        return changed
