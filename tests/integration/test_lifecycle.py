@@ -155,6 +155,19 @@ def test_update_changes_the_limits_of_a_running_instance(bulkhead: Daemon) -> No
     assert limit(bulkhead, "grown", "memory", memory) == str(64 << 20)
 
 
+def test_less_memory_than_is_in_use_is_refused(bulkhead: Daemon) -> None:
+    """Whichever version of cgroups: the old plan stays, and so does what runs."""
+    run(bulkhead, "full", "dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>/dev/null; " + LOOP)
+    done = bulkhead.cli("update", "--memory", "32M", "full", check=False)
+    assert done.returncode == 125
+    assert "the instance uses more than the new limit allows" in done.stderr
+    told = bulkhead.json("inspect", "full")[0]
+    assert (told["state"], told["plan"]["memory"]) == ("running", 64 << 20)
+    bulkhead.cli("exec", "full", "rm", "/dev/shm/x")
+    bulkhead.cli("update", "--memory", "32M", "full")
+    assert bulkhead.json("inspect", "full")[0]["plan"]["memory"] == 32 << 20
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -11,7 +11,7 @@ import pytest
 
 from bulkhead.host import cgroups
 from bulkhead.host.qmp import Qmp
-from bulkhead.limits.machine import OVERHEAD
+from bulkhead.limits.machine import OVERHEAD, workload_memory
 from tests.harness.daemon import Daemon
 from tests.harness.kernels import kernel_layout
 
@@ -67,6 +67,11 @@ def inside(daemon: Daemon, name: str) -> dict[str, int]:
     }
 
 
+def allowed(memory: int) -> int:
+    """What the workload of a guest with so much memory may use of it, in MiB."""
+    return workload_memory(memory * MIB) // MIB
+
+
 def held(daemon: Daemon, name: str) -> int:
     """Bytes of memory that the host allows the hypervisor, beyond its stated overhead."""
     (row,) = daemon.json("inspect", name)
@@ -95,7 +100,7 @@ def test_up_and_down_again(vms: Daemon, vm: str) -> None:
     vms.cli("update", "--memory", "256M", "--cpus", "2", "--pids", "77", vm)
     grown = inside(vms, vm)
     assert 120 <= grown["memory"] - at_first["memory"] <= 128
-    assert (grown["processors"], grown["cpuset"], grown["pids"], grown["memory.max"]) == (2, 2, 77, 256)
+    assert (grown["processors"], grown["cpuset"], grown["pids"], grown["memory.max"]) == (2, 2, 77, allowed(256))
     assert held(vms, vm) == 256 * MIB
     vms.cli("update", "--memory", "128M", "--cpus", "1", "--pids", "512", vm)
     assert inside(vms, vm) == at_first
@@ -147,9 +152,14 @@ def test_what_cannot_be_changed_is_refused_and_nothing_is(vms: Daemon, vm: str) 
 
 
 def test_a_guest_that_gives_nothing_back_keeps_its_plan_and_gets_no_more(vms: Daemon, vm: str) -> None:
-    """Its memory is full of what cannot be moved out: the balloon finds nothing to take."""
-    hog = "mkdir /hog && mount -t tmpfs -o size=60m none /hog && cat /dev/urandom > /hog/x 2> /dev/null; true"
+    """Its memory is full of what cannot be moved out; where its cgroup does not tell, the balloon finds nothing."""
+    hog = "mkdir /hog; mount -t tmpfs -o size=60m none /hog; cat /dev/urandom > /hog/x 2> /dev/null; true"
     vms.cli("exec", vm, "sh", "-c", hog)
+    refused = vms.cli("update", "--memory", "80M", vm, check=False)
+    assert refused.returncode == 125
+    assert "the instance uses more than the new limit allows" in refused.stderr
+    assert inside(vms, vm)["memory.max"] == allowed(128)
+    vms.cli("exec", vm, "sh", "-c", f"echo 0 > /sys/fs/cgroup/cgroup.procs; umount /hog; {hog}")
     refused = vms.cli("update", "--memory", "80M", vm, check=False)
     assert refused.returncode == 125
     assert "within 30 s" in refused.stderr
@@ -165,7 +175,7 @@ def test_a_daemon_that_dies_on_the_way_is_followed_by_one_that_carries_it_out(vm
     assert vms.wait() == -signal.SIGKILL
     vms.start()
     found = inside(vms, vm)
-    assert (found["pids"], found["memory.max"]) == (99, 160)
+    assert (found["pids"], found["memory.max"]) == (99, allowed(160))
     assert 80 < found["disk"] <= 96
     assert held(vms, vm) == 160 * MIB
     plan = recorded(vms, vm)

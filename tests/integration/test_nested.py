@@ -1,6 +1,6 @@
 """Hosts with cgroup v2 alone: the tests of limits run in a guest that Bulkhead boots, which is such a host.
 
-So does a daemon, with an instance that is out of memory.
+So does a daemon with containers: out of memory, changed while they run, paused when their supervisor is killed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ TESTS = (
     "tests/integration/test_limits_hold.py",
     "tests/integration/test_limits_disk.py",
     "tests/integration/test_limits_v2.py",
-    "tests/integration/test_lifecycle.py::test_out_of_memory_is_told[chroot]",
+    "tests/integration/test_lifecycle.py::test_out_of_memory_is_told[container]",
+    "tests/integration/test_lifecycle.py::test_update_changes_the_limits_of_a_running_instance",
+    "tests/integration/test_lifecycle.py::test_less_memory_than_is_in_use_is_refused",
+    "tests/integration/test_pause.py::test_one_whose_supervisor_is_killed",
 )
 EXPECTED_SKIPS = ("for cgroup v1:", "for Linux 6.2 and later:")
 """How the reasons of tests begin that cannot run there; each has its twin."""
-AT_LEAST = 22
+AT_LEAST = 29
 """Tests that must have passed: fewer would mean that the selection has lost some."""
 MACHINE = ("--memory", "1536M", "--cpus", "2", "--disk", "4G", "--no-template")
 SECONDS = 1500

@@ -210,6 +210,8 @@ class Resources:
             machine = machines.is_machine(spec)
             if machine:
                 machines.check_use(context, instance, after)
+            else:
+                limits.check_use(before, after, limits.read_usage(context.layout, context.config.cgroup, spec.id))
             return limits.update(
                 machines.hypervisor_plan(context, before) if machine else before,
                 machines.hypervisor_plan(context, after) if machine else after,
@@ -221,7 +223,8 @@ class Resources:
                 device=context.disks.device(spec.id),
             )
 
-        driver.resize(directory, handle, Change(old, new, host, limits.guest_update))
+        change = Change(old, new, host, limits.guest_update, limits.guest_use(), limits.check_guest_use)
+        driver.resize(directory, handle, change)
         link = bundles.read_link(directory)
         if link and new.bandwidth != old.bandwidth:
             context.networks.shape(link, instance.pid, new.bandwidth)

@@ -291,6 +291,10 @@ class Change:
     """What turns the limits of one plan into those of another on the host."""
     guest: Callable[[Plan, Plan], Sequence[Operation]]
     """The same within a guest; for VMs."""
+    guest_use: Sequence[Operation] = ()
+    """What reads the memory that a guest's workload uses."""
+    check_guest_use: Callable[[Plan, Plan, Sequence[str]], None] | None = None
+    """Given what that has reported: raises Conflict where the second plan has too little for it."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -79,10 +79,19 @@ class Machine:
         """From one plan to the other, but for the disk's size. Raises AgentError where the guest does not follow."""
         wanted = vmm.vcpus(change.new)
         self._add_processors(wanted)
+        shrinks = change.new.memory < change.old.memory
+        if shrinks:  # so that the workload lets go of what the guest is to give back
+            self.session.guest_run(change.guest(change.old, change.new))
         self._set_memory(change.new.memory)
         self._set(f"/objects/{vmm.LIMITS}", "limits", vmm.throttle(change.new))
-        self.session.guest_run(change.guest(change.old, change.new))
+        if not shrinks:
+            self.session.guest_run(change.guest(change.old, change.new))
         self._remove_processors(wanted)
+
+    def check(self, change: Change) -> None:
+        """Raise Conflict where the guest's workload uses more memory than it would have."""
+        if change.check_guest_use and change.new.memory < change.old.memory:
+            change.check_guest_use(change.old, change.new, self.session.guest_run(change.guest_use))
 
     def grow_disk(self, pid: int, size: int) -> None:
         """The disk's file has `size` bytes already; make QEMU (its host pid) and the file system in it follow."""
@@ -182,6 +191,7 @@ def resize(machine: Machine, change: Change) -> None:
 
     Raises AgentError with the old plan in force. A guest that has taken and does not give back is ended.
     """
+    machine.check(change)
     memory, swap = max(change.old.memory, change.new.memory), max(change.old.swap, change.new.swap)
     between = change.new.model_copy(update={"memory": memory, "swap": swap})
     machine.session.run(change.host(change.old, between))
@@ -195,7 +205,7 @@ def resize(machine: Machine, change: Change) -> None:
 
 
 def _undo(machine: Machine, change: Change, between: Plan, error: BulkheadError) -> None:
-    back = Change(change.new, change.old, change.host, change.guest)
+    back = replace(change, old=change.new, new=change.old)
     try:
         with sensible():
             machine.change(back)

@@ -1,9 +1,9 @@
 """A plan as enforcement: the only place that knows cgroup files."""
 
-from bulkhead.limits.check import check
+from bulkhead.limits.check import check, check_use
 from bulkhead.limits.cpu import choose_cpuset
 from bulkhead.limits.enforced import Enforced, enforced
-from bulkhead.limits.machine import guest_program, guest_update, vmm_plan
+from bulkhead.limits.machine import check_guest_use, guest_program, guest_update, guest_use, vmm_plan
 from bulkhead.limits.program import LimitProgram, program, update
 from bulkhead.limits.usage import Ended, Usage, interpret_reports, read_usage
 
@@ -13,10 +13,13 @@ __all__ = [
     "LimitProgram",
     "Usage",
     "check",
+    "check_guest_use",
+    "check_use",
     "choose_cpuset",
     "enforced",
     "guest_program",
     "guest_update",
+    "guest_use",
     "interpret_reports",
     "program",
     "read_usage",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bulkhead.errors import Problem
+from bulkhead.errors import Conflict, Problem
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
 from bulkhead.limits import cpu
+from bulkhead.limits.usage import Usage
 from bulkhead.model import Isolation, Plan
 from bulkhead.quantities import format_rate, format_size
 
@@ -19,6 +20,17 @@ def check(
 ) -> list[Problem]:
     """Every problem at once; empty when all of the plan holds. `network` as in the spec ("host", "none", a name)."""
     return [*_cpu(plan, facts, layout), *_memory(plan, facts, layout), *_rest(plan, layout, isolation, network)]
+
+
+def check_use(old: Plan, new: Plan, usage: Usage) -> None:
+    """Raise Conflict where less memory is wanted than a running instance uses: cgroup v2 would end its processes.
+
+    v1 refuses by itself. What the kernel can drop at once does not count, nor what can go to the swap.
+    """
+    most = new.memory + new.swap
+    if most < old.memory + old.swap and usage.memory_working > most:
+        what = f"memory {format_size(most)}: the instance uses more than the new limit allows"
+        raise Conflict(f"{what}, {format_size(usage.memory_working)}", hint="let it use less, or stop it first")
 
 
 def _cpu(plan: Plan, facts: HostFacts, layout: Layout) -> list[Problem]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from bulkhead.agent.operations import Operation
+from bulkhead.agent.operations import Operation, read
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
+from bulkhead.limits.check import check_use
 from bulkhead.limits.program import V2_CONTROLLERS, LimitProgram, program, update
+from bulkhead.limits.usage import parse_use
 from bulkhead.model import Plan
 
 OVERHEAD = {"kvm": 96 << 20, "tcg": 176 << 20}
@@ -16,6 +19,14 @@ OVERHEAD = {"kvm": 96 << 20, "tcg": 176 << 20}
 translated code with what describes it. The host's page cache of the instance's files counts as well."""
 THREADS = 96
 """Threads of a hypervisor beside its processors: it does disk I/O in up to 64."""
+GUEST_KERNEL = 56 << 20
+"""Bytes of a guest's memory that Debian's kernel and the agent have taken before a workload starts, or keep for
+themselves; more with more memory: see `workload_memory`. Seen with 80 MiB to 1 GiB."""
+_HUGE_PAGES = 512 << 20
+"""From so much memory on, Linux keeps up to 1/16 of it, but no more than 96 MiB, free to make huge pages."""
+_MOST_KEPT_FREE = 96 << 20
+_LEAST = 4 << 20
+_USE = ("current", "stat")
 _GUEST_CGROUP = "bulkhead"
 _GUEST_INSTANCE = "instance"
 """The same in every guest, which has one: a guest whose memory was saved goes on as another instance, too."""
@@ -37,11 +48,21 @@ def vmm_plan(plan: Plan, accelerator: str) -> Plan:
     return plan.model_copy(update=changed)
 
 
-def guest_program(plan: Plan, *, system: bool = False) -> LimitProgram:
-    """The limits within the guest: processes and threads. Memory and processors are the guest's own.
+def workload_memory(memory: int) -> int:
+    """Bytes that the workload of a guest with `memory` bytes can have.
 
-    The cgroup has no quota: the host holds all of the guest to the plan's share of its cores. A system gets a cgroup
-    to manage.
+    Where it wants more, its cgroup is out of memory at once. Were all of the guest's memory allowed, the guest's kernel
+    would find out: after half a minute of dropping the pages of running programs and reading them again.
+    """
+    kept_free = min(memory // 16, _MOST_KEPT_FREE) if memory >= _HUGE_PAGES else 0
+    return max(_LEAST, memory - GUEST_KERNEL - memory // 32 - kept_free)
+
+
+def guest_program(plan: Plan, *, system: bool = False) -> LimitProgram:
+    """The limits within the guest: processes, threads, and the memory that its kernel leaves to the workload.
+
+    The processors are the guest's own. The cgroup has no quota: the host holds all of the guest to the plan's share of
+    its cores. A system gets a cgroup to manage.
     """
     return program(
         _guest_plan(plan),
@@ -53,6 +74,16 @@ def guest_program(plan: Plan, *, system: bool = False) -> LimitProgram:
         device=None,
         delegate=GUEST_ROOT if system else None,
     )
+
+
+def guest_use() -> list[Operation]:
+    """What reads the memory that the workload of a running guest uses; for `check_guest_use`."""
+    return [read(f"{_GUEST_LAYOUT.unified}/{_GUEST_CGROUP}/{_GUEST_INSTANCE}/memory.{name}") for name in _USE]
+
+
+def check_guest_use(old: Plan, new: Plan, reports: Sequence[str]) -> None:
+    """Raise Conflict where less memory is wanted than the workload uses by these reports; see `check_use`."""
+    check_use(_guest_plan(old), _guest_plan(new), parse_use(reports))
 
 
 def guest_update(old: Plan, new: Plan) -> list[Operation]:
@@ -71,7 +102,9 @@ def guest_update(old: Plan, new: Plan) -> list[Operation]:
 
 def _guest_plan(plan: Plan) -> Plan:
     cores = float(math.ceil(plan.cpus))
-    return plan.model_copy(update={"cpus": cores, "ghz": None, "swap": 0, "iops": None, "disk_bps": None})
+    memory = workload_memory(plan.memory)
+    changed = {"memory": memory, "cpus": cores, "ghz": None, "swap": 0, "iops": None, "disk_bps": None}
+    return plan.model_copy(update=changed)
 
 
 def _guest_facts(plan: Plan) -> HostFacts:

@@ -96,7 +96,8 @@ def update(
 ) -> list[Operation]:
     """What turns the limits of a running instance from those of `old` into those of `new`; `cpuset` is the new one.
 
-    A memory limit below what is in use fails with EBUSY on v1 (nothing is changed then); v2 ends processes.
+    A memory limit below what is in use fails with EBUSY on v1 (nothing is changed then); v2 ends processes, hence
+    `check_use`.
     """
     place = Place(layout, facts, f"{cgroup}/{instance_id}", cpuset, device)
     return [

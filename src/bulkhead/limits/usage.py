@@ -12,6 +12,7 @@ from bulkhead.host.cgroups import Layout
 _OOM = re.compile(r"^oom_kill (\d{1,20})$", re.MULTILINE | re.ASCII)
 _V2_SECONDS = re.compile(r"^usage_usec (\d{1,20})$", re.MULTILINE | re.ASCII)
 _PEAK = re.compile(r"\d{1,20}\s*", re.ASCII)
+_INACTIVE_FILE = re.compile(r"^inactive_file (\d{1,20})$", re.MULTILINE | re.ASCII)
 _V1_HEADER = "cpu user system"
 _V1_SECONDS = re.compile(r"^\d{1,20} (\d{1,20}) (\d{1,20})$", re.MULTILINE | re.ASCII)
 _INACTIVE = {1: "total_inactive_file", 2: "inactive_file"}
@@ -85,6 +86,17 @@ def interpret_reports(reports: Sequence[str]) -> Ended:
         elif _PEAK.fullmatch(report):
             peak = int(report)
     return Ended(oom, peak, seconds)
+
+
+def parse_use(reports: Sequence[str]) -> Usage:
+    """The memory in what was read of memory.current and memory.stat: of a guest's, where they may hold anything."""
+    used, inactive = 0, 0
+    for report in reports:
+        if _PEAK.fullmatch(report):
+            used = int(report)
+        elif found := _INACTIVE_FILE.search(report):
+            inactive = int(found[1])
+    return Usage(memory=used, memory_working=max(0, used - inactive))
 
 
 def _field(text: str, name: str) -> int:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from bulkhead.agent.operations import Code
-from bulkhead.limits import check, enforced, guest_program, vmm_plan
+from bulkhead.errors import Conflict
+from bulkhead.limits import check, check_guest_use, enforced, guest_program, vmm_plan
+from bulkhead.limits.machine import workload_memory
 from bulkhead.model import Isolation, Plan
 from tests.unit.limits.hosts import FACTS, V1
 
@@ -29,6 +33,24 @@ def test_the_guest_limits_processes_and_leaves_cores_to_the_host() -> None:
     assert "io.max" not in written
     assert made.join == ("/sys/fs/cgroup/bulkhead/instance/cgroup.procs",)
     assert made.kill == "/sys/fs/cgroup/bulkhead/instance/cgroup.kill"
+
+
+@pytest.mark.parametrize("memory", [80 << 20, 128 << 20, 512 << 20, 1 << 30, 64 << 30])
+def test_the_workload_has_less_than_its_guest(memory: int) -> None:
+    """So that it runs out of memory before its kernel does; not much less."""
+    assert 48 << 20 < memory - workload_memory(memory) < (160 << 20) + memory // 16
+    assert workload_memory(memory) >= 20 << 20
+    assert workload_memory(1 << 20) > 0
+
+
+@pytest.mark.parametrize("reports", [["200000000\n", "inactive_file 100\n"], ["200000000", "nonsense"]])
+def test_less_than_the_workload_uses_is_refused(reports: list[str]) -> None:
+    small = PLAN.model_copy(update={"memory": 128 << 20})
+    with pytest.raises(Conflict, match="uses more than the new limit allows"):
+        check_guest_use(PLAN, small, reports)
+    check_guest_use(small, PLAN, reports)
+    for fine in (["200000000\n", "x 1\ninactive_file 199999999\ny 2"], ["1" * 1000], []):
+        check_guest_use(PLAN, small, fine)
 
 
 def test_what_holds_a_machine_is_told() -> None:
