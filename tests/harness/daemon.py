@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.config import Config
-from tests.harness.leaks import LIVE, Scope, Snapshot, leftovers, snapshot
+from tests.harness.leaks import LIVE, Scope, Snapshot, held, leftovers, snapshot, unfinished
 from tests.harness.namespaces import Outside, Sandbox
 from tests.harness.naming import make_config, temporary_directory
 
@@ -181,8 +181,13 @@ class Daemon:
             if network["name"] != "default":
                 answer = self.api("DELETE", f"/v1/networks/{network['name']}")
                 assert answer.status in (200, 204), answer
+        templates = self.config.cache_dir / "templates"
+        deadline = time.monotonic() + START_SECONDS
+        while list(unfinished(templates)) and time.monotonic() < deadline:
+            time.sleep(0.1)  # it is making one
+        found = held(self.pid, templates)
         self.stop()
-        return leftovers(self._before, self.scope)
+        return [*found, *unfinished(templates), *leftovers(self._before, self.scope)]
 
     def close(self) -> None:
         """End everything, whatever state it is in. Idempotent."""

@@ -14,15 +14,20 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bulkhead.host import mounts
+from bulkhead.boot.templates import KEY, RAM, WORK
+from bulkhead.host import mounts, namespaces
+from bulkhead.host.syscalls import CallError
+from bulkhead.network.taps import TAP
 from tests.harness.naming import LINK_PREFIX, PREFIX
 
 PATIENCE = 5.0
 """Seconds that the kernel gets to finish what it does behind one's back: reaping, freeing loop devices, cgroups."""
-
+_AGENT = "/memfd:agent (deleted)"
+"""The program that each of a daemon's drivers holds to start supervisors with."""
 
 LIVE: dict[int, tuple[str, Path]] = {}
 """Daemons that several tests share: holder's pid -> (cgroup, directory). They are checked when they end."""
@@ -85,6 +90,64 @@ def leftovers(before: Snapshot, scope: Scope, *, patience: float = PATIENCE) -> 
     while (found := diff(before, snapshot(scope))) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
+
+
+# --- what a daemon holds that runs and has nothing to look after
+
+
+def held(daemon: int, templates: Path, *, patience: float = PATIENCE) -> list[str]:
+    """What a daemon without instances still holds, after `patience` seconds: memory of guests, taps in namespaces.
+
+    The memory of each of the `templates` is kept, once.
+    """
+    deadline = time.monotonic() + patience
+    while (found := [*_memories(daemon, templates), *_taps(daemon)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _memories(daemon: int, templates: Path) -> list[str]:
+    targets = (target for _, target in _descriptors(daemon) if target != _AGENT)
+    open_ones = Counter(target for target in targets if target.startswith("/memfd:"))
+    open_ones -= Counter({f"/memfd:{RAM} (deleted)": len(list(templates.glob(f"*/{KEY}")))})
+    return [f"memory held by the daemon: {name} ({number} times)" for name, number in open_ones.items()]
+
+
+def _taps(daemon: int) -> Iterator[str]:
+    """Those in namespaces that the daemon, or a process of it, keeps alive."""
+    seen: set[str] = set()
+    for pid in (daemon, *descendants(daemon)):
+        for path, target in [*_descriptors(pid), (own := Path(f"/proc/{pid}/ns/net"), _read_link(own))]:
+            if target.startswith("net:[") and target not in seen:
+                seen.add(target)
+                with suppress(OSError, CallError), path.open() as namespace:
+                    text = namespaces.inside(namespace.fileno(), Path("/proc/thread-self/net/dev").read_text)
+                    names = (line.split(":")[0].strip() for line in text.splitlines()[2:])
+                    yield from (f"tap {name} in {target}, of {_command(pid)}" for name in names if name == TAP)
+
+
+def _descriptors(pid: int) -> list[tuple[Path, str]]:
+    try:
+        return [(path, _read_link(path)) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:  # it has ended
+        return []
+
+
+def _read_link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""
+
+
+def unfinished(templates: Path) -> Iterator[str]:
+    """Parts of templates that are none; while a daemon runs it may be making one."""
+    for path in [*templates.glob("*"), *templates.glob(f"{WORK}/*")]:
+        if path.name != WORK and path.is_dir() and not (path / KEY).exists():
+            yield f"file: {path}, of a template that is none"
+
+
+# --- parts of a snapshot
 
 
 def _mounts(process: int) -> Iterator[str]:

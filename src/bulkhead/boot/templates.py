@@ -23,7 +23,7 @@ from bulkhead.host import sparse
 from bulkhead.host.workspace import abandoned, workspace
 
 KEY, STATE, RAM = "key.json", "state", "ram"
-_WORK = "work"
+WORK = "work"
 """Below the templates' directory: those that are being made."""
 
 
@@ -107,7 +107,7 @@ class Templates:
 
         The oldest of the others make room for it. Raises HostError where it alone is larger than the bound.
         """
-        with workspace(self._directory / _WORK) as (work, _):
+        with workspace(self._directory / WORK) as (work, _):
             yield work
             sparse.punch(work / RAM)
             (work / KEY).write_text(json.dumps(asdict(key)))
@@ -132,12 +132,12 @@ class Templates:
 
     def retain(self, wanted: Callable[[TemplateKey], bool]) -> list[str]:
         """Remove those that no start can use any more, and what a crash left; says what it was."""
-        unfinished = abandoned(self._directory / _WORK)
+        unfinished = abandoned(self._directory / WORK)
         with self._lock:
             stored = self._found()
             stale = [item.path for item in stored if not wanted(item.key)]
             known = {item.path for item in stored}
-            broken = [path for path in self._directory.glob("*") if path not in known and path.name != _WORK]
+            broken = [path for path in self._directory.glob("*") if path not in known and path.name != WORK]
             for path in (*stale, *broken):
                 self._remove(path)
             return [f"template {path.name[:12]}" for path in (*stale, *broken, *unfinished)]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from bulkhead.host import mounts
+from bulkhead.network import taps
 from tests.harness.abilities import require
-from tests.harness.leaks import Scope, Snapshot, diff, leftovers, snapshot
+from tests.harness.leaks import Scope, Snapshot, diff, held, leftovers, snapshot, unfinished
 from tests.harness.namespaces import Outside, Sandbox
 from tests.harness.naming import LINK_PREFIX, PREFIX, RUN, make_config
 
@@ -245,3 +246,26 @@ def test_a_sandbox_in_the_hosts_network() -> None:
         assert Path(f"/proc/{sandbox.pid}/ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
     finally:
         sandbox.close()
+
+
+def test_memory_of_a_guest_and_a_tap(tmp_path: Path) -> None:
+    """What a daemon holds in descriptors; each template may have its memory once."""
+    require("root", "mount namespaces")
+    before = held(os.getpid(), tmp_path, patience=0)
+    memory, namespace = os.memfd_create("ram"), taps.make_alone(owner=0)
+    try:
+        found = [line for line in held(os.getpid(), tmp_path, patience=0) if line not in before]
+        assert [line.split(" in ")[0] for line in found] == [
+            "memory held by the daemon: /memfd:ram (deleted) (1 times)",
+            "tap tap0",
+        ]
+        (tmp_path / "template").mkdir()
+        assert list(unfinished(tmp_path)) == [f"file: {tmp_path}/template, of a template that is none"]
+        (tmp_path / "template" / "key.json").touch()
+        assert list(unfinished(tmp_path)) == []
+        found = [line for line in held(os.getpid(), tmp_path, patience=0) if line not in before]
+        assert [line.split(" in ")[0] for line in found] == ["tap tap0"]
+    finally:
+        os.close(memory)
+        os.close(namespace)
+    assert held(os.getpid(), tmp_path, patience=0) == before
