@@ -15,6 +15,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.warming import WarmGuest
 from bulkhead.errors import Refused
+from bulkhead.isolation import resizing
 from bulkhead.isolation.base import Bundle, Change, MountedVolume, Resizes
 from bulkhead.model import Instance, Isolation, Network, Plan, Spec
 
@@ -223,6 +224,9 @@ class Resources:
                 device=context.disks.device(spec.id),
             )
 
+        if machines.is_machine(spec):
+            handle = resizing.marked(handle, old, new)
+            bundles.write_handle(directory, handle)
         change = Change(old, new, host, limits.guest_update, limits.guest_use(), limits.check_guest_use)
         driver.resize(directory, handle, change)
         link = bundles.read_link(directory)

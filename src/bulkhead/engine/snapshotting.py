@@ -17,6 +17,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import BulkheadError, Conflict, Problem, Refused
 from bulkhead.events import Event, Progress, Step
+from bulkhead.isolation import resizing
 from bulkhead.isolation.base import Flushes, Pauses, Snapshots
 from bulkhead.model import Instance, Snapshot, Spec, State
 
@@ -145,6 +146,10 @@ def checks_memory(context: Context, instance: Instance) -> list[Problem]:
         problems.append(Problem(what, "leave out --memory: the snapshot has the disk alone"))
     if instance.state is not State.RUNNING:
         problems.append(Problem(f"instance {spec.name} is {instance.state}: it has no running memory to save"))
+    handle = bundles.read_handle(context.bundle_dir(instance)) if instance.pid else None
+    if handle and resizing.was_resized(handle):
+        what = f"the memory or the processors of {spec.name} were changed since its start: none could go on from it"
+        problems.append(Problem(what, "stop it and start it first, or leave out --memory"))
     if spec.mounts:
         volumes = ", ".join(mount.source for mount in spec.mounts)
         what = f"{volumes} of {spec.name} would go on changing, and the saved memory would know nothing of it"

@@ -29,6 +29,7 @@ _PAUSE = 0.02
 _BLOCK = 4096
 _DEVICES = "/machine/peripheral"
 _STOP = "stop it first"
+_RESIZED = "resized"
 _ONLINE = "/sys/devices/system/cpu/cpu{}/online"
 
 
@@ -46,6 +47,20 @@ def extent(handle: Handle) -> tuple[Room, Room]:
     except KeyError as error:
         raise Refused("the VM was started before plans of running VMs could change", hint=_STOP) from error
     return Room(numbers["memory"], numbers["vcpus"]), Room(numbers["most_memory"], numbers["most_vcpus"])
+
+
+def marked(handle: Handle, old: Plan, new: Plan) -> Handle:
+    """The handle that tells, from before a change on, that a VM's memory or processors are not as it began."""
+    same = (old.memory, vmm.vcpus(old)) == (new.memory, vmm.vcpus(new))
+    return handle if same else replace(handle, data={**handle.data, _RESIZED: "yes"})
+
+
+def was_resized(handle: Handle) -> bool:
+    """Whether a VM's memory or processors were changed since its start, be it forth and back.
+
+    QEMU 7.2 ends when such a machine is to be saved.
+    """
+    return _RESIZED in handle.data
 
 
 def check(began: Room, most: Room, old: Plan, new: Plan) -> None:

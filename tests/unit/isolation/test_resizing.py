@@ -195,3 +195,13 @@ def test_what_cannot_be_is_told_at_once() -> None:
 def test_a_handle_of_an_older_version_says_so() -> None:
     with pytest.raises(Refused, match="before plans"):
         resizing.extent(Handle(1, 1, 1, {"id": "x"}))
+
+
+def test_a_handle_tells_that_the_machine_is_not_as_it_began() -> None:
+    """Before the change, and for good: also where it is changed back."""
+    handle = Handle(pid=1, supervisor_pid=2, supervisor_started=3, data={"id": "x"})
+    assert resizing.marked(handle, PLAN, PLAN.model_copy(update={"pids": 7})) == handle
+    for changed in (plan(256), plan(cpus=2)):
+        told = resizing.marked(handle, PLAN, changed)
+        assert resizing.was_resized(told) and not resizing.was_resized(handle)
+        assert resizing.was_resized(resizing.marked(told, changed, changed))
