@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,13 +15,15 @@ from bulkhead.engine.faults import POINTS
 from bulkhead.host import cgroups
 from tests.harness.daemon import Daemon
 from tests.harness.kernels import kernel_layout
-from tests.integration.lives import state, until, with_image
+from tests.integration.lives import client, state, until, with_image
 
 CALM = {"BULKHEAD_CRASH_AT": ""}
 SERVE = (
     "trap 'exit 3' TERM; rm -f /tmp/end; echo hello > /data/index.html; httpd -p 80 -h /data; "
     "while [ ! -e /tmp/end ]; do sleep 0.05; done; exit 7"
 )
+END = "until [ -e /data/index.html ]; do sleep 0.05; done; touch /tmp/end"
+"""Not before the workload has removed an older one: a machine's begins a while after its start."""
 WEB: dict[str, object] = {
     "image": "busybox",
     "name": "web",
@@ -37,12 +40,9 @@ MACHINE: dict[str, object] = {
     "health": {"command": ["test", "-e", "/data/index.html"], "interval": 1},
 }
 MACHINE_POINTS = (
-    "start.volumes",
-    "start.published",
-    "start.launched",
-    "start.running",
-    "stop.signalled",
-    "pause.frozen",
+    *("start.volumes", "start.published", "start.launched", "start.running"),
+    *("stop.begin", "stop.signalled", "pause.frozen"),
+    *(point for point in POINTS if point.startswith(("unpause.", "exit.", "delete."))),
 )
 """Those after which something is left, or missing, that only a VM has."""
 REMOVED = ["exit.begin", *(point for point in POINTS if point.startswith("delete."))]
@@ -96,7 +96,7 @@ def operate(daemon: Daemon, operation: str, web: dict[str, object]) -> None:
     elif operation == "stop":
         ask(daemon, "POST", "instances/web/stop")
     else:
-        ask(daemon, "POST", "instances/web/exec", {"command": ["touch", "/tmp/end"], "detach": True})
+        ask(daemon, "POST", "instances/web/exec", {"command": ["sh", "-c", END], "detach": True})
 
 
 def operate_on_snapshots(daemon: Daemon, operation: str) -> None:
@@ -184,3 +184,25 @@ def test_a_daemon_with_a_machine_killed_there_is_mended(
     with suppress(ConnectionError, HTTPException):
         operate(daemon, operation, MACHINE)
     check_that_it_is_mended(daemon, operation, MACHINE)
+
+
+def test_a_daemon_killed_while_a_machine_boots(make_daemon: Callable[..., Daemon], busybox_tar: Path) -> None:
+    """Its hypervisor runs, and nothing of the workload does yet."""
+    daemon = make_daemon(disk_pool=2, network_pool=2)
+    daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    with_image(daemon, busybox_tar, "busybox")
+    ask(daemon, "POST", "instances", {**MACHINE, "cold": True})
+    with client(daemon, "start", "web"):
+        until("it boots", lambda: hypervisors(daemon))
+        os.kill(daemon.pid, signal.SIGKILL)
+        check_that_it_is_mended(daemon, "start", MACHINE)
+
+
+def hypervisors(daemon: Daemon) -> list[int]:
+    """Pids of the QEMUs that have been executed below the daemon's sandbox."""
+    found = []
+    for pid in daemon.sandbox.processes():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
+                found.append(pid)
+    return found
