@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.engine.faults import MOVES
+from bulkhead.engine.faults import MOVES, WAYS_BACK
 from tests.harness.daemon import Daemon
 from tests.harness.kernels import kernel_layout
 from tests.integration.lives import until, with_image
@@ -117,11 +117,14 @@ def test_the_host_does_not_touch_a_disk_that_a_guest_has_written(bulkhead: Daemo
     bulkhead.cli(
         "run", "-d", "--name", "guest", "--isolation", "vm", "--network", "none", *SIZE, "busybox", "sleep", "9999"
     )
-    bulkhead.cli("exec", "guest", "sh", "-c", "echo mine > /mine; sync")
+    bulkhead.cli("exec", "guest", "sh", "-c", "echo mine > /mine; dd if=/dev/zero of=/big bs=1M count=30")
     bulkhead.cli("stop", "-t", "0", "guest")
     bulkhead.cli("snapshot", "create", "guest/vm")
     bundle = bulkhead.config.instances_dir / bulkhead.json("inspect", "guest")[0]["id"]
     disk = bundle / "disk.img"
+    full = not_moved(bulkhead, "guest", "container", "--disk", "16M")
+    assert "ENOSPC" in full, "its files do not fit"
+    assert level(bulkhead, "guest") == "vm"
     good = disk.read_bytes()
     with disk.open("r+b") as file:
         file.seek(4096)
@@ -168,6 +171,21 @@ def test_a_daemon_killed_there_leaves_it_behind_one_wall_or_the_other(
     crash(daemon, "counter", "container")
     arrived = MOVES.index(point) >= MOVES.index("move.started")
     assert level(daemon, "counter") == ("container" if arrived else "chroot")
+    assert daemon.json("inspect", "counter")[0]["state"] == "running"
+    counted(daemon, "counter")
+    assert leftovers(daemon) == []
+    daemon.cli("rm", "-f", "counter")
+
+
+@pytest.mark.parametrize("point", WAYS_BACK)
+def test_a_daemon_killed_on_the_way_back(make_daemon: Callable[..., Daemon], busybox_tar: Path, point: str) -> None:
+    """Behind the new wall it ends at once: a second attempt is not made, the way back is gone to its end."""
+    daemon = make_daemon(env={"BULKHEAD_CRASH_AT": point}, disk_pool=0, network_pool=0)
+    with_image(daemon, busybox_tar, "busybox")
+    command = f"[ $$ != 1 ] || exit 3; {COUNT}"
+    daemon.cli("run", "-d", "--name", "counter", "--isolation", "chroot", *SIZE, "busybox", "sh", "-c", command)
+    crash(daemon, "counter", "container")
+    assert level(daemon, "counter") == "chroot"
     assert daemon.json("inspect", "counter")[0]["state"] == "running"
     counted(daemon, "counter")
     assert leftovers(daemon) == []

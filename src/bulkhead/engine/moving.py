@@ -225,8 +225,7 @@ class Mover:
         if move is None:
             return
         checkpoint("moveback.begin")
-        reason = why.what if isinstance(why, BulkheadError) else "whoever asked for it has gone"
-        hint = why.hint if isinstance(why, BulkheadError) else ""
+        reason, hint = _words(why)
         name, old, new = move.before.name, move.before.isolation, move.after.isolation
         try:
             if instance.state in (State.RUNNING, State.PAUSED):
@@ -272,3 +271,12 @@ class Mover:
         bundles.forget_move(bundle)
         self._context.disks.forget_old(bundle / bundles.DISK)
         self._let_address_go(self._context.state.get(instance.spec.id))
+
+
+def _words(why: BaseException) -> tuple[str, str]:
+    """The reason of a failure, and the hint."""
+    if isinstance(why, BulkheadError):
+        return why.what, why.hint
+    if isinstance(why, BrokenPipeError):
+        return "whoever asked for it has gone", ""
+    return f"{type(why).__name__}: {why}", "see the daemon's log"

@@ -196,6 +196,8 @@ class Disks:
         """
         with self._lock(instance_id):
             old = _kept(path)
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())  # the old one goes soon
             if foreign.is_marked(path):
                 foreign.mark(old)
             path.rename(old)
