@@ -141,7 +141,8 @@ static void make_guest_seed(unsigned behaviour)
 /* A request of the file session with the arguments that its code takes: t a text, i an integer. */
 static void make_files_seed(unsigned code)
 {
-	static const char *const arguments[] = {"", "ti", "ti", "tii", "tiii", "tit", "tiii", "ttii", "ti", "tt"};
+	static const char *const arguments[] = {"",	"ti",	"ti", "tii",  "tiii", "tit", "tiii", "ttii", "ti",
+						"tt",	"tiii", "t",  "tiii", "ti",   "ti",  "t",    "ttt"};
 	struct buffer *seed = new_seed(FUZZ_FILES);
 	put_integer(seed, code, 1);
 	for (const char *kind = arguments[code]; *kind; kind++) {
@@ -150,7 +151,7 @@ static void make_files_seed(unsigned code)
 			continue;
 		}
 		put_integer(seed, 8, 4);
-		put_integer(seed, code == 4 || code == 6 ? 0 : code, 8);
+		put_integer(seed, code == 4 || code == 6 || code == 10 || code == 12 ? 0 : code, 8);
 	}
 }
 
@@ -177,7 +178,7 @@ static void make_seeds(void)
 	put_operation(seed, 20, 0, "pppip", "proc", "proc", "/proc", (uint64_t)14, "a=b,c");
 	put_operation(seed, 50, 0, "ppp", "one", "two", "three");
 	buffer_append(new_seed(FUZZ_USERS), users, sizeof users - 1);
-	for (unsigned code = 1; code <= 9; code++)
+	for (unsigned code = 1; code <= 16; code++)
 		make_files_seed(code);
 	static const unsigned behaviours[] = {0, 2, 10, 18, 34, 66, 130, 95, 255};
 	for (size_t i = 0; i < sizeof behaviours / sizeof *behaviours; i++)

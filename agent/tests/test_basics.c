@@ -145,7 +145,7 @@ void test_frames(void)
 	CHECK(parse(4, 1, FRAME_CREDIT, 3, 0, 1) < 0);
 	for (unsigned type = 0; type < 256; type++) {
 		bool sent_by_agent = type == FRAME_OK || type == FRAME_ERROR || type == FRAME_EXIT;
-		bool known = (type >= 1 && type <= 13) || (type >= 16 && type <= 19) || (type >= 32 && type <= 36);
+		bool known = (type >= 1 && type <= 14) || (type >= 16 && type <= 19) || (type >= 32 && type <= 36);
 		bool any = false;
 		for (uint32_t length = 0; length <= 8; length += 4)
 			any = any || parse(length, 1, type, type == FRAME_CREDIT, 0, 1) == 0;
