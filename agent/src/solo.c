@@ -54,19 +54,19 @@ bool solo_wanted(void)
 	return access(solo_file, F_OK) == 0;
 }
 
-/* `count` fields from `at` on, closed by a NULL in the place of an empty one. NULL: there are not so many. */
+/* As many fields as the one at `at` says, and one after them. In the place of a count the list before it ends. */
 static char **take_list(size_t *at, size_t end)
 {
-	size_t begin = *at;
-	while (*at < end && *wanted.fields[*at] != 0)
-		++*at;
-	if (*at == end)
+	uint64_t count;
+	char *text = wanted.fields[*at];
+	if (text_parse(text, strlen(text), FIELDS, &count) < 0 || *at + 1 + count >= end)
 		return NULL;
-	wanted.fields[(*at)++] = NULL;
-	return &wanted.fields[begin];
+	wanted.fields[*at] = NULL;
+	*at += 1 + (size_t)count;
+	return &wanted.fields[*at - (size_t)count];
 }
 
-/* uid, gid, directory, program; then lists, each closed by an empty field: arguments, environment, writable. */
+/* uid, gid, directory, program; then lists, a count and as many: arguments, environment, writable; an end. */
 static bool read_wanted(void)
 {
 	static char space[FILE_SIZE];
@@ -81,7 +81,7 @@ static bool read_wanted(void)
 		return false;
 	for (char *text = space; text < space + length && fields < FIELDS; text += strlen(text) + 1)
 		wanted.fields[fields++] = text;
-	if (fields < 7 || text_parse(wanted.fields[0], strlen(wanted.fields[0]), 0xfffffffe, &uid) < 0 ||
+	if (fields < 8 || text_parse(wanted.fields[0], strlen(wanted.fields[0]), 0xfffffffe, &uid) < 0 ||
 	    text_parse(wanted.fields[1], strlen(wanted.fields[1]), 0xfffffffe, &gid) < 0)
 		return false;
 	wanted.uid = (uid_t)uid;
@@ -91,7 +91,10 @@ static bool read_wanted(void)
 	wanted.arguments = take_list(&at, fields);
 	wanted.environment = wanted.arguments ? take_list(&at, fields) : NULL;
 	wanted.writable = wanted.environment ? take_list(&at, fields) : NULL;
-	return wanted.writable != NULL && *wanted.arguments != NULL;
+	if (wanted.writable == NULL || at + 1 != fields || *wanted.arguments == NULL)
+		return false;
+	wanted.fields[at] = NULL;
+	return true;
 }
 
 /* What follows `name` on the command line, up to a space; "" where it is not there. */

@@ -13,6 +13,7 @@ import pytest
 
 from bulkhead.engine.faults import POINTS
 from bulkhead.host import cgroups
+from tests.harness import unikernels
 from tests.harness.daemon import Daemon
 from tests.harness.kernels import kernel_layout
 from tests.integration.lives import client, state, until, with_image
@@ -206,3 +207,26 @@ def hypervisors(daemon: Daemon) -> list[int]:
             if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
                 found.append(pid)
     return found
+
+
+@pytest.mark.parametrize("point", ["create.disk", "start.layers", "start.launched", "start.running", "stop.signalled"])
+def test_a_daemon_with_a_unikernel_killed_there_is_mended(
+    make_daemon: Callable[..., Daemon], tmp_path: Path, point: str
+) -> None:
+    daemon = make_daemon(env={"BULKHEAD_CRASH_AT": point}, disk_pool=2, network_pool=2)
+    daemon.cli("image", "import", "--unikernel", unikernels.banner(tmp_path), "others/pvh")
+    plan = {"memory": 8 << 20, "cpus": 1, "disk": 16 << 20}
+    asked = {"name": "web", "image": "others/pvh", "isolation": "unikernel", "plan": plan, "stop_timeout": 1}
+    operation = point.partition(".")[0]
+    with suppress(ConnectionError, HTTPException):
+        operate(daemon, operation, asked)
+    assert daemon.wait() == -signal.SIGKILL
+    daemon.start(env=CALM)
+    assert "could not repair" not in daemon.log()
+    assert state(daemon, "web") in ENDS[operation]
+    if not state(daemon, "web"):
+        ask(daemon, "POST", "instances", asked)
+    if state(daemon, "web") != "running":
+        ask(daemon, "POST", "instances/web/start")
+    until("its banner", lambda: unikernels.SAYS in daemon.cli("logs", "web").stdout)
+    ask(daemon, "DELETE", "instances/web?force=true")

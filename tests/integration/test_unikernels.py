@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.harness import unikernels
 from tests.harness.daemon import Daemon
+from tests.harness.images import rootfs_tar
 from tests.harness.kernels import kernel_layout
 from tests.integration.lives import state, until, with_image
+from tests.unit.images.lab import entry, folder, make_tar, symlink
+from tests.unit.images.oci import Layout
 
 pytestmark = pytest.mark.timeout(1800)
 LEAST = ("--isolation", "unikernel", "--memory", "8M", "--cpus", "1", "--disk", "16M", "--network", "none")
@@ -54,6 +58,34 @@ def test_a_life(others: Daemon) -> None:
     assert others.json("inspect", "one")[0]["exit"]["signal"] == 9
     others.cli("start", "one")
     others.cli("rm", "-f", "one")
+
+
+def test_an_oci_image_with_annotations(others: Daemon, tmp_path: Path) -> None:
+    kernel, name = unikernels.banner(tmp_path).read_bytes(), "org.unikraft.kernel."
+    layer = make_tar(folder("unikraft"), entry("unikraft/kernel", kernel), symlink("link", "unikraft/kernel"))
+
+    def take(annotations: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        archive = Layout()
+        archive.image(layer, name="others/kraft:1", manifest={"annotations": annotations})
+        (tmp_path / "kraft.tar").write_bytes(archive.tar())
+        return others.cli("image", "import", tmp_path / "kraft.tar", check=False)
+
+    assert take({name + "image": "/unikraft/kernel", name + "cmdline": "e3 netdev.x=1"}).returncode == 0
+    done = others.cli("run", "--rm", *LEAST, "others/kraft:1", "word", check=False)
+    assert done.returncode == 3 and "e3 netdev.x=1 -- word" in done.stdout, done
+    for wrong in ("/../../../etc/passwd", "unikraft/kernel", "/link", "/unikraft", "/none"):
+        done = take({name + "image": wrong})
+        assert done.returncode == 125 and "Traceback" not in done.stderr, done
+    assert "Traceback" not in others.log()
+
+
+def test_its_disk_is_kept_by_snapshots(others: Daemon) -> None:
+    others.cli("run", "-d", "--name", "two", *LEAST, "others/pvh")
+    assert "-kernel" in others.cli("run", "--dry-run", *LEAST, "others/pvh").stdout
+    others.cli("snapshot", "create", "two", "first")
+    others.cli("run", "-d", "--name", "clone", "--from", "two/first")
+    until("its banner", lambda: unikernels.SAYS in others.cli("logs", "clone").stdout)
+    others.cli("rm", "-f", "clone", "two")
 
 
 def test_what_has_no_meaning_is_refused_all_at_once(others: Daemon, tmp_path: Path) -> None:
@@ -115,3 +147,28 @@ def test_an_image(makers: Daemon, busybox_tar: Path) -> None:
     url = ["nsenter", "-t", str(makers.sandbox.pid), "-n", "curl", "-s", "-m", "20", "http://127.0.0.1:8086/passwd"]
     until("httpd", lambda: "root" in subprocess.run(url, capture_output=True, text=True, check=False).stdout)
     makers.cli("rm", "-f", "files")
+
+
+_ASK_REDIS = """
+import socket
+with socket.create_connection(("127.0.0.1", 8087), 20) as store:
+    store.sendall(b"SET a 12345\\r\\nGET a\\r\\nCONFIG GET dir\\r\\nQUIT\\r\\n")
+    while data := store.recv(4096):
+        print(data.decode())
+"""
+
+
+def test_redis(makers: Daemon) -> None:
+    with_image(makers, rootfs_tar("servers"), "uni-servers")
+    words = ("redis-server", "--save", "", "--bind", "0.0.0.0", "--protected-mode", "no")
+    makers.cli("build", "--unikernel", "-t", "made/redis", "-w", "/tmp", "uni-servers", *words, timeout=600)
+    makers.cli("run", "-d", "--name", "store", *SIZE, "--disk", "32M", "-p", "8087:6379", "made/redis")
+    argv = ["nsenter", "-t", str(makers.sandbox.pid), "-n", sys.executable, "-c", _ASK_REDIS]
+    found = until("redis", lambda: subprocess.run(argv, capture_output=True, text=True, check=False).stdout)
+    assert "12345" in found and "/tmp" in found
+    (row,) = makers.json("stats", "--no-stream", "--format", "json")
+    assert row["memory"] > 0 and row["sent"] > 0
+    makers.cli("stop", "--time", "60", "store", timeout=120)
+    assert makers.json("inspect", "store")[0]["exit"]["code"] == 0
+    assert "cannot" not in makers.cli("logs", "store").stdout
+    makers.cli("rm", "store")

@@ -30,11 +30,10 @@ class Settings:
     writable: Sequence[str]
 
     def encode(self) -> bytes:
-        """Texts that end in NUL; lists are closed by an empty one. Raises Refused where it is too much."""
-        lists = [word for words in (self.arguments, self.environment, self.writable) for word in (*words, "")]
-        fields = [str(self.uid), str(self.gid), self.directory, self.program, *lists]
-        if empty := [word for words in (self.arguments[1:], self.environment) for word in words if not word]:
-            raise Refused(f"{len(empty)} of the program's arguments are empty: its init cannot tell them from an end")
+        """Texts that end in NUL; of a list its length, then as many; an empty one. Raises Refused for too much."""
+        given = (self.arguments, self.environment, self.writable)
+        lists = [word for words in given for word in (str(len(words)), *words)]
+        fields = [str(self.uid), str(self.gid), self.directory, self.program, *lists, ""]
         if any("\0" in field for field in fields):
             raise Refused("a word of the command or the environment holds a NUL byte")
         data = b"".join(field.encode(errors="surrogateescape") + b"\0" for field in fields)

@@ -25,7 +25,7 @@ TAKEN_OVER = (
     "stop_timeout",
 )
 OF_A_SYSTEM = ("isolation", "network", "tty", "stdin", "restart", "stop_timeout")
-"""What of it there is for an unmodified system, which has a computer as well."""
+"""What of it there is for an unmodified system, which has a computer as well, and for a unikernel."""
 OF_A_START = ("isolation", "init", "workdir", "user", "mounts", "tty", "stdin")
 OF_ITS_PROGRAM = ("kernel", "command", "entrypoint", "env")
 """What a workload that goes on in the middle cannot be given any more; the latter not even the same again."""
@@ -45,13 +45,16 @@ def complete(request: CreateRequest, snapshot: Snapshot) -> CreateRequest:
     if old.system:
         changes = {name: value for name, value in changes.items() if name in OF_A_SYSTEM}
         changes |= {name: value for name, value in old.system if name not in given}
+    elif old.program:
+        changes = {name: value for name, value in changes.items() if name in OF_A_SYSTEM}
+        changes |= {"command": old.argv} if "command" not in given else {}
     elif not given & {"command", "entrypoint"}:
         changes["entrypoint"] = old.argv
     return request.model_copy(
         update={
             **changes,
             "image": old.image_digest,
-            "env": (*old.env, *request.env),
+            "env": request.env if old.program else (*old.env, *request.env),
             "labels": {**old.labels, **request.labels},
         }
     )
@@ -60,8 +63,12 @@ def complete(request: CreateRequest, snapshot: Snapshot) -> CreateRequest:
 def name_origin(spec: Spec, request: CreateRequest, snapshot: Snapshot) -> Spec:
     """The clone's spec with the names that its image, plan and level were asked for by."""
     old = snapshot.spec
+    program = spec.program
+    if program and old.program and old.program.disk:
+        program = program.model_copy(update={"disk": True})
     return spec.model_copy(
         update={
+            "program": program,
             "image": old.image,
             "plan_name": old.plan_name if request.plan == PlanRequest() else spec.plan_name,
             "choice": spec.choice if "isolation" in request.model_fields_set else old.choice,
@@ -81,7 +88,7 @@ def problems(
     guest's kernel has written it."""
     found: list[Problem] = []
     name = snapshot.reference
-    if foreign and level is not Isolation.VM:
+    if foreign and level not in (Isolation.VM, Isolation.UNIKERNEL):
         what = f"the disk of {name} was written by a virtual machine's own kernel: no {level} on this host mounts it"
         found.append(Problem(what, "leave out --isolation, or copy the files out of a clone (bulkhead cp)"))
     if plan.disk < disk:
