@@ -130,6 +130,8 @@ class Closure:
             followed += 1
             if followed > MAX_LINKS:
                 raise Refused(f"{name} leads through more than {MAX_LINKS} links in the image")
+            # What leads to it are directories: nothing but a link may be in the last of them.
+            self.directory(_text(tuple(here)))
             self._put(there, found.mode, found.target)
             if found.target.startswith(b"/"):
                 here = []

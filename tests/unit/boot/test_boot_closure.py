@@ -65,6 +65,15 @@ def test_links_are_followed_in_the_image_alone() -> None:
     assert "opt/other" not in found
 
 
+def test_a_link_has_the_directories_above_it() -> None:
+    tree = Tree({"/lib64": "usr/lib64", "/usr/lib64/ld.so": "../lib/ld-2.so", "/usr/lib/ld-2.so": static()})
+    files = Closure(tree)
+    files.program("/lib64/ld.so", "")
+    assert taken(files)["usr/lib64"] == stat.S_IFDIR
+    paths = [entry.path for entry in files.entries()]
+    assert all(path.rpartition("/")[0] in ("", *paths[:at]) for at, path in enumerate(paths))
+
+
 def test_what_cannot_be_is_refused() -> None:
     tree = Tree({"/loop": "loop", "/script": b"#!/bin/sh\n", "/text": b"text", "/file": b"", "/dir/f": b""})
     with pytest.raises(Refused, match="40 links"):
