@@ -166,6 +166,23 @@ static void set_network(void)
 		say("cannot set the name", parts[4]);
 }
 
+/* The application's files have a directory of their own: an image's /lib may be a link, that of the modules is not. */
+static void enter(void)
+{
+	static const char *const moved[][2] = {{"/dev", "/app/dev"}, {"/proc", "/app/proc"}, {"/sys", "/app/sys"}};
+	if (mount("/app", "/app", NULL, MS_BIND, NULL) < 0)
+		say("cannot bind", "/app");
+	for (size_t i = 0; i < sizeof moved / sizeof *moved; i++) {
+		if (mkdir(moved[i][1], 0755) < 0 && errno != EEXIST)
+			say("cannot make", moved[i][1]);
+		if (mount(moved[i][0], moved[i][1], NULL, MS_MOVE, NULL) < 0)
+			say("cannot move", moved[i][0]);
+	}
+	if (chdir("/app") < 0 || chroot(".") < 0)
+		say("cannot enter", "/app");
+	errno = 0;
+}
+
 /* The root is read-only; what may be written to is memory of its own, or the instance's disk. */
 static void set_files(void)
 {
@@ -271,6 +288,7 @@ _Noreturn void solo(char *const words[])
 				given[count++] = *words++;
 			wanted.arguments = given;
 		}
+		enter();
 		set_network();
 		set_files();
 		int asked = port_open("bulkhead.ask", O_RDONLY | O_NONBLOCK);

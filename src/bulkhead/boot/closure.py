@@ -15,6 +15,8 @@ from bulkhead.boot import cpio
 from bulkhead.boot.cpio import Entry
 from bulkhead.errors import Refused
 
+TOP = "app"
+"""The directory of the initramfs that becomes the application's root."""
 MAX_BYTES, MAX_FILES = 256 << 20, 20_000
 MAX_LINKS, MAX_LIBRARIES = 40, 512
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -249,4 +251,5 @@ class _File:
 
 def archive(entries: Sequence[Entry], settings: bytes) -> bytes:
     """The application's part of an initramfs. `settings`: what the small init reads."""
-    return cpio.archive([*entries, cpio.file(".unikernel", settings, 0o600)])
+    placed = [Entry(f"{TOP}/{entry.path}", entry.mode, entry.data) for entry in entries]
+    return cpio.archive([cpio.directory(TOP), *placed, cpio.file(".unikernel", settings, 0o600)])
