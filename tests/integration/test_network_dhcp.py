@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bulkhead.model import Address
+from tests.integration.frames import frame
 from tests.integration.network_lab import Box, Lab, eventually, lab, private, set_bridge_filter
-from tests.integration.test_network_spoofing import frame
 
 NOBODY, EVERYBODY = "0.0.0.0", "255.255.255.255"
 DISCOVER, OFFER, REQUEST, ACK = 1, 2, 3, 5
