@@ -80,7 +80,7 @@ def refused(daemon: Daemon, arguments: list[str], *told: str, code: int = 125, s
         (["-p", "192.0.2.77:9090:80", "busybox"], ["192.0.2.77", "not an address of this host", "hint: "]),
         (["-p", "[::1]:9090:80", "busybox"], [r"\[::1\]:9090/tcp cannot be published", "hint: -p 127.0.0.1:9090:80"]),
         (["--network", "none", "-p", "1:1", "busybox"], ["ports cannot be published with network 'none'"]),
-        (["--isolation", "unikernel", "busybox"], ["isolation unikernel is not available here", "hint: use one of"]),
+        (["--isolation", "unikernel", "busybox"], ["is a rootfs, not a unikernel", "hint: bulkhead build --unikernel"]),
         (["--colour", "busybox"], ["unrecognized arguments: --colour", "hint: see bulkhead run --help"]),
         (["-u", "nobodyhere", "busybox", "true"], ["user nobodyhere", "hint: .*/etc/passwd"]),
         (["-w", "/etc/passwd", "busybox", "true"], ["/etc/passwd", "Not a directory", "hint: "]),
