@@ -30,8 +30,9 @@ DISK_POINTS = ("move.copying", "move.copied", "move.exchanged")
 
 
 def counted(daemon: Daemon, name: str) -> int:
-    """How far it has counted, without a number left out."""
-    numbers = [int(line) for line in daemon.cli("exec", name, "cat", "/count").stdout.split()]
+    """How far it has counted, without a number left out; 0 where it has not begun."""
+    said = daemon.cli("exec", name, "sh", "-c", "[ ! -e /count ] || cat /count").stdout
+    numbers = list(map(int, said.split()))
     assert numbers == list(range(1, len(numbers) + 1))
     return len(numbers)
 
