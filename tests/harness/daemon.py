@@ -185,7 +185,8 @@ class Daemon:
         deadline = time.monotonic() + START_SECONDS
         while list(unfinished(templates)) and time.monotonic() < deadline:
             time.sleep(0.1)  # it is making one
-        found = held(self.pid, templates)
+        # A guest that is kept warm has a tap and a template's memory for as long as the daemon lives.
+        found = [] if self.config.warm_memory else held(self.pid, templates)
         self.stop()
         return [*found, *unfinished(templates), *leftovers(self._before, self.scope)]
 
