@@ -205,7 +205,7 @@ def test_a_flood_loses_nothing(inner: Inner) -> None:
     while len(got) < 262_144:
         got += stuck.next(stuck_stream).payload
     park(connection)
-    now = logged(inner.machine.host)
+    now = logged(inner.machine.host)[:-1]  # without the last, of which there may be the beginning alone
     assert now == list(range(1, len(now) + 1)), "what is not passed on yet is in the log"
     assert len(now) > len(got.splitlines())
     resume(connection)
