@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 
+from bulkhead import elf
 from bulkhead.boot.unpacking import unpack
 from bulkhead.errors import ImageError
 
@@ -18,11 +19,6 @@ _HAS_PAYLOAD = 0x208
 """The boot protocol's version since which the header says where the payload is."""
 _IDENT = b"\x7fELF\x02\x01\x01"
 """ELF, 64 bits, little-endian, version 1."""
-_AMD64 = 62
-_PT_NOTE = 4
-_PHYS32_ENTRY = 18
-"""XEN_ELFNOTE_PHYS32_ENTRY: where PVH enters, as a 32-bit physical address."""
-_MAX_NOTES = 1 << 20
 
 
 def extract(image: bytes) -> bytes:
@@ -41,45 +37,25 @@ def extract(image: bytes) -> bytes:
     size = struct.unpack_from("<I", payload, length - 4)[0]
     if size > MAX_SIZE:
         raise ImageError(f"the kernel unpacks to {size} bytes, at most {MAX_SIZE} are allowed")
-    elf = unpack(payload, most=size, what="the kernel's payload")
-    if len(elf) != size:
-        raise ImageError(f"the kernel unpacks to {len(elf)} bytes, its header promises {size}")
-    pvh_entry(elf)
-    return elf
+    kernel = unpack(payload, most=size, what="the kernel's payload")
+    if len(kernel) != size:
+        raise ImageError(f"the kernel unpacks to {len(kernel)} bytes, its header promises {size}")
+    pvh_entry(kernel)
+    return kernel
 
 
-def pvh_entry(elf: bytes) -> int:
+def pvh_entry(kernel: bytes) -> int:
     """The physical address at which PVH enters a kernel. Raises ImageError when it is no ELF file that has one."""
-    if not elf.startswith(_IDENT) or len(elf) < 64:
+    if not kernel.startswith(_IDENT) or len(kernel) < elf.HEADER:
         raise ImageError("the kernel is no 64-bit ELF file")
-    machine = struct.unpack_from("<H", elf, 18)[0]
-    if machine != _AMD64:
+    read_at = elf.of_bytes(kernel)
+    machine = struct.unpack_from("<H", kernel, 18)[0]
+    if machine != elf.AMD64:
         raise ImageError(f"the kernel is built for ELF machine {machine}, not for amd64")
-    table = struct.unpack_from("<Q", elf, 32)[0]
-    entry_size, count = struct.unpack_from("<HH", elf, 54)
-    if entry_size != 56 or table + count * entry_size > len(elf):
-        raise ImageError("the kernel's ELF program headers are damaged")
-    for number in range(count):
-        kind, _, offset, _, _, size = struct.unpack_from("<IIQQQQ", elf, table + number * entry_size)
-        if kind == _PT_NOTE and size <= _MAX_NOTES:
-            found = _entry_among(elf[offset : offset + size])
-            if found is not None:
-                return found
-    raise ImageError("the kernel has no PVH entry", hint="a kernel built with CONFIG_PVH=y has one")
-
-
-def _entry_among(notes: bytes) -> int | None:
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from("<III", notes, at)
-        name_at = at + 12
-        data_at = name_at + _up(name_size)
-        at = data_at + _up(size)
-        is_entry = kind == _PHYS32_ENTRY and notes[name_at : name_at + name_size] == b"Xen\0"
-        if is_entry and size in (4, 8) and data_at + size <= len(notes):
-            return int.from_bytes(notes[data_at : data_at + size], "little")
-    return None
-
-
-def _up(size: int) -> int:
-    return -(-size // 4) * 4
+    try:
+        found = elf.pvh_entry(elf.read(read_at), read_at)
+    except elf.Damaged as error:
+        raise ImageError("the kernel's ELF program headers are damaged") from error
+    if found is None:
+        raise ImageError("the kernel has no PVH entry", hint="a kernel built with CONFIG_PVH=y has one")
+    return found
