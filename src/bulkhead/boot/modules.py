@@ -10,8 +10,8 @@ from bulkhead.errors import ImageError
 
 REQUIRED = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "erofs", "overlay", "ext4", "af_packet", "ipv6")
 """Without these a guest has no way to its agent, its files or its network."""
-WELCOME = ("virtio_rng", "virtio_balloon", "virtio_mem", "vmgenid")
-"""Loaded where the kernel has them: entropy, memory that changes, news of a restore."""
+WELCOME = ("virtio_rng", "virtio_balloon", "virtio_mem", "vmgenid", "macvlan")
+"""Loaded where the kernel has them: entropy, memory that changes, news of a restore, interfaces of instances within."""
 _MAX_DEPTH = 50
 _SIGNED = b"~Module signature appended~\n"
 _SUFFIXES = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")

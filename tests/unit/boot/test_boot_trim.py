@@ -32,6 +32,7 @@ OPTIONS = {
     "virtio_balloon": "VIRTIO_BALLOON",
     "virtio_mem": "VIRTIO_MEM",
     "vmgenid": "VMGENID",
+    "macvlan": "MACVLAN",
 }
 """The kernel's options by the modules that a distribution's kernel has instead."""
 MAKEFILE = """
