@@ -1,0 +1,103 @@
+"""Heads of tar members: ustar, with a pax header before those that it has no room for. The same in, the same out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+"""What a tar ends with."""
+FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+WHITEOUT = b".wh."
+"""Before a name: what is below has been removed."""
+OPAQUE = b".wh..wh..opq"
+"""In a directory: nothing of what is below shows through."""
+_NAME = 100
+_ID, _SIZE = 0o7777777, 0o77777777777
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a tar. `path` is relative, without a slash at its end."""
+
+    path: bytes
+    kind: bytes
+    mode: int = 0o644
+    """Permissions alone."""
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    """Whole seconds since the epoch."""
+    size: int = 0
+    """Bytes that follow the head, of a file."""
+    link: bytes = b""
+    """A symlink's target, or the path that a hard link is another name of."""
+    major: int = 0
+    minor: int = 0
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    """Sorted by name."""
+
+
+def head(member: Member) -> bytes:
+    """What stands before the member's bytes."""
+    path = member.path + b"/" if member.kind == DIRECTORY else member.path
+    records = b"".join(_records(member, path))
+    block = _block(member, path)
+    if not records:
+        return block
+    before = Member(b"PaxHeaders/" + member.path.rpartition(b"/")[2], b"x", size=len(records))
+    return _block(before, before.path) + records + padding(len(records)) + block
+
+
+def padding(size: int) -> bytes:
+    """What follows the bytes of a member, up to the next whole block."""
+    return bytes(-size % BLOCK)
+
+
+def _field(value: int, most: int) -> int:
+    """What a header's field says; 0 where a pax record says it."""
+    return value if 0 <= value <= most else 0
+
+
+def _records(member: Member, path: bytes) -> list[bytes]:
+    records = []
+    if len(path) > _NAME or not path.isascii():
+        records.append(_record(b"path", path))
+    if len(member.link) > _NAME or not member.link.isascii():
+        records.append(_record(b"linkpath", member.link))
+    for key, value, most in (
+        (b"uid", member.uid, _ID),
+        (b"gid", member.gid, _ID),
+        (b"size", member.size, _SIZE),
+        (b"mtime", member.mtime, _SIZE),
+    ):
+        if not 0 <= value <= most:
+            records.append(_record(key, b"%d" % value))
+    records += [_record(b"SCHILY.xattr." + name, value) for name, value in member.xattrs]
+    return records
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """`length key=value`: the length counts its own digits."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _block(member: Member, path: bytes) -> bytes:
+    fields = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0        %s%sustar\00000%s%07o\0%07o\0%s" % (
+        path[:_NAME].ljust(_NAME, b"\0"),
+        member.mode,
+        _field(member.uid, _ID),
+        _field(member.gid, _ID),
+        _field(member.size, _SIZE),
+        _field(member.mtime, _SIZE),
+        member.kind,
+        member.link[:_NAME].ljust(_NAME, b"\0"),
+        bytes(64),
+        member.major,
+        member.minor,
+        bytes(167),
+    )
+    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]
