@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/fs.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -16,11 +18,14 @@
 
 #include "context.h"
 #include "guest.h"
+#include "reader.h"
 #include "text.h"
 
 enum {
 	FILE_SIZE = 64 << 10,
 	FIELDS = 2048,
+	TOLD_SIZE = 32 << 10,
+	PAUSE_MS = 2,
 	LINE_SIZE = 4096,
 	LOOK_MS = 250, /* a port without a client on the host cannot be waited for: it is looked at */
 	KILL_SECONDS = 9,
@@ -126,16 +131,21 @@ static void join_prefix(char *to, size_t size, const char *address, const char *
 	text_join(to, size, parts);
 }
 
+/* The kernel's command line; "" where it cannot be read. */
+static void read_command_line(char line[static LINE_SIZE])
+{
+	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd < 0 ? -1 : read(fd, line, LINE_SIZE - 1);
+	if (fd >= 0)
+		close(fd);
+	line[length < 0 ? 0 : length] = 0;
+}
+
 /* ip=ADDRESS::GATEWAY:MASK:NAME:DEVICE:... as Linux has it, and ip6=ADDRESS/PREFIX,GATEWAY. */
 static void set_network(void)
 {
 	static char line[LINE_SIZE], second[LINE_SIZE], four[64], empty[8], device[] = "eth0";
-	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	ssize_t length = fd < 0 ? -1 : read(fd, line, sizeof line - 1);
-	if (fd >= 0)
-		close(fd);
-	if (length < 0)
-		return;
+	read_command_line(line);
 	memcpy(second, line, sizeof line);
 	char *ip = command_line_value(line, "ip="), *ip6 = command_line_value(second, "ip6=");
 	if (ip == NULL)
@@ -183,6 +193,67 @@ static void enter(void)
 	errno = 0;
 }
 
+/* A port has no data, but an end, as long as nobody is connected on the host. */
+static bool hear(int port, void *to, size_t length)
+{
+	for (size_t got = 0; got < length;) {
+		ssize_t part = read(port, (char *)to + got, length - got);
+		if (part < 0 && errno != EINTR)
+			return false;
+		if (part == 0)
+			nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
+		got += part > 0 ? (size_t)part : 0;
+	}
+	return true;
+}
+
+/* A guest that becomes a template waits here, and each that is started from it is told who and where it is: a length,
+   a list of operations as the supervisor has them, words that each end in NUL. NULL: it cannot go on. */
+static char **be_told(int port)
+{
+	static unsigned char told[TOLD_SIZE];
+	static char *words[FIELDS];
+	struct oplist list;
+	struct oplist_error wrong;
+	struct context context;
+	uint32_t length;
+	size_t count = 0;
+	errno = 0;
+	if (write(port, "R", 1) != 1 || !hear(port, &length, sizeof length) || length == 0 || length >= sizeof told ||
+	    !hear(port, told, length))
+		return NULL;
+	struct reader reader = {.at = told, .end = told + length};
+	context_init(&context, PLACE_SUPERVISOR, PHASE_PREPARE);
+	if (oplist_parse(&reader, PLACE_SUPERVISOR, &list, &wrong) < 0) {
+		say("was told what makes no sense:", wrong.text);
+		return NULL;
+	}
+	if (operations_run(&context, &list) < 0)
+		say("cannot become what it was told:", context.failure.text);
+	/* The byte behind what was told is 0: the last word ends there at the latest. */
+	for (char *word = (char *)reader.at; word < (char *)reader.end && count < FIELDS - 1; word += strlen(word) + 1)
+		words[count++] = word;
+	words[count] = NULL;
+	return context.failure.error != 0 || write(port, "A", 1) != 1 ? NULL : words;
+}
+
+static bool is_to_wait(void)
+{
+	static char line[LINE_SIZE];
+	read_command_line(line);
+	return command_line_value(line, "unikernel.wait=") != NULL;
+}
+
+/* In a template the disk was another one. */
+static void forget(const char *device)
+{
+	int fd = open(device, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, BLKFLSBUF, 0) < 0)
+		say("cannot drop what was read of", device);
+	if (fd >= 0)
+		close(fd);
+}
+
 /* The root is read-only; what may be written to is memory of its own, or the instance's disk. */
 static void set_files(void)
 {
@@ -193,6 +264,7 @@ static void set_files(void)
 			say("cannot give away", *at);
 	}
 	if (access("/dev/vda", F_OK) == 0) {
+		forget("/dev/vda");
 		if (mount("/dev/vda", "/disk", "ext4", MS_NOSUID | MS_NODEV, NULL) < 0 ||
 		    chown("/disk", wanted.uid, wanted.gid) < 0)
 			say("cannot mount the disk on", "/disk");
@@ -274,31 +346,51 @@ static void tell(int code)
 		say("cannot tell the exit code", text);
 }
 
+/* The words are arguments, in the place of the program's own where there are any. */
+static void replace_arguments(char *const words[])
+{
+	static char *given[FIELDS];
+	size_t count = 0;
+	if (*words == NULL)
+		return;
+	given[count++] = wanted.arguments[0];
+	while (*words != NULL && count < FIELDS - 1)
+		given[count++] = *words++;
+	wanted.arguments = given;
+}
+
+/* The program to its end; its exit code. */
+static int run_program(char *const words[])
+{
+	enter();
+	int asked = port_open("bulkhead.ask", O_RDWR);
+	if (is_to_wait()) {
+		words = be_told(asked);
+		if (words == NULL) {
+			say("cannot go on from", "its template");
+			return LOST;
+		}
+	} else {
+		set_network();
+	}
+	fcntl(asked, F_SETFL, O_NONBLOCK);
+	replace_arguments(words);
+	set_files();
+	pid_t program = fork();
+	if (program == 0)
+		run();
+	return program < 0 ? LOST : watch(program, asked);
+}
+
 _Noreturn void solo(char *const words[])
 {
 	int code = LOST;
 	set_console();
 	errno = 0;
-	if (read_wanted()) {
-		static char *given[FIELDS];
-		if (*words != NULL) {
-			size_t count = 0;
-			given[count++] = wanted.arguments[0];
-			while (*words != NULL && count < FIELDS - 1)
-				given[count++] = *words++;
-			wanted.arguments = given;
-		}
-		enter();
-		set_network();
-		set_files();
-		int asked = port_open("bulkhead.ask", O_RDONLY | O_NONBLOCK);
-		pid_t program = fork();
-		if (program == 0)
-			run();
-		code = program < 0 ? LOST : watch(program, asked);
-	} else {
+	if (read_wanted())
+		code = run_program(words);
+	else
 		say("cannot read", solo_file);
-	}
 	tell(code);
 	tcdrain(1);
 	power_off();

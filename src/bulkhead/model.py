@@ -153,6 +153,8 @@ class Program(Model):
     type: KernelType = "other"
     own: bool = False
     """Whether Bulkhead's small init is in it, which tells of the exit code and can be asked to end."""
+    waits: bool = False
+    """Whether that init can wait to be told who and where it is, so that it can go on from a template."""
     disk: bool = False
     """Whether it has the instance's disk."""
 

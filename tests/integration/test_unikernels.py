@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -170,5 +172,48 @@ def test_redis(makers: Daemon) -> None:
     assert row["memory"] > 0 and row["sent"] > 0
     makers.cli("stop", "--time", "60", "store", timeout=120)
     assert makers.json("inspect", "store")[0]["exit"]["code"] == 0
+    until("a template", partial(has_template, makers, makers.json("image", "inspect", "made/redis")[0]["Id"]))
+    makers.cli("start", "store")  # its disk takes the place of the template's
+    until("redis", lambda: "12345" in subprocess.run(argv, capture_output=True, text=True, check=False).stdout)
     assert "cannot" not in makers.cli("logs", "store").stdout
-    makers.cli("rm", "store")
+    makers.cli("rm", "-f", "store")
+
+
+def has_template(daemon: Daemon, digest: str) -> bool:
+    """Whether a template of an image with this digest is there."""
+    templates = daemon.config.cache_dir / "templates"
+    return any(digest in path.read_text() for path in templates.glob("*/key.json"))
+
+
+def test_from_a_template(makers: Daemon, tmp_path: Path) -> None:
+    """Cold, then from a template: name, address, words, time and randomness are each one's own."""
+    program = unikernels.server(tmp_path)
+    makers.cli("build", "--unikernel", "-t", "made/again", program)
+    size = ("--isolation", "unikernel", "--memory", "96M", "--cpus", "1")
+
+    stored = partial(has_template, makers, makers.json("image", "inspect", "made/again")[0]["Id"])
+
+    def ended(*words: str) -> str:
+        done = makers.cli("run", "--rm", *size, *words, check=False, timeout=600)
+        assert done.returncode == 9, done
+        return done.stdout
+
+    cold = ended("--no-template", "--hostname", "first", "made/again", "exit", "9")
+    assert "first" in cold and not stored()
+    ended("made/again", "exit", "9")
+    until("a template was made", stored)
+    said = [ended("--hostname", name, "made/again", "exit", "9") for name in ("second", "third")]
+    assert "second" in said[0] and "third" in said[1], said
+    assert "Linux version" not in said[0]
+    drawn = [line.split() for text in (cold, *said) for line in text.splitlines() if "random" in line]
+    assert len({words[-1] for words in drawn}) == 3, drawn
+    assert all(abs(float(words[2]) - time.time()) < 600 for words in drawn), drawn
+    makers.cli("run", "-d", "--name", "again", *size, "-p", "8088:8080", "made/again")
+    assert "served by" in fetch(makers, 8088)
+    makers.cli("stop", "--time", "60", "again", timeout=120)
+    assert makers.json("inspect", "again")[0]["exit"]["code"] == 7
+    makers.cli("start", "again")
+    assert "served by" in fetch(makers, 8088)
+    makers.cli("rm", "-f", "again")
+    makers.cli("image", "rm", "made/again")
+    assert not stored()

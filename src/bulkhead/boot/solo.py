@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bulkhead.errors import Refused
 
-VERSION = "1"
+VERSION = "2"
 """Of what the init understands; an image's annotation names it."""
 WRITABLE = ("/tmp", "/run", "/var/tmp")  # noqa: S108 - in a guest
 """Where every program finds memory that it may write to: the rest is read-only."""

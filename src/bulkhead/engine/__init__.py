@@ -47,11 +47,12 @@ def build_engine(config: Config) -> Engine:
     layers = Layers(config)
     hypervisor = Hypervisor(config, layers.mount_layer)
     machines = VmDriver(config, outside, ability=hypervisor.probe)
+    programs = UnikernelDriver(config, outside, ability=machines.probe)
     drivers: dict[Isolation, Driver] = {
         Isolation.CHROOT: ChrootDriver(config, outside),
         Isolation.CONTAINER: ContainerDriver(config, outside, lxcfs=lxcfs.mounted),
         Isolation.VM: machines,
-        Isolation.UNIKERNEL: UnikernelDriver(config, outside, ability=machines.probe),
+        Isolation.UNIKERNEL: programs,
     }
     state = open_state(config)
     host_facts = facts.facts(config)
@@ -68,7 +69,7 @@ def build_engine(config: Config) -> Engine:
             devices=DEVICES,
         )
 
-    templates = MachineTemplates(config, hypervisor, machines, hypervisor_limits)
+    templates = MachineTemplates(config, hypervisor, machines=machines, programs=programs, limits=hypervisor_limits)
     networks, disks = Networks(config), Disks(config)
     context = Context(
         config=config,

@@ -168,7 +168,7 @@ def _level_problems(request: CreateRequest, level: Isolation, drivers: Sequence[
     if level not in drivers:
         have = ", ".join(drivers)
         problems.append(Problem(f"isolation {level} is not available here", f"use one of: {have}"))
-    if request.cold and level is not Isolation.VM:
+    if request.cold and level not in (Isolation.VM, Isolation.UNIKERNEL):
         problems.append(Problem(f"a {level} has no template to start from", "leave out --no-template"))
     if request.kernel and level is not Isolation.VM:
         problems.append(Problem(f"a {level} has the host's kernel, not {request.kernel}", "use --isolation vm"))

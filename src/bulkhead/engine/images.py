@@ -135,5 +135,7 @@ class ImageCatalog:
                     yield kernels.find(self._store, spec.kernel or None).digest
 
     def _unmount_unneeded(self) -> None:
-        """A layer's file that is gone is still held by its mount."""
-        self._context.layers.recover({layer.diff_id for image in self._store.list() for layer in image.layers})
+        """A layer's file that is gone is still held by its mount, and so is its kernel in a template."""
+        images = self._store.list()
+        self._context.layers.recover({layer.diff_id for image in images for layer in image.layers})
+        self._context.templates.keep({image.digest for image in images})

@@ -82,7 +82,8 @@ class Resources:
             program, system = self._limits(instance), unmodified.boot(context, instance)
             return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, system=system)
         if spec.program:
-            program, started = self._limits(instance), unikernels.boot(context, instance)
+            started = unikernels.boot(context, instance, networked=networked, always=always)
+            program = self._limits(instance)
             checkpoint("start.layers")
             return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, program=started)
         if machines.is_machine(spec):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +16,8 @@ from bulkhead.isolation.base import ProgramBoot
 from bulkhead.model import CreateRequest, Instance, Isolation, KernelType, Plan, Program, Spec
 
 STOP_SECONDS = 10.0
+WAITS_SINCE = 2
+"""The version of the small init from which on it can be told at a start who it is."""
 
 
 def program_of(request: CreateRequest, image: Image) -> Program | None:
@@ -26,6 +31,7 @@ def program_of(request: CreateRequest, image: Image) -> Program | None:
         cmdline=said.cmdline,
         type=cast(KernelType, said.type if said.type in TYPES else "other"),
         own=bool(said.own),
+        waits=said.own.isdigit() and int(said.own) >= WAITS_SINCE,
         # Every instance has a disk; a unikernel sees it where one was asked for.
         disk=request.plan.disk is not None,
     )
@@ -76,21 +82,30 @@ def misplaced(image: Image, level: Isolation) -> list[Problem]:
     return [Problem(f"image {name} is a {image.kind}, not a unikernel", hint)]
 
 
-def boot(context: Context, instance: Instance) -> ProgramBoot:
-    """Everything but the network. The files are those of the image's layers, which are mounted for it, read-only."""
+def boot(context: Context, instance: Instance, *, networked: bool, always: ExitStack) -> ProgramBoot:
+    """Everything but the network. The files are those of the image's layers, which are mounted for it, read-only.
+
+    `always` lets go of what is needed for the start alone.
+    """
     spec = instance.spec
     if spec.program is None:
         raise ValueError(f"{spec.name} is no unikernel")
     image = context.images.resolve(spec.image_digest)
     initrd = spec.program.initrd
     disk = context.bundle_dir(instance) / "disk.img"
-    return ProgramBoot(
+    made = ProgramBoot(
         vmm=context.hypervisor.root(),
         accelerator=context.hypervisor.accelerator(),
         kernel=_file(context, image, spec.program.kernel),
         initrd=_file(context, image, initrd) if initrd else None,
         disk=context.disks.give(spec.id, disk) if spec.program.disk else None,
     )
+    if spec.cold or not spec.program.waits:
+        return made
+    saved = context.templates.find_program(spec, made, networked=networked)
+    if saved:
+        always.callback(os.close, saved.ram)
+    return replace(made, saved=saved)
 
 
 def explained(context: Context, spec: Spec, directory: Path) -> ProgramBoot:

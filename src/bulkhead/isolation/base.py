@@ -176,8 +176,12 @@ class ProgramBoot:
     kernel: Path
     initrd: Path | None
     disk: Path | None
-    """The instance's own disk, where it has asked for one."""
+    """The instance's own disk, where it has asked for one; None for a guest that becomes a template."""
     tap: str = ""
+    ram: Path | None = None
+    """The file that is to be the guest's memory; it becomes a template."""
+    saved: Saved | None = None
+    """What to start from; None: a boot."""
 
 
 @dataclass(frozen=True, slots=True)

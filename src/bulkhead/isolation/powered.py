@@ -55,8 +55,13 @@ class Powered(Supervised):
         what, hint = self.no_command
         raise Refused(what, hint=hint)
 
-    def powered_request(self, bundle: Bundle, cell: Cell, argv: Sequence[str], *, least: int = 0) -> Start:
-        """QEMU in its jail, the workload of the agent. `least`: bytes that a file of its may have at any rate."""
+    def powered_request(
+        self, bundle: Bundle, cell: Cell, argv: Sequence[str], *, least: int = 0, ram_fd: int | None = None
+    ) -> Start:
+        """QEMU in its jail, the workload of the agent. `least`: bytes that a file of its may have at any rate.
+
+        `ram_fd`: the descriptor of a template's memory.
+        """
         limits, spec = bundle.limits, bundle.spec
         written = [path for path, _, read_only in cell.files if not read_only and path.exists()]
         largest = max((path.stat().st_size for path in written), default=0)
@@ -73,7 +78,7 @@ class Powered(Supervised):
             kill=limits.kill,
             prepare=tuple(limits.prepare),
             stage=tuple(jail.stage_cell(bundle, self._stage, cell)),
-            inside=tuple(jail.inside(argv, largest=max(largest, least), terminal=spec.tty)),
+            inside=tuple(jail.inside(argv, largest=max(largest, least), ram_fd=ram_fd, terminal=spec.tty)),
             finish=tuple(limits.finish),
         )
 
@@ -85,13 +90,17 @@ class Powered(Supervised):
         pid, more = super().begin(session, bundle, request, on_launch)
         try:
             with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
-                jail.seal_sockets(bundle)
-                monitor.execute("cont")
+                self.switch_on(monitor, bundle)
         except HostError as error:
             raise AgentError(f"the virtual machine was not switched on: {error.what}", hint=_told(bundle)) from error
         except Unavailable as error:
             raise AgentError("QEMU did not start", hint=_told(bundle) or error.what) from error
         return pid, more
+
+    def switch_on(self, monitor: Qmp, bundle: Bundle) -> None:
+        """Let it run, from nothing. Raises AgentError, HostError, Unavailable."""
+        jail.seal_sockets(bundle)
+        monitor.execute("cont")
 
     def press_power(self, bundle: Path) -> None:
         """As on hardware: what that does is the system's business. Raises Unavailable, HostError."""

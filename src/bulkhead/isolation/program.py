@@ -10,9 +10,11 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bulkhead.agent.operations import Code, encode, simple
 from bulkhead.errors import Problem
-from bulkhead.isolation import vmm
+from bulkhead.isolation import guest, vmm
 from bulkhead.isolation.base import Bundle, ProgramBoot
+from bulkhead.isolation.guest import Moment
 from bulkhead.isolation.vmm import Drive
 from bulkhead.model import Address, Program, Spec
 
@@ -28,7 +30,9 @@ DEBUG_EXIT_PORT = 0x501
 """Where Solo5 and Unikraft find isa-debug-exit."""
 MIN_MEMORY = 8 << 20
 MAX_CMDLINE = 2048
-_MACHINE = "q35,usb=off,smbus=off,sata=off,vmport=off,dump-guest-core=off,mem-merge=off"
+WAITS = "unikernel.wait=1"
+"""By which a kernel's command line tells the small init to wait until it is told who it is."""
+_DASHES = " -- "
 _FORBIDDEN = frozenset('"\\')
 
 
@@ -67,6 +71,7 @@ def files(bundle: Bundle) -> list[tuple[Path, str, bool]]:
     given = [(boot.kernel, vmm.KERNEL, True)]
     given += [(boot.initrd, vmm.INITRD, True)] if boot.initrd else []
     given += [(boot.disk, DISK, False)] if boot.disk else []
+    given += [(boot.ram, vmm.RAM, False)] if boot.ram else []
     return given + ([(bundle.directory / CODE_FILE, CODE, False)] if program.own else [])
 
 
@@ -75,11 +80,16 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
     program, boot = require_program(bundle)
     plan, spec = bundle.spec.plan, bundle.spec
     line = kernel_line(spec, program, bundle.address if boot.tap else None)
+    if boot.ram or boot.saved:
+        line = f"{program.cmdline.partition(_DASHES)[0]} {WAITS}"
     return (
         vmm.PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"),
         *vmm.processor(boot.accelerator),
-        *("-smp", str(vmm.vcpus(plan)), "-m", f"{plan.memory}B", "-machine", _MACHINE),
+        *("-smp", str(vmm.vcpus(plan)), "-m", f"{plan.memory}B"),
+        *vmm.memory(bundle, saved=boot.saved is not None, becomes_template=boot.ram is not None),
+        *(("-incoming", "defer") if boot.saved else ()),
+        *("-machine", f"{vmm.MACHINE},memory-backend={vmm.MEMORY}"),
         *("-sandbox", vmm.SANDBOX),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,path={vmm.SOCKETS}/{vmm.QMP},server=on,wait=off"),
@@ -104,9 +114,11 @@ def _ports() -> Iterator[str]:
 
 
 def _network(bundle: Bundle, boot: ProgramBoot) -> Iterator[str]:
-    if boot.tap and bundle.address:
+    if boot.tap:
+        # One from a template has the template's address until it is told its own.
+        mac = bundle.address.mac if bundle.address else vmm.TEMPLATE_MAC
         yield from ("-netdev", f"tap,id=net0,ifname={boot.tap},script=no,downscript=no,vhost=off")
-        yield from ("-device", f"virtio-net-pci,netdev=net0,mac={bundle.address.mac},romfile=")
+        yield from ("-device", f"virtio-net-pci,netdev=net0,mac={mac},romfile=")
 
 
 def _disk(bundle: Bundle, boot: ProgramBoot) -> Iterator[str]:
@@ -116,13 +128,28 @@ def _disk(bundle: Bundle, boot: ProgramBoot) -> Iterator[str]:
     if boot.disk:
         drive = Drive(boot.disk, DISK, read_only=False, limited=True)
         yield from ("-blockdev", vmm.as_json(vmm.node("disk", drive)), "-device", "virtio-blk-pci,drive=disk")
+    elif bundle.spec.program and bundle.spec.program.disk:
+        yield from ("-blockdev", vmm.as_json({**vmm.PLACEHOLDER, "node-name": "disk"}))
+        yield from ("-device", "virtio-blk-pci,drive=disk")
+
+
+def told(bundle: Bundle, moment: Moment) -> bytes:
+    """What one from a template is told, by the small init's port: who and where it is, and its words."""
+    spec = bundle.spec
+    operations = [simple(Code.ENTROPY, moment.entropy), guest.clock(moment.now), simple(Code.HOSTNAME, spec.hostname)]
+    if bundle.address:
+        operations.append(guest.network(bundle.address))
+    said = spec.program.cmdline.partition(_DASHES)[2] if spec.program else ""
+    words = b"".join(word.encode(errors="surrogateescape") + b"\0" for word in spec.argv or said.split())
+    message = encode(operations) + words
+    return len(message).to_bytes(4, "little") + message
 
 
 def kernel_line(spec: Spec, program: Program, address: Address | None) -> str:
     """The command line: the image's, the network's in the form of its kind, the words that were given."""
-    told, dashes, words = program.cmdline.partition(" -- ")
+    told, dashes, words = program.cmdline.partition(_DASHES)
     if spec.argv:
-        dashes, words = " -- ", " ".join(_quoted(word) for word in spec.argv)
+        dashes, words = _DASHES, " ".join(_quoted(word) for word in spec.argv)
     parts = [told, *(_network_words(spec, program.type, address) if address else ())]
     if program.type in ("linux", "unikraft"):
         return " ".join(part for part in parts if part) + (f"{dashes}{words}" if words else "")

@@ -48,6 +48,9 @@ VCPU_TIMES = 4
 """How far processors can: a kernel sets 200 KiB aside for each that may come."""
 MEMORY_STEP, MEMORY_BLOCK = 2 << 20, 128 << 20
 """Bytes by which memory grows and shrinks above what the guest started with, and in which its kernel counts."""
+MACHINE = "q35,usb=off,smbus=off,sata=off,vmport=off,dump-guest-core=off,mem-merge=off"
+MEMORY = "ram"
+"""QEMU's name of what the guest starts with."""
 MORE_MEMORY, BALLOON, LIMITS = "more", "balloon", "plan"
 """QEMU's names of the device that brings memory, of the one that takes it, and of the disks' limits."""
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -135,25 +138,30 @@ def processor(accelerator: str) -> Iterator[str]:
 
 def _memory(bundle: Bundle) -> Iterator[str]:
     boot, size = require_boot(bundle), bundle.spec.plan.memory
-    machine = "q35,usb=off,smbus=off,sata=off,vmport=off,dump-guest-core=off,mem-merge=off"
-    backend = f"memory-backend-ram,id=ram,size={size}B"
-    if boot.saved:
-        # Opened for reading and writing, mapped for this guest alone; the seals keep the file as it is.
-        path = f"/proc/self/fd/{ram_fd(bundle)}"
-        backend = f"memory-backend-file,id=ram,size={size}B,mem-path={path},share=off"
-    elif boot.ram:
-        backend = f"memory-backend-file,id=ram,size={size}B,mem-path={RAM},share=on"
-    # By its id a saved guest's memory is found again, whatever kind of memory it had before.
-    yield from ("-object", backend)
+    yield from memory(bundle, saved=boot.saved is not None, becomes_template=boot.ram is not None)
     if boot.saved or boot.resumed:
         yield from ("-incoming", "defer")
-    yield from ("-machine", f"{machine},memory-backend=ram")
+    yield from ("-machine", f"{MACHINE},memory-backend={MEMORY}")
     room = boot.room or started(bundle)
     yield from ("-m", f"{size}B,maxmem={room.memory}B" if room.memory > size else f"{size}B")
     if room.memory > size:
         yield from ("-object", f"memory-backend-ram,id=room,size={room.memory - size}B")
         yield from ("-device", f"virtio-mem-pci,id={MORE_MEMORY},memdev=room,requested-size=0,addr=0x4")
     yield from ("-device", f"virtio-balloon-pci,id={BALLOON},addr=0x5")
+
+
+def memory(bundle: Bundle, *, saved: bool, becomes_template: bool) -> Iterator[str]:
+    """What a guest has for its memory, under the name MEMORY: its own, a template's, or what will be a template."""
+    # By its id a saved guest's memory is found again, whatever kind of memory it had before.
+    size = f"id={MEMORY},size={bundle.spec.plan.memory}B"
+    if saved:
+        # Opened for reading and writing, mapped for this guest alone; the seals keep the file as it is.
+        path = f"/proc/self/fd/{ram_fd(bundle)}"
+        yield from ("-object", f"memory-backend-file,{size},mem-path={path},share=off")
+    elif becomes_template:
+        yield from ("-object", f"memory-backend-file,{size},mem-path={RAM},share=on")
+    else:
+        yield from ("-object", f"memory-backend-ram,{size}")
 
 
 def ram_fd(bundle: Bundle) -> int:

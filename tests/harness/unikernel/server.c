@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static void end(int number)
@@ -19,7 +21,12 @@ int main(int argc, char **argv)
 	char body[400], answer[600], request[1024], name[64] = "";
 	int on = 1;
 	if (argc == 3 && strcmp(argv[1], "exit") == 0) {
+		unsigned long random = 0;
 		printf("uid %d in %s says %s\n", (int)getuid(), getcwd(body, sizeof body), getenv("WORD"));
+		gethostname(name, sizeof name);
+		if (getrandom(&random, sizeof random, 0) != sizeof random)
+			return 1;
+		printf("%s at %ld has random %lx\n", name, (long)time(NULL), random);
 		return atoi(argv[2]);
 	}
 	signal(SIGTERM, end);

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bulkhead.errors import AgentError
 from bulkhead.isolation import program, unikernel
-from bulkhead.isolation.base import Bundle, ProgramBoot
+from bulkhead.isolation.base import Bundle, ProgramBoot, Saved
+from bulkhead.isolation.guest import Moment
 from bulkhead.model import Address, Exit, Isolation, KernelType, Plan, Program, Spec
 
 ADDRESS = Address(
@@ -83,6 +88,41 @@ def test_the_computer_has_what_was_asked_for(own: bool) -> None:
     assert ("name=bulkhead.code" in words) is own
     given = {inside for _, inside, read_only in program.files(bundle) if not read_only}
     assert given == ({program.CODE, program.DISK} if own else set())
+
+
+def test_one_from_a_template_is_the_same_computer_and_hears_who_it_is() -> None:
+    """What the kernel is told is the template's: the migration would find another computer."""
+    asked = spec("linux", argv=("a b", ""), own=True, disk=True)
+    boot = ProgramBoot(vmm=Path("/vmm"), accelerator="tcg", kernel=Path("/k"), initrd=None, disk=None, tap="t0")
+    template = Bundle(Path("/t"), asked.model_copy(update={"argv": ()}), program=replace(boot, ram=Path("/ram")))
+    started = Bundle(
+        Path("/b"), asked, address=ADDRESS, program=replace(boot, disk=Path("/d"), saved=Saved(3, Path("/state")))
+    )
+    lines = [program.command_line(bundle) for bundle in (template, started)]
+    appended = {line[line.index("-append") + 1] for line in lines}
+    assert appended == {f"quiet {program.WAITS}"}
+    devices = [[line[at + 1].split(",")[0] for at, word in enumerate(line) if word == "-device"] for line in lines]
+    assert devices[0] == devices[1]
+    assert "-incoming" in lines[1] and "-incoming" not in lines[0]
+    message = program.told(started, Moment(5 * 10**9 + 7, b"e" * 64))
+    assert int.from_bytes(message[:4], "little") == len(message) - 4
+    assert message.endswith(b"a b\0\0") and b"10.1.2.3/20" in message and b"e" * 64 in message
+
+
+@pytest.mark.parametrize(("said", "right"), [(b"R", True), (b"A", False), (b"RRRRRRRR", True), (b"", False)])
+def test_what_the_small_init_may_say(said: bytes, right: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(said)
+        theirs.shutdown(socket.SHUT_WR)
+        with nullcontext() if right else pytest.raises(AgentError):
+            unikernel._hear(ours, b"R", 5)
+
+
+def test_a_small_init_that_says_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(AgentError, match="said nothing"):
+        unikernel._hear(ours, b"R", 0.01)
 
 
 @pytest.mark.parametrize(("qemu", "code"), [(0, 0), (83, 0), (11, 5), (1, 1), (2, 2), (255, 127)])
