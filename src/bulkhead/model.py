@@ -269,6 +269,8 @@ class Spec(Model):
     stop_signal: str = "SIGTERM"
     stop_timeout: float = 10.0
     auto_remove: bool = False
+    room: bool = False
+    """It belongs to the request that opened it, and is removed when that ends, however it ends."""
     created: float
     """Seconds since the epoch."""
 
@@ -379,6 +381,17 @@ class Moved(Model):
     """Bytes of files that went to a fresh disk; 0 where the disk was handed over."""
     dropped: tuple[str, ...] = ()
     """What could not come along, in words."""
+
+
+class Changes(Model):
+    """What a run has changed of its image's files."""
+
+    files: int | None
+    """Files, links and others that are new or other than the image's; None where a guest alone can tell."""
+    removed: int | None
+    """Names of the image's that are gone."""
+    size: int
+    """Bytes of those files; of a guest's disk what it takes on the host."""
 
 
 class Network(Model):

@@ -23,6 +23,7 @@ from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
 from bulkhead.isolation.base import Ability
 from bulkhead.model import (
+    Changes,
     CreateRequest,
     Exit,
     Instance,
@@ -161,6 +162,15 @@ class Snapshots(Protocol):
     def remove(self, ref: str, name: str) -> None: ...
 
 
+class Rooms(Protocol):
+    """Clean rooms, and what has been changed in instances."""
+
+    def open(self, request: CreateRequest) -> Instance: ...
+    def is_there(self, instance_id: str) -> bool: ...
+    def close(self, instance_id: str) -> None: ...
+    def changes(self, instance: Instance) -> Changes: ...
+
+
 class Engine(Protocol):
     """The engine as the API sees it. `ref` is a name, an id or the unique beginning of an id (4 digits or more)."""
 
@@ -174,6 +184,8 @@ class Engine(Protocol):
     def volumes(self) -> Volumes: ...
     @property
     def snapshots(self) -> Snapshots: ...
+    @property
+    def rooms(self) -> Rooms: ...
 
     def create(self, request: CreateRequest, *, at_once: bool = False) -> Instance: ...
     def dry_run(self, request: CreateRequest) -> str:

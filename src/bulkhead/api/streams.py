@@ -78,6 +78,14 @@ async def run(request: Request) -> Response:
 
 
 @router.post(
+    "/instances/{ref}/run", response_class=Response, responses=_ANSWERS, openapi_extra=_documented(AttachRequest)
+)
+async def run_instance(request: Request, ref: str) -> Response:
+    """Start an instance and attach to it; none of its output is missed."""
+    return FramesResponse(request, lambda session: _begin(session, ref))
+
+
+@router.post(
     "/instances/{ref}/attach", response_class=Response, responses=_ANSWERS, openapi_extra=_documented(AttachRequest)
 )
 async def attach(request: Request, ref: str) -> Response:
@@ -273,6 +281,23 @@ async def _attach(session: Session, ref: str) -> None:
         if answer.type is Type.ERROR:
             raise explain(frames.parse_failure(answer.payload), ())
         await session.join(agent, instance, ended=ending(service, instance.spec.id))
+    finally:
+        agent.close()
+
+
+async def _begin(session: Session, ref: str) -> None:
+    service = session.service
+    body: AttachRequest = problems.validate(AttachRequest, await session.client.request())
+    instance = await service.call(service.engine.get, ref)
+    launch = Launch(service, stdin=body.stdin and session.client.framed)
+    try:
+        await service.call(launch.created, instance)
+        instance = await service.call(service.engine.start, instance.spec.id, on_launch=launch.launched)
+        agent = Agent(launch.take())
+    finally:
+        launch.close()
+    try:
+        await session.join(agent, instance, ended=launch.ended)
     finally:
         agent.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 COMMANDS = {
     "run": "Create an instance, start it and attach to it",
+    "clean": "Run a command in a clean room, which is thrown away",
     "create": "Create an instance without starting it",
     "start": "Start instances",
     "stop": "Stop instances in order",

@@ -97,6 +97,16 @@ def read_link(bundle: Path) -> str | None:
     return str(found["link"]) if found else None
 
 
+def write_own(bundle: Path, files: dict[str, str]) -> None:
+    """What a start puts into the root by itself: absolute paths and texts. It is no change of the workload's."""
+    _write(bundle / "own.json", json.dumps(files))
+
+
+def read_own(bundle: Path) -> dict[str, str]:
+    """What the last start has put into the root by itself."""
+    return _read_json(bundle / "own.json") or {}
+
+
 def write_handle(bundle: Path, handle: Handle) -> None:
     """What finds the running instance again."""
     _write(bundle / "handle.json", json.dumps({field: getattr(handle, field) for field in Handle.__dataclass_fields__}))

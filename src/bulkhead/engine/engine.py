@@ -32,6 +32,7 @@ from bulkhead.engine.plans import Plans
 from bulkhead.engine.recovery import Recovery
 from bulkhead.engine.reports import Reporter, Usage
 from bulkhead.engine.restarts import Restarter
+from bulkhead.engine.rooms import Rooms
 from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.engine.walls import Walls
@@ -76,6 +77,7 @@ class Engine:
         self._health = HealthMonitor(find=context.state.get, check=self._check_health, report=self._report_health)
         self._walls = Walls(context, self.plans, self.images)
         self._mover = Mover(context, self._lifecycle, self._check_health)
+        self.rooms = Rooms(context, self._lifecycle, self.create)
 
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
@@ -112,6 +114,7 @@ class Engine:
         """Stop what this daemon does; the instances run on."""
         self._restarts.close()
         self._health.close()
+        self.rooms.close_all()
         self._exits.close()
         self._context.warm.close()
         running = [instance for instance in self._context.state.instances() if instance.pid]
@@ -134,10 +137,12 @@ class Engine:
 
     # --- create, start, stop, delete
 
-    def create(self, request: CreateRequest, *, at_once: bool = False, progress: Progress = quiet) -> Instance:
+    def create(
+        self, request: CreateRequest, *, at_once: bool = False, room: bool = False, progress: Progress = quiet
+    ) -> Instance:
         """Make an instance; `at_once`: it is started next. Raises Refused with every problem, before any change."""
         admitted = self._admission.admit(request)
-        spec = admitted.spec
+        spec = admitted.spec.model_copy(update={"room": True}) if room else admitted.spec
         for mount in spec.mounts:
             if mount.kind == "volume":
                 self.volumes.ensure(mount.source)

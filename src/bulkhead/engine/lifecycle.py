@@ -27,6 +27,7 @@ from bulkhead.errors import BulkheadError, Conflict, Refused
 from bulkhead.events import Progress, quiet
 from bulkhead.images import Image
 from bulkhead.isolation.base import Presses
+from bulkhead.isolation.root import own_files
 from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Snapshot, Spec, State
 from bulkhead.quantities import parse_signal
 
@@ -181,6 +182,8 @@ class Lifecycle:
                 undo.callback(bundles.forget_run, directory)
                 instance, bundle = self.resources.acquire(instance, undo=undo, always=always)
                 always.callback(bundles.drop_memory, directory)  # from here on the disk changes
+                named = instance.spec.isolation is not Isolation.CHROOT
+                bundles.write_own(directory, own_files(bundle, hostname=named))
                 handle = context.driver(instance).start(bundle, on_launch=partial(_launched, on_launch))
                 undo.callback(context.driver(instance).delete, directory, instance.spec.id)
                 checkpoint("start.running")

@@ -48,6 +48,12 @@ class Recovery:
 
     def _instance(self, instance: Instance) -> None:
         name, directory = instance.spec.name, self._context.bundle_dir(instance)
+        if instance.spec.room:
+            # The request that held it ended with the daemon.
+            quit_or_kill(directory)
+            self._lifecycle.erase(instance)
+            self._repairs.append(f"{name}: a room that nobody holds, removed")
+            return
         match instance.state:
             case State.CREATING | State.DELETING:
                 quit_or_kill(directory)

@@ -151,12 +151,18 @@ def _own_cgroups(join: Sequence[str]) -> dict[str, str]:
     return own
 
 
-def names(bundle: Bundle, *, hostname: bool) -> list[Operation]:
-    """The files that tell the instance who and where it is."""
+def own_files(bundle: Bundle, *, hostname: bool) -> dict[str, str]:
+    """The files that tell the instance who and where it is: paths and texts."""
     files = {"/etc/resolv.conf": bundle.resolv_conf, "/etc/hosts": bundle.hosts}
     if hostname:
         files["/etc/hostname"] = f"{bundle.spec.hostname}\n"
-    return [simple(Code.FILE, path, 0o644, 0, 0, text) for path, text in files.items() if text]
+    return {path: text for path, text in files.items() if text}
+
+
+def names(bundle: Bundle, *, hostname: bool) -> list[Operation]:
+    """What writes them."""
+    files = own_files(bundle, hostname=hostname)
+    return [simple(Code.FILE, path, 0o644, 0, 0, text) for path, text in files.items()]
 
 
 def shm_size(spec: Spec) -> int:

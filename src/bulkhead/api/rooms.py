@@ -1,0 +1,47 @@
+"""Routes of clean rooms. A room lives for as long as the request that opened it, and is gone soon after."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter, Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from bulkhead.api.responses import NDJSON, Pipe, ThreadResponse, json_response, problem_line
+from bulkhead.api.service import service_of
+from bulkhead.model import Changes, CreateRequest
+
+router = APIRouter(prefix="/v1", tags=["rooms"], max_body_size=1 << 20)
+LOOK_SECONDS = 0.5
+
+
+@router.post("/rooms")
+async def open_room(request: Request, body: CreateRequest) -> Response:
+    """Make an instance that belongs to this request: `{"room": ...}` is its record, then the answer stays open.
+
+    When the client goes, or the daemon ends, the room is removed with all that runs in it.
+    """
+    service = service_of(request)
+    rooms = service.engine.rooms
+
+    def produce(pipe: Pipe) -> None:
+        instance_id = ""
+        try:
+            room = rooms.open(body)
+            instance_id = room.spec.id
+            pipe.write(b'{"room":' + to_json(room) + b"}\n")
+            while pipe.alive() and rooms.is_there(instance_id):
+                time.sleep(LOOK_SECONDS)
+        finally:
+            if instance_id:
+                rooms.close(instance_id)
+
+    return ThreadResponse(service, produce, media_type=NDJSON, late=problem_line)
+
+
+@router.get("/instances/{ref}/changes", responses={200: {"model": Changes}})
+async def get_changes(request: Request, ref: str) -> Response:
+    """How much an instance that does not run has changed."""
+    service = service_of(request)
+    return json_response(await service.call(lambda: service.engine.rooms.changes(service.engine.get(ref))))

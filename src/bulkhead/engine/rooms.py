@@ -1,0 +1,80 @@
+"""Clean rooms: instances that belong to the request that opened them, and what was changed in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from bulkhead.engine import bundles, machines, snapshotting
+from bulkhead.engine.context import Context
+from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.errors import BulkheadError, Conflict, NotFound, Problem, Refused
+from bulkhead.model import Changes, CreateRequest, Instance, State
+from bulkhead.storage import changes
+
+
+class Rooms:
+    """Opens rooms, tells what has changed in an instance, and removes rooms that nobody holds any more."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle, create: Callable[..., Instance]) -> None:
+        self._context = context
+        self._lifecycle = lifecycle
+        self._create = create
+
+    def open(self, request: CreateRequest) -> Instance:
+        """Make a room, which does not run yet. Whoever opens it closes it, whatever happens."""
+        problems = []
+        if request.restart.kind != "no":
+            what = f"--restart {request.restart.kind}: a room is thrown away when its program has ended"
+            problems.append(Problem(what, "use bulkhead run"))
+        if request.auto_remove:
+            problems.append(Problem("--rm says nothing of a room: it is removed in any case", "leave out --rm"))
+        if problems:
+            raise Refused(problems)
+        return self._create(request, at_once=True, room=True)
+
+    def is_there(self, instance_id: str) -> bool:
+        """Whether a room has not been removed yet, by whomever."""
+        try:
+            self._context.state.get(instance_id)
+        except NotFound:
+            return False
+        return True
+
+    def close(self, instance_id: str) -> None:
+        """Throw a room away, with whatever runs in it. Fine when it is gone."""
+        with suppress(NotFound):
+            self._lifecycle.delete(self._context.state.get(instance_id), force=True)
+
+    def close_all(self) -> None:
+        """When the daemon ends: nobody can hold a room any more."""
+        for instance in self._context.state.instances():
+            if instance.spec.room:
+                with suppress(BulkheadError):  # the next daemon's recovery pass does it then
+                    self.close(instance.spec.id)
+
+    def changes(self, instance: Instance) -> Changes:
+        """What has been changed in an instance that does not run. Raises Conflict, HostError, Refused."""
+        spec = instance.spec
+        if machines.is_machine(spec):
+            disk = self._context.bundle_dir(instance) / bundles.DISK
+            # The host does not look into what a guest's kernel has written.
+            return Changes(files=None, removed=None, size=disk.stat().st_blocks * 512 if disk.exists() else 0)
+        with self._upper(instance) as upper:
+            found = changes.measure(upper, bundles.read_own(self._context.bundle_dir(instance)))
+        return Changes(files=found.files, removed=found.removed, size=found.size)
+
+    @contextmanager
+    def _upper(self, instance: Instance) -> Iterator[Path]:
+        """The upper directory of an instance that does not run; nobody can start it meanwhile."""
+        context, spec = self._context, instance.spec
+        with context.locks.hold(spec.id), ExitStack() as always:
+            instance = context.state.get(spec.id)
+            if instance.state not in (State.CREATED, State.EXITED):
+                what = f"instance {spec.name} is {instance.state}: its files may be changing"
+                raise Conflict(what, hint=f"bulkhead stop {spec.name}")
+            snapshotting.require_no_memory(context, instance)
+            disk = context.disks.attach(spec.id, context.bundle_dir(instance) / bundles.DISK)
+            always.callback(context.disks.detach, spec.id)
+            yield disk / "upper"
