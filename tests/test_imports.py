@@ -40,6 +40,7 @@ THIRD_PARTY = {
     "pyseccomp": {"isolation"},
     "qemu": {"host"},
     "rich": {"cli"},
+    "urllib3": {"images"},
     "zstandard": {"images", "boot"},
 }
 """Who may use what comes from outside of the standard library."""
@@ -48,7 +49,7 @@ HOST_ONLY_MODULES = {"subprocess", "ctypes", "multiprocessing", "pty", "_posixsu
 HOST_ONLY_CALLS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "chroot", "unshare", "setns"}
 HOT_PATH = {"client", "quantities", "errors", "cli"}
 """What a CLI module may load when it is imported; anything else it imports inside the function that needs it."""
-LAZY = {"bulkhead.cli.serve", "bulkhead.cli.daemon", "bulkhead.cli.progress"}
+LAZY = {"bulkhead.cli.serve", "bulkhead.cli.daemon", "bulkhead.cli.logins", "bulkhead.cli.progress"}
 """CLI modules that others import inside functions alone: the daemon, its start, what is drawn with rich."""
 HEAVY = {"pydantic", "fastapi", "starlette", "uvicorn", "rich", "asyncio", "http.server", "sqlite3", "ssl"}
 

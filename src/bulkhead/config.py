@@ -32,6 +32,8 @@ class Config(BaseModel):
     socket: Path | None = None
     """The API's unix socket; `run_dir/bulkhead.sock` when not given."""
     socket_group: str = "root"
+    containers_dir: Path = Path("/etc/containers")
+    """registries.conf, registries.conf.d, certs.d and policy.json, which podman, buildah and skopeo read too."""
 
     cgroup: str = Field(default="bulkhead", pattern=r"^[a-z][a-z0-9_-]{0,40}$")
     """Name of the cgroup, in every hierarchy, under which each instance gets its own."""

@@ -43,6 +43,12 @@ class NotFound(BulkheadError):
     http_status = 404
 
 
+class NoImage(NotFound):
+    """An image that is not in the store: it may be somewhere else."""
+
+    kind = "no-image"
+
+
 class Conflict(BulkheadError):
     """The request clashes with what is there: a name or a port taken, an instance in another state."""
 
@@ -121,6 +127,7 @@ ERRORS: dict[str, type[BulkheadError]] = {
     for error in (
         BulkheadError,
         NotFound,
+        NoImage,
         Conflict,
         Refused,
         Unavailable,

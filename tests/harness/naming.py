@@ -34,6 +34,7 @@ def make_config(directory: Path, **settings: object) -> Config:
         "state_dir": directory / "state",
         "run_dir": directory / "run",
         "cache_dir": directory / "cache",
+        "containers_dir": directory / "containers",  # what this host's says of registries is its own affair
         "cgroup": f"{PREFIX}-{number}",
         "link_prefix": LINK_PREFIX,
         "nft_table": f"{PREFIX}_{number}",

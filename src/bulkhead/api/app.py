@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from bulkhead.api import images, instances, networks, plans, problems, rooms, snapshots, streams, system, volumes
+from bulkhead.api import (
+    images,
+    instances,
+    networks,
+    plans,
+    problems,
+    registries,
+    rooms,
+    snapshots,
+    streams,
+    system,
+    volumes,
+)
 from bulkhead.api.problems import ProblemDetails
 from bulkhead.api.service import Engine, Service
 
@@ -25,7 +37,7 @@ def create_app(engine: Engine) -> FastAPI:
     )
     app.state.service = Service(engine)
     problems.install(app)
-    for routes in (system, instances, streams, images, plans, networks, volumes, snapshots, rooms):
+    for routes in (system, instances, streams, images, registries, plans, networks, volumes, snapshots, rooms):
         app.include_router(routes.router)
     app.include_router(instances.files)
     app.include_router(images.uploads)

@@ -19,6 +19,7 @@ from starlette.requests import HTTPConnection
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.engine.building import Order
+from bulkhead.engine.registries import Access
 from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
 from bulkhead.isolation.base import Ability
@@ -118,11 +119,31 @@ class Images(Protocol):
         need. None: the newest, the usual name.
         """
 
+    def tag(self, reference: str, targets: Sequence[str]) -> object:
+        """Give an image more names; which they are."""
+
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name; what has been removed."""
 
     def prune(self, *, everything: bool) -> object:
         """Drop what nothing needs (`everything`: also named images without an instance); what has been removed."""
+
+
+class Registries(Protocol):
+    """What can be done with registries. Credentials come with each request and are not kept."""
+
+    def sources(self, reference: str, *, push: bool) -> Sequence[Mapping[str, object]]:
+        """Where an image may come from or go to: registry, repository, name, mirror."""
+
+    def pull(self, reference: str, *, policy: str, platform: str | None, access: Access, progress: Progress) -> object:
+        """Have an image in the store."""
+
+    def push(self, reference: str, destination: str | None, *, access: Access, progress: Progress) -> object:
+        """Give an image away."""
+
+    def tags(self, repository: str, *, access: Access) -> Sequence[str]: ...
+    def referrers(self, reference: str, *, access: Access) -> Sequence[Mapping[str, object]]: ...
+    def login(self, registry: str, *, access: Access) -> str: ...
 
 
 class Plans(Protocol):
@@ -176,6 +197,8 @@ class Engine(Protocol):
 
     @property
     def images(self) -> Images: ...
+    @property
+    def registries(self) -> Registries: ...
     @property
     def plans(self) -> Plans: ...
     @property

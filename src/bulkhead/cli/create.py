@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulkhead.cli import options
+from bulkhead.cli import options, pulling
 from bulkhead.cli.app import App
 from bulkhead.cli.output import tell_choice, write
 from bulkhead.cli.parsing import Namespace, Parser
@@ -10,6 +10,7 @@ from bulkhead.cli.parsing import Namespace, Parser
 
 def arguments(parser: Parser) -> None:
     """What to create."""
+    pulling.add_pull(parser)
     options.add_request(parser)
 
 
@@ -20,6 +21,10 @@ def main(args: Namespace, app: App) -> int:
         from bulkhead.cli.cloning import tell_copy
 
         tell_copy(app, request)
+    return pulling.with_image(args, app, request, lambda: _create(app, request))
+
+
+def _create(app: App, request: dict[str, object]) -> int:
     spec = app.client.call("POST", "/v1/instances", body=request)["spec"]
     tell_choice(spec)
     write(spec["id"])

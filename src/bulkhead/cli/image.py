@@ -7,7 +7,7 @@ import stat
 import sys
 from contextlib import ExitStack
 
-from bulkhead.cli import values
+from bulkhead.cli import registry, values
 from bulkhead.cli.app import App
 from bulkhead.cli.each import for_each
 from bulkhead.cli.options import Problems, environment
@@ -233,8 +233,21 @@ def _prune(args: Namespace, app: App) -> int:
     return 0
 
 
+def _tag_arguments(parser: Parser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="name or id")
+    parser.add_argument("targets", metavar="NAME", nargs="+", help="what else to call it")
+
+
+def _tag(args: Namespace, app: App) -> int:
+    for name in app.client.call("POST", "/v1/images/tag", body={"reference": args.image, "targets": args.targets}):
+        write(printable(name))
+    return 0
+
+
 SUBCOMMANDS = {
     "ls": Subcommand("List images", _ls_arguments, _ls),
+    **registry.SUBCOMMANDS,
+    "tag": Subcommand("Give an image more names", _tag_arguments, _tag),
     "bootstrap": Subcommand("Make an image from a distribution's packages", _bootstrap_arguments, _bootstrap),
     "kernel": Subcommand(
         "Make a kernel for virtual machines from a distribution's package", _kernel_arguments, _kernel

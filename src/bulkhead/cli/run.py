@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulkhead.cli import options
+from bulkhead.cli import options, pulling
 from bulkhead.cli.app import App
 from bulkhead.cli.output import tell_choice, write
 from bulkhead.cli.parsing import Namespace, Parser
@@ -14,6 +14,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("-d", "--detach", action="store_true", help="do not attach: print the instance's id")
     parser.add_argument("--dry-run", action="store_true", help="print what a start would do, and do nothing")
     add_detach_keys(parser)
+    pulling.add_pull(parser)
     options.add_request(parser)
 
 
@@ -34,6 +35,10 @@ def main(args: Namespace, app: App) -> int:
         from bulkhead.cli.cloning import tell_copy
 
         tell_copy(app, request)
+    return pulling.with_image(args, app, request, lambda: _run(args, app, request))
+
+
+def _run(args: Namespace, app: App, request: dict[str, object]) -> int:
     if args.detach:
         spec = app.client.call("POST", "/v1/instances", query={"start": True}, body=request)["spec"]
         tell_choice(spec)

@@ -30,6 +30,7 @@ from bulkhead.engine.moving import Mover
 from bulkhead.engine.networks import DEFAULT, NetworkCatalog
 from bulkhead.engine.plans import Plans
 from bulkhead.engine.recovery import Recovery
+from bulkhead.engine.registries import RegistryCatalog
 from bulkhead.engine.reports import Reporter, Usage
 from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.rooms import Rooms
@@ -64,6 +65,7 @@ class Engine:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.images = ImageCatalog(context)
+        self.registries = RegistryCatalog(context)
         self.plans = Plans(context)
         self.networks = NetworkCatalog(context)
         self.volumes = VolumeCatalog(context)

@@ -104,6 +104,10 @@ class ImageCatalog:
         make = kernels.trim if trim else kernels.make
         return make(self._store, self._context.config, distribution, version=version, name=name, progress=progress)
 
+    def tag(self, reference: str, targets: Sequence[str]) -> object:
+        """Give an image more names."""
+        return self._store.tag(reference, targets)
+
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name."""
         removed = self._store.remove(reference, in_use=self._in_use(), force=force)

@@ -26,6 +26,24 @@ _ROOT = set(b"bin boot dev etc home lib lib32 lib64 media mnt opt proc root run 
 """What is at the top of a root file system."""
 
 
+class Piece(Protocol):
+    """One part of what an image is read from."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def file(self) -> Path | None:
+        """A file of the store's own disk that consists of these bytes when all of them have been read; or None."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes."""
+
+    def read(self, bounds: Bounds, what: str) -> bytes:
+        """All of it. Raises ImageError when it is larger than a document may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A run of bytes in an open file."""
@@ -33,6 +51,7 @@ class Part:
     fd: int
     offset: int
     size: int
+    file: Path | None = None
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes."""
@@ -48,7 +67,7 @@ class Part:
 class Archive(Protocol):
     """Parts by their names."""
 
-    def part(self, name: str) -> Part | None:
+    def part(self, name: str) -> Piece | None:
         """One part, None where there is none of that name."""
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from bulkhead.errors import ImageError, Refused
 from bulkhead.events import Progress, Step
 from bulkhead.images import compression, diskfiles, diskformats, diskimport, documents, reference, unikernels
-from bulkhead.images.archive import Archive, Part, TarArchive, holds_images, plain_reader
+from bulkhead.images.archive import Archive, Piece, TarArchive, holds_images, plain_reader
 from bulkhead.images.bounds import check_space
 from bulkhead.images.changes import changed
 from bulkhead.images.config import ImageConfig, read_config, read_created, read_disk
-from bulkhead.images.documents import CONTAINERD_NAME, REF_NAME, ConfigFile, Descriptor, Index, Manifest
+from bulkhead.images.documents import CONTAINERD_NAME, REF_NAME, ConfigFile, Descriptor, Index, Manifest, Platform
 from bulkhead.images.ingest import Ingest
 from bulkhead.images.layer import Unpacked
 from bulkhead.images.reader import Reader, file_chunks, reported, write_all
@@ -96,7 +96,7 @@ def import_archive(ingest: Ingest, archive: Archive, request: Request) -> str:
     if part := archive.part("index.json"):
         index = documents.read(Index, part.read(ingest.layout.bounds, "index.json"), "index.json", ingest.layout.bounds)
         found = [(descriptor, _names(descriptor, request)) for descriptor in index.manifests]
-        digests = [_OciImage(ingest, archive, request).take(*image) for image in _grouped(found, request)]
+        digests = [OciImage(ingest, archive, request).take(*image) for image in _grouped(found, request)]
     elif part := archive.part("manifest.json"):
         data = part.read(ingest.layout.bounds, "manifest.json")
         images = documents.read(documents.DOCKER_IMAGES, data, "manifest.json", ingest.layout.bounds)
@@ -138,7 +138,7 @@ def _one_for_names(count: int, request: Request) -> None:
         raise Refused(f"the archive holds {count} images, so {request.names[0]!r} cannot name them all")
 
 
-class _OciImage:
+class OciImage:
     """One image of an OCI layout."""
 
     def __init__(self, ingest: Ingest, archive: Archive, request: Request) -> None:
@@ -154,11 +154,14 @@ class _OciImage:
             if depth == _MAX_NESTED:
                 raise ImageError(f"the archive's indexes are nested more than {_MAX_NESTED} deep")
             index = documents.read(Index, data, f"index {descriptor.digest}", self._bounds)
-            return self.take(_for_this_host(index), names, depth + 1)
+            return self.take(choose(index), names, depth + 1)
         manifest = documents.read(Manifest, data, f"manifest {descriptor.digest}", self._bounds)
         kind = descriptor.media_type or manifest.media_type or documents.OCI_MANIFEST
         if kind not in documents.MANIFEST_TYPES:
             raise ImageError(f"manifest {descriptor.digest} is of type {kind!r}, which is no image's")
+        if manifest.config.media_type not in ("", documents.OCI_CONFIG, documents.DOCKER_CONFIG):
+            kind = manifest.config.media_type
+            raise ImageError(f"manifest {descriptor.digest} is of something else than an image: {kind[:80]!r}")
         config_data = self._document(manifest.config, "config")
         config = _checked_config(self._ingest, config_data, manifest.config.digest, len(manifest.layers))
         if manifest.kind == documents.ROOTFS:
@@ -180,8 +183,12 @@ class _OciImage:
             if layer.media_type not in documents.LAYER_TYPES:
                 raise ImageError(f"layer {layer.digest} is of type {layer.media_type!r}, which is not known")
             label = f"layer {number} of {len(manifest.layers)}"
-            chunks = reported(self._part(layer, "layer").chunks(), self._request.progress, label, layer.size)
-            _, found = self._ingest.add_layer(chunks, descriptor=layer, diff_id=diff_id, below=keys)
+            if known := self._ingest.reuse_layer(layer, diff_id):
+                keys.append(known)
+                continue
+            part = self._part(layer, "layer")
+            chunks = reported(part.chunks(), self._request.progress, label, layer.size)
+            _, found = self._ingest.add_layer(chunks, descriptor=layer, diff_id=diff_id, below=keys, file=part.file)
             _tell(found, self._request)
             keys.append(found.key)
         return keys
@@ -194,19 +201,15 @@ class _OciImage:
         for number, blob in enumerate(manifest.layers, 1):
             if not blob.media_type.startswith(documents.BLOB_PREFIX):
                 raise ImageError(f"blob {blob.digest} is of type {blob.media_type!r}, which no {manifest.kind} has")
-            chunks = reported(
-                self._part(blob, "blob").chunks(),
-                self._request.progress,
-                f"file {number} of {len(manifest.layers)}",
-                blob.size,
-            )
-            self._ingest.add_blob(chunks, blob.media_type, descriptor=blob)
+            part, label = self._part(blob, "blob"), f"file {number} of {len(manifest.layers)}"
+            chunks = reported(part.chunks(), self._request.progress, label, blob.size)
+            self._ingest.add_blob(chunks, blob.media_type, descriptor=blob, file=part.file)
         if manifest.kind == documents.DISK:
             digest, size, _ = read_disk(manifest, self._bounds)
             self._ingest.unpack_disk(digest, size)
         return []
 
-    def _part(self, descriptor: Descriptor, what: str) -> Part:
+    def _part(self, descriptor: Descriptor, what: str) -> Piece:
         part = self._archive.part("blobs/sha256/" + descriptor.digest.removeprefix("sha256:"))
         if part is None:
             raise ImageError(f"the archive lacks its {what} {descriptor.digest}")
@@ -221,15 +224,21 @@ class _OciImage:
         return data
 
 
-def _for_this_host(index: Index) -> Descriptor:
-    """The manifest for this host's architecture, or the only one."""
-    mine = host_architecture()
+def choose(index: Index, wanted: Platform | None = None) -> Descriptor:
+    """The manifest for a platform, None: this host's, or the only one. Raises ImageError where there is none."""
+    mine = wanted or Platform(architecture=host_architecture(), os="linux")
     real = [entry for entry in index.manifests if not entry.platform or entry.platform.architecture != "unknown"]
-    matching = [entry for entry in real if entry.platform and entry.platform.architecture == mine]
-    if matching or len(real) == 1:
+    matching = [entry for entry in real if entry.platform and _fits(entry.platform, mine)]
+    if matching or (len(real) == 1 and not wanted):
         return (matching or real)[0]
-    there = ", ".join(sorted({entry.platform.architecture for entry in real if entry.platform})) or "none"
-    raise ImageError(f"the image is for several architectures ({there}), and not for this host's, {mine}")
+    there = ", ".join(sorted({str(entry.platform) for entry in real if entry.platform})) or "none"
+    what = f"and not for {wanted}" if wanted else f"and not for this host's, {mine.architecture}"
+    raise ImageError(f"the image is for several architectures ({there[:400]}), {what}")
+
+
+def _fits(there: Platform, wanted: Platform) -> bool:
+    same = there.architecture == wanted.architecture and there.os in ("", wanted.os)
+    return same and wanted.variant in ("", there.variant)
 
 
 def _checked_config(ingest: Ingest, data: bytes, digest: str, layers: int) -> ConfigFile:
@@ -272,7 +281,7 @@ def _docker_image(ingest: Ingest, archive: Archive, image: documents.DockerImage
     return ingest.add_image(config_data, layers, keys, names)
 
 
-def _named(archive: Archive, name: str) -> Part:
+def _named(archive: Archive, name: str) -> Piece:
     part = archive.part(name)
     if part is None:
         raise ImageError(f"the archive lacks its part {name[:200]!r}")

@@ -28,6 +28,7 @@ class Ingest:
         self._files: dict[Path, Path] = {}
         self._images: list[tuple[Descriptor, Sequence[str]]] = []
         self._drafts = 0
+        self._pairs: frozenset[tuple[str, str]] | None = None
 
     def add_layer(
         self,
@@ -37,10 +38,12 @@ class Ingest:
         diff_id: str | None = None,
         below: Sequence[str] = (),
         must_end: bool = False,
+        file: Path | None = None,
     ) -> tuple[Descriptor, Unpacked]:
         """Take in one layer, checked against its descriptor and diff id where these are known.
 
-        `below`: keys of the image's layers below it, the lowest first; all have been added. Raises ImageError; the
+        `below`: keys of the image's layers below it, the lowest first; all have been added. `file`: one on the store's
+        disk that consists of the chunks when all have been read; it is linked, not copied. Raises ImageError; the
         descriptor returned is the one given, or one for the bytes as they came.
         """
         bounds = self.layout.bounds
@@ -49,7 +52,7 @@ class Ingest:
         have_blob = descriptor is not None and self._pin_blob(descriptor)
         with ExitStack() as stack:
             image = None if have_image else stack.enter_context(self.draft())
-            blob = None if have_blob else stack.enter_context(self.draft())
+            blob = None if have_blob or file else stack.enter_context(self.draft())
             found = layer.unpack(
                 chunks,
                 bounds=bounds,
@@ -63,23 +66,49 @@ class Ingest:
                 self._keep(image[0], self.layout.erofs_path(found.key))
             if blob:
                 self._keep(blob[0], self.layout.blob_path(found.digest))
+            elif file and not have_blob:
+                self._link(file, found.digest)
         suffix = "+" + found.compression if found.compression else ""
         return descriptor or Descriptor(media_type=OCI_LAYER + suffix, digest=found.digest, size=found.size), found
 
-    def add_blob(self, chunks: Iterable[bytes], media_type: str, *, descriptor: Descriptor | None = None) -> Descriptor:
-        """Take in a file as it is, checked against its descriptor where that is known. Raises ImageError."""
+    def reuse_layer(self, descriptor: Descriptor, diff_id: str) -> str:
+        """The key of a layer that an image of the store has with the same blob and diff id; "" where there is none.
+
+        What is known then is that this blob unpacks to that layer: nothing needs to be read again.
+        """
+        if self._pairs is None:
+            self._pairs = self.layout.unpacked()
+        if (descriptor.digest, diff_id) not in self._pairs or not self._pin_layer(diff_id):
+            return ""
+        return diff_id if self._pin_blob(descriptor) else ""
+
+    def add_blob(
+        self,
+        chunks: Iterable[bytes],
+        media_type: str,
+        *,
+        descriptor: Descriptor | None = None,
+        file: Path | None = None,
+    ) -> Descriptor:
+        """Take in a file as it is, checked against its descriptor where that is known. Raises ImageError.
+
+        `file`: as for `add_layer`.
+        """
         bounds = self.layout.bounds
         if descriptor and self._pin_blob(descriptor):
             return descriptor
         check_space(self._directory, bounds, coming=descriptor.size if descriptor else 0)
-        with self.draft() as (path, fd), closing(Digester(fd)) as digester:
+        with self.draft() as (path, fd), closing(Digester(None if file else fd)) as digester:
             for _ in digester.pass_on(chunks):
                 if digester.size > bounds.total:
                     raise ImageError(f"a file of the image is larger than {bounds.total} bytes")
             found = Descriptor(media_type=media_type, digest=digester.finish(), size=digester.size)
             if descriptor and (found.digest, found.size) != (descriptor.digest, descriptor.size):
                 raise ImageError(f"blob {descriptor.digest} has in truth the digest {found.digest}")
-            self._keep(path, self.layout.blob_path(found.digest))
+            if file:
+                self._link(file, found.digest)
+            else:
+                self._keep(path, self.layout.blob_path(found.digest))
         return found
 
     def add_parts(
@@ -190,6 +219,12 @@ class Ingest:
 
     def _keep(self, draft: Path, target: Path) -> None:
         self._files[target] = draft.rename(self._directory / target.name)
+
+    def _link(self, file: Path, digest: str) -> None:
+        """Keep a file of the store's disk as a blob; whoever has it keeps it too."""
+        target = self.layout.blob_path(digest)
+        os.link(file, self._directory / target.name)
+        self._files[target] = self._directory / target.name
 
     def _pin_layer(self, diff_id: str) -> bool:
         """Link the store's file of a layer here, so that no removal can take it away before the commit."""

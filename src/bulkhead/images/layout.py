@@ -3,6 +3,7 @@
 oci-layout  index.json  blobs/sha256/<hex>      what every OCI tool reads
 erofs/<hex of the layer's key>.erofs            a layer, ready to be mounted; the key is its diff id, mostly
 erofs/<hex of the blob's digest>.raw            a disk, unpacked: a sparse file
+partial/<hex of the blob's digest>              beginnings of blobs that a pull has brought; see registry/fetch.py
 ingest/<random>/                                imports under way; nothing of them is in the rest until they commit
 lock                                            held while index.json or what it leads to changes
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from bulkhead.errors import ImageError
 from bulkhead.host.workspace import locked
 from bulkhead.images import documents, ondisk
 from bulkhead.images.bounds import Bounds
-from bulkhead.images.documents import REF_NAME, Descriptor, Digest
+from bulkhead.images.documents import REF_NAME, ConfigFile, Descriptor, Digest, Manifest
 
 _MARK = b'{"imageLayoutVersion":"1.0.0"}'
 LAYER_KEYS = "bulkhead.layers"
@@ -62,9 +63,10 @@ class Layout:
         self.blobs = root / "blobs" / "sha256"
         self.erofs = root / "erofs"
         self.ingest = root / "ingest"
+        self.partial = root / "partial"
         self._index = root / "index.json"
         self._seen: tuple[_Stamp, Index] | None = None
-        for directory in (root, self.blobs, self.erofs, self.ingest):
+        for directory in (root, self.blobs, self.erofs, self.ingest, self.partial):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(root / "lock"):
             if not (root / "oci-layout").exists():
@@ -94,6 +96,26 @@ class Layout:
         if documents.digest_of(data) != digest:
             raise ImageError(f"blob {digest} in the image store is damaged", hint=HINT)
         return data
+
+    def documents(self, digest: Digest) -> tuple[Manifest, ConfigFile]:
+        """An image's manifest and config, verified. Raises ImageError."""
+        manifest = documents.read(Manifest, self.read_document(digest), f"manifest {digest}", self.bounds)
+        config = manifest.config.digest
+        return manifest, documents.read(ConfigFile, self.read_document(config), f"config {config}", self.bounds)
+
+    def unpacked(self) -> frozenset[tuple[str, str]]:
+        """(blob, diff id) of every layer of the store whose EROFS file depends on no layer below."""
+        found: set[tuple[str, str]] = set()
+        index = self.index()
+        for digest in index.images:
+            with suppress(ImageError):
+                manifest, config = self.documents(digest)
+                blobs = [layer.digest for layer in manifest.layers]
+                diff_ids, keys = config.rootfs.diff_ids, index.layers_of(digest)
+                if len(blobs) == len(diff_ids) == len(keys):
+                    rows = zip(blobs, diff_ids, keys, strict=True)
+                    found.update((blob, diff_id) for blob, diff_id, key in rows if key == diff_id)
+        return frozenset(found)
 
     def index(self) -> Index:
         """The index as it is now; read again only when the file has changed."""

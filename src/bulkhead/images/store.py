@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from bulkhead.errors import Conflict, HostError, ImageError, NotFound, Refused
+from bulkhead.errors import Conflict, HostError, ImageError, NoImage, NotFound, Refused
 from bulkhead.events import Progress, quiet
 from bulkhead.images import bootable, bootstrap, documents, reference, rootfs, sweep, unikernels
 from bulkhead.images.archive import Directory, open_file
@@ -23,9 +23,10 @@ from bulkhead.images.importer import Request, import_archive, import_fd
 from bulkhead.images.ingest import Ingest, ingest
 from bulkhead.images.layout import HINT, Index, Layout
 from bulkhead.images.reader import CHUNK, file_chunks, reported, write_all
+from bulkhead.images.registry import fetch
 from bulkhead.images.sweep import Pruned
 
-_HINT = "`bulkhead image ls` shows what there is; `bulkhead image bootstrap debian:bookworm` makes one"
+_HINT = "`bulkhead image ls` shows what there is; `image pull quay.io/NAME`, `image bootstrap debian:bookworm` add one"
 MOST_USERS = 8
 """Instances that are named when they keep an image from being removed."""
 
@@ -38,6 +39,11 @@ class ImageStore:
         self._cache = cache
         self._parsed: dict[str, Image] = {}
         self._known: tuple[Index, dict[str, Image]] | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The store on disk."""
+        return self._layout
 
     def resolve(self, name: str) -> Image:
         """The image that a name, a digest or the unique beginning of one (6 hex digits) means. Raises NotFound."""
@@ -53,7 +59,7 @@ class ImageStore:
     def inspect(self, name: str) -> dict[str, object]:
         """One image as `docker image inspect` shows it, with its names and its manifest's digest."""
         image = self.resolve(name)
-        manifest, file = self._documents(image.digest)
+        manifest, file = self._layout.documents(image.digest)
         return {
             "Id": image.digest,
             "Kind": image.kind,
@@ -96,7 +102,7 @@ class ImageStore:
                     return import_archive(into, Directory(file, stack), request)
                 return import_fd(into, open_file(file, stack), request)
 
-        return self._take(take, str(file))
+        return self.take(take, str(file))
 
     def import_stream(
         self, stream: BinaryIO, *, name: str | None = None, changes: Sequence[str] = (), progress: Progress = quiet
@@ -117,7 +123,7 @@ class ImageStore:
                     write_all(fd, chunk)
                 return import_fd(into, fd, request)
 
-        return self._take(take, "the stream")
+        return self.take(take, "the stream")
 
     def bootstrap(
         self,
@@ -143,7 +149,7 @@ class ImageStore:
             release, packages=packages, architecture=architecture, files=files or {}, mirrors=mirrors
         )
         names = _given(name or recipe.default_name)
-        return self._take(
+        return self.take(
             lambda into: bootstrap.run(into, recipe, self._cache, names=names, config=settings, progress=progress),
             recipe.default_name,
         )
@@ -182,7 +188,7 @@ class ImageStore:
                 kind, blobs, given, architecture=architecture, annotations=annotations, created=created
             )
 
-        return self._take(take, f"the {kind}")
+        return self.take(take, f"the {kind}")
 
     def add_unikernel(
         self,
@@ -208,7 +214,7 @@ class ImageStore:
                     into, chunks, names=names, config=config, annotations=annotations, source=source
                 )
 
-        return self._take(take, "the unikernel")
+        return self.take(take, "the unikernel")
 
     def import_unikernel(
         self, file: Path | BinaryIO, *, name: str | None, cmdline: str, type_: str, progress: Progress = quiet
@@ -240,7 +246,7 @@ class ImageStore:
                     source=f"import of {file.name if isinstance(file, Path) else 'a kernel'}",
                 )
 
-        return self._take(take, str(file) if isinstance(file, Path) else "the stream")
+        return self.take(take, str(file) if isinstance(file, Path) else "the stream")
 
     def remove(
         self, name: str, *, in_use: Mapping[str, Sequence[str]] | None = None, force: bool = False
@@ -269,8 +275,20 @@ class ImageStore:
             sweep.collect(self._layout, draft)
         return [f"untagged: {known}" for known in gone] + ([f"deleted: {digest}"] if last else [])
 
+    def tag(self, name: str, targets: Sequence[str]) -> builtins.list[str]:
+        """Give an image more names, in their normal form, which are returned. Raises NotFound, Refused."""
+        given = [str(reference.parse_tagged(target)) for target in targets]
+        with self._layout.held() as draft:
+            digest = self._find(Index(draft.images, draft.names), name)
+            draft.names.update(dict.fromkeys(given, digest))
+            self._layout.write(draft)
+        return given
+
     def prune(self, *, in_use: Collection[str] = (), all_images: bool = False) -> Pruned:
-        """Remove images that nothing in `in_use` needs: those without a name, with `all_images` the named too."""
+        """Remove images that nothing in `in_use` needs: those without a name, with `all_images` the named too.
+
+        What pulls that were broken off have brought goes as well.
+        """
         with self._layout.held() as draft:
             named = set(draft.names.values())
             gone = [digest for digest in draft.images if digest not in in_use and (all_images or digest not in named)]
@@ -278,7 +296,8 @@ class ImageStore:
                 del draft.images[digest]
             draft.names = {known: digest for known, digest in draft.names.items() if digest in draft.images}
             self._layout.write(draft)
-            return Pruned(tuple(gone), sweep.collect(self._layout, draft))
+            freed = sweep.collect(self._layout, draft) + fetch.forget(self._layout.partial)
+            return Pruned(tuple(gone), freed)
 
     def recover(self) -> builtins.list[str]:
         """Make the store whole after a crash: drop what imports left, make lost EROFS files again from their blobs.
@@ -287,7 +306,7 @@ class ImageStore:
         """
         return [*bootstrap.recover(self._cache), *sweep.recover(self._layout)]
 
-    def _take(self, work: Callable[[Ingest], str], what: str) -> Image:
+    def take(self, work: Callable[[Ingest], str], what: str) -> Image:
         """Let `work` fill an ingest, commit it, and return the image whose digest `work` returned."""
         try:
             with ingest(self._layout) as into:
@@ -317,7 +336,7 @@ class ImageStore:
         if digest:
             return digest
         close = difflib.get_close_matches(str(wanted), index.names, 1)
-        raise NotFound(f"no image {name!r}", hint=f"did you mean {close[0]}?" if close else _HINT)
+        raise NoImage(f"no image {name!r}", hint=f"did you mean {close[0]}?" if close else _HINT)
 
     def _image(self, index: Index, digest: str) -> Image:
         known = self._known
@@ -332,7 +351,7 @@ class ImageStore:
         return image
 
     def _parse(self, index: Index, digest: str) -> Image:
-        manifest, file = self._documents(digest)
+        manifest, file = self._layout.documents(digest)
         what = f"image {digest}"
         layers = self._layers(index, digest, file) if manifest.kind == documents.ROOTFS else ()
         unikernel = unikernels.said(manifest.annotations, file.config.labels) if layers else None
@@ -372,9 +391,6 @@ class ImageStore:
             Blob(blob.media_type, blob.digest, self._layout.blob_path(blob.digest), blob.size)
             for blob in manifest.layers
         )
-
-    def _documents(self, digest: str) -> tuple[Manifest, ConfigFile]:
-        return sweep.documents_of(self._layout, digest)
 
 
 def _used(name: str, users: Sequence[str]) -> Conflict:

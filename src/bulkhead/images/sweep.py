@@ -8,13 +8,13 @@ from pathlib import Path
 
 from bulkhead.errors import ImageError
 from bulkhead.host.workspace import abandoned
-from bulkhead.images import documents
 from bulkhead.images.archive import open_file
 from bulkhead.images.config import read_disk
-from bulkhead.images.documents import DISK, ROOTFS, ConfigFile, Manifest
+from bulkhead.images.documents import DISK, ROOTFS, Manifest
 from bulkhead.images.ingest import ingest
 from bulkhead.images.layout import LAYER_KEYS, Draft, Index, Layout
 from bulkhead.images.reader import file_chunks
+from bulkhead.images.registry import fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,6 @@ class Pruned:
     """Manifests of the images that are gone."""
     freed: int
     """Bytes of disk space."""
-
-
-def documents_of(layout: Layout, digest: str) -> tuple[Manifest, ConfigFile]:
-    """An image's manifest and config, verified. Raises ImageError."""
-    bounds = layout.bounds
-    manifest = documents.read(Manifest, layout.read_document(digest), f"manifest {digest}", bounds)
-    what = f"config {manifest.config.digest}"
-    return manifest, documents.read(ConfigFile, layout.read_document(manifest.config.digest), what, bounds)
 
 
 def collect(layout: Layout, draft: Draft) -> int:
@@ -50,6 +42,7 @@ def collect(layout: Layout, draft: Draft) -> int:
 def recover(layout: Layout) -> list[str]:
     """Repair what a crash left; what was done, in words. `ImageStore.recover` says more."""
     done = [f"removed an unfinished import ({path.name})" for path in abandoned(layout.ingest)]
+    fetch.forget(layout.partial, older=fetch.KEPT_SECONDS)
     lost, unpacked = {}, {}
     index = layout.index()
     for digest in index.images:
@@ -93,7 +86,7 @@ def _unpack_again(layout: Layout, index: Index, digest: str) -> list[str]:
 
     They are made from their blobs. Empty where nothing is to be done; ImageError when it cannot be done.
     """
-    manifest, config = documents_of(layout, digest)
+    manifest, config = layout.documents(digest)
     if manifest.kind != ROOTFS or len(index.layers_of(digest)) == len(manifest.layers):
         return []
     if len(manifest.layers) != len(config.rootfs.diff_ids):
@@ -114,7 +107,7 @@ def _unpack_again(layout: Layout, index: Index, digest: str) -> list[str]:
 def _repair(layout: Layout, index: Index, digest: str) -> list[str]:
     """Make lost EROFS files of an image again. Raises ImageError when that cannot be done."""
     done: list[str] = []
-    manifest, config = documents_of(layout, digest)
+    manifest, config = layout.documents(digest)
     keys = index.layers_of(digest)
     if manifest.kind != ROOTFS:
         for part in manifest.layers:
@@ -158,7 +151,7 @@ def _needed(layout: Layout, draft: Draft) -> set[Path]:
     needed: set[Path] = set()
     index = Index(draft.images, draft.names)
     for digest in index.images:
-        manifest, _ = documents_of(layout, digest)
+        manifest, _ = layout.documents(digest)
         blobs = [digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
         needed.update(map(layout.blob_path, blobs))
         needed.update(map(layout.erofs_path, index.layers_of(digest)))

@@ -1,0 +1,228 @@
+"""Commands about registries: pull, push, login, logout, tags, referrers. `bulkhead image` has them."""
+
+from __future__ import annotations
+
+import sys
+
+from bulkhead.cli.app import App
+from bulkhead.cli.output import printable, talk, write, write_json, write_table
+from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_format
+from bulkhead.quantities import format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bulkhead.client import Response
+
+POLICIES = ("missing", "always", "never")
+
+
+def add_access(parser: Parser) -> None:
+    """How registries are talked to."""
+    add = parser.add_argument
+    add("--authfile", metavar="FILE", help="where logins are kept ($REGISTRY_AUTH_FILE, podman's, docker's)")
+    add("--creds", metavar="USER:PASSWORD", help="a login for this command alone")
+    add(
+        "--tls-verify",
+        metavar="BOOL",
+        nargs="?",
+        const="true",
+        help="false: take any certificate, or plain HTTP (as registries.conf says)",
+    )
+
+
+def access(args: Namespace, app: App, reference: str, *, push: bool = False) -> dict[str, object]:
+    """What a request says of logins and TLS: those of the registries that it may talk to, and no others."""
+    from bulkhead.cli import logins
+
+    found = app.client.call("GET", "/v1/registries/sources", query={"reference": reference, "push": push})
+    if args.creds:
+        username, _, password = args.creds.partition(":")
+        own = {source["registry"] for source in found if not source["mirror"]}
+        auth = [{"registry": host, "username": username, "password": password} for host in sorted(own)]
+    else:
+        auth = logins.for_sources(found, args.authfile)
+    return {"auth": auth, "tls_verify": tls_verify(args)}
+
+
+def tls_verify(args: Namespace) -> bool | None:
+    """--tls-verify; None where it was not given. Raises Refused."""
+    if args.tls_verify is None:
+        return None
+    if args.tls_verify.lower() not in ("true", "false", "1", "0"):
+        from bulkhead.errors import Refused
+
+        raise Refused(f"--tls-verify {args.tls_verify!r} is neither true nor false")
+    return args.tls_verify.lower() in ("true", "1")
+
+
+def shown(response: Response) -> dict[str, Any]:
+    """Show the steps on stderr; the result."""
+    if sys.stderr.isatty():
+        from bulkhead.cli.progress import show
+    else:
+        from bulkhead.cli.steps import show
+    return show(response.json_lines())
+
+
+# --- pull and push
+
+
+def _pull_arguments(parser: Parser) -> None:
+    add_access(parser)
+    parser.add_argument("--platform", metavar="OS/ARCH", help="such as linux/arm64 (this host's)")
+    parser.add_argument("--policy", choices=POLICIES, default="always", help="when to ask the registry (always)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_json(parser)
+    parser.add_argument("image", metavar="IMAGE", help="such as quay.io/team/app:1.2, or a short name")
+
+
+def add_json(parser: Parser) -> None:
+    """`--format text|json`, for one result."""
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print the result (text)")
+
+
+def _pull(args: Namespace, app: App) -> int:
+    image = pull(args, app, args.image, policy=args.policy, platform=args.platform, quiet=args.quiet)
+    if args.format == "json":
+        write_json(image)
+    else:
+        write(printable(image["references"][0] if image["references"] else image["digest"]))
+    return 0
+
+
+def pull(
+    args: Namespace, app: App, reference: str, *, policy: str, platform: str | None, quiet: bool = False
+) -> dict[str, Any]:
+    """Have an image in the store; what the API says of it."""
+    body = {"reference": reference, "policy": policy, "platform": platform, **access(args, app, reference)}
+    with app.client.stream("POST", "/v1/images/pull", body=body) as response:
+        if not quiet:
+            return shown(response)
+        for item in response.json_lines():
+            if "result" in item:
+                return dict(item["result"])
+    return {}
+
+
+def _push_arguments(parser: Parser) -> None:
+    add_access(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_json(parser)
+    parser.add_argument("image", metavar="IMAGE", help="name or id")
+    parser.add_argument("destination", metavar="DESTINATION", nargs="?", help="where to (the image's own name)")
+
+
+def _push(args: Namespace, app: App) -> int:
+    destination = args.destination.removeprefix("docker://") if args.destination else None
+    body = {
+        "reference": args.image,
+        "destination": destination,
+        **access(args, app, destination or args.image, push=True),
+    }
+    with app.client.stream("POST", "/v1/images/push", body=body) as response:
+        if args.quiet:
+            (pushed,) = [item["result"] for item in response.json_lines() if "result" in item]
+        else:
+            pushed = shown(response)
+    if args.format == "json":
+        write_json(pushed)
+        return 0
+    if not args.quiet:
+        kept = f"{pushed['known']} blobs were there, {pushed['mounted']} mounted"
+        talk(f"{printable(pushed['name'])}: {format_size(pushed['moved'])} sent, {kept}")
+    write(pushed["digest"])
+    return 0
+
+
+# --- lists
+
+
+def _tags_arguments(parser: Parser) -> None:
+    add_access(parser)
+    add_format(parser)
+    parser.add_argument("repository", metavar="REPOSITORY", help="such as quay.io/team/app")
+
+
+def _tags(args: Namespace, app: App) -> int:
+    body = {"reference": args.repository, **access(args, app, args.repository)}
+    found = app.client.call("POST", "/v1/registries/tags", body=body)
+    if args.format == "json":
+        write_json(found)
+    else:
+        for tag in found:
+            write(tag)
+    return 0
+
+
+def _referrers_arguments(parser: Parser) -> None:
+    add_access(parser)
+    add_format(parser)
+    parser.add_argument("image", metavar="IMAGE", help="an image in its registry")
+
+
+def _referrers(args: Namespace, app: App) -> int:
+    body = {"reference": args.image, **access(args, app, args.image)}
+    found = app.client.call("POST", "/v1/registries/referrers", body=body)
+    if args.format == "json":
+        write_json(found)
+        return 0
+    rows = [(entry.get("digest"), entry.get("artifactType") or "-", str(entry.get("size", "-"))) for entry in found]
+    write_table(("DIGEST", "TYPE", "SIZE"), rows)
+    return 0
+
+
+# --- logins
+
+
+def _login_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("-u", "--username", metavar="NAME", help="who (asked for where it is not given)")
+    add("-p", "--password", metavar="PASSWORD", help="others on this host can see it: rather --password-stdin")
+    add("--password-stdin", action="store_true", help="read the password from stdin")
+    add("--authfile", metavar="FILE", help="where logins are kept ($REGISTRY_AUTH_FILE, podman's)")
+    add("--tls-verify", metavar="BOOL", nargs="?", const="true", help="false: take any certificate, or plain HTTP")
+    add("registry", metavar="REGISTRY", help="its host, such as quay.io")
+
+
+def _login(args: Namespace, app: App) -> int:
+    from bulkhead.cli import logins
+
+    registry = logins.host_of(args.registry)
+    username, password = logins.ask(args)
+    auth = [{"registry": registry, "username": username, "password": password}]
+    body = {"registry": registry, "auth": auth, "tls_verify": tls_verify(args)}
+    app.client.call("POST", "/v1/registries/login", body=body)
+    where = logins.save(registry, username, password, args.authfile)
+    talk(printable(f"logged in to {registry} as {username}; kept in {where}"))
+    return 0
+
+
+def _logout_arguments(parser: Parser) -> None:
+    parser.add_argument("--authfile", metavar="FILE", help="where logins are kept ($REGISTRY_AUTH_FILE, podman's)")
+    parser.add_argument("-a", "--all", action="store_true", help="of every registry")
+    parser.add_argument("registry", metavar="REGISTRY", nargs="?", help="its host, such as quay.io")
+
+
+def _logout(args: Namespace, app: App) -> int:  # noqa: ARG001 - nothing is asked of the daemon
+    from bulkhead.cli import logins
+    from bulkhead.errors import Refused
+
+    if args.all == bool(args.registry):
+        raise Refused("which registry? name one, or --all")
+    for line in logins.forget(None if args.all else logins.host_of(args.registry), args.authfile):
+        talk(printable(line))
+    return 0
+
+
+SUBCOMMANDS = {
+    "pull": Subcommand("Have a registry's image in the store", _pull_arguments, _pull),
+    "push": Subcommand("Give an image to a registry", _push_arguments, _push),
+    "tags": Subcommand("List the tags of a registry's repository", _tags_arguments, _tags),
+    "referrers": Subcommand(
+        "List what refers to a registry's image: signatures and the like", _referrers_arguments, _referrers
+    ),
+    "login": Subcommand("Keep a login for a registry", _login_arguments, _login),
+    "logout": Subcommand("Forget a login", _logout_arguments, _logout),
+}
