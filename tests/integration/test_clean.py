@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +115,46 @@ def test_changes_of_a_running_instance_are_not_counted(rooms: Daemon) -> None:
     assert answer.status == 409
     rooms.cli("stop", "-t", "0", "busy")
     assert rooms.api("GET", "/v1/instances/busy/changes").body == {"files": 0, "removed": 0, "size": 0}
+
+
+MAKE = (
+    "mkdir /srv; echo kept > /srv/kept; ln -s kept /srv/link; rm /etc/os-release; rm -r /home; mkdir /home;"
+    " chown 1000:1000 /srv/kept; chmod 600 /srv/kept"
+)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_was_changed_is_kept_as_a_layer(rooms: Daemon, tmp_path: Path, level: str) -> None:
+    layer = tmp_path / "layer.tar"
+    rooms.cli("clean", *SIZE, "--isolation", level, "--keep-changes", layer, "busybox", "sh", "-c", MAKE)
+    check_layer(layer)
+    assert list(tmp_path.iterdir()) == [layer]
+
+
+def check_layer(path: Path, *, emptied: str = "home/.wh..wh..opq") -> None:
+    """Whether a layer holds what MAKE does, and nothing else. `emptied`: how it says that a directory was."""
+    with tarfile.open(path) as archive:
+        found = {member.name: member for member in archive}
+        assert {*found} == {"etc", "etc/.wh.os-release", "home", emptied, "srv", "srv/kept", "srv/link"}
+        kept = archive.extractfile("srv/kept")
+        assert kept
+        assert kept.read() == b"kept\n"
+    assert (found["srv/kept"].uid, found["srv/kept"].mode) == (1000, 0o600)
+    assert found["srv/link"].linkname == "kept"
+
+
+def test_a_layer_is_packed_as_its_name_says(rooms: Daemon, tmp_path: Path) -> None:
+    layer = tmp_path / "layer.tar.gz"
+    rooms.cli("clean", *SIZE, "--keep-changes", layer, "busybox", "sh", "-c", MAKE)
+    assert layer.read_bytes()[:2] == b"\x1f\x8b"
+    check_layer(layer)
+
+
+def test_what_cannot_be_in_a_layer_is_told(rooms: Daemon, tmp_path: Path) -> None:
+    layer = tmp_path / "layer.tar"
+    command = ("sh", "-c", "touch /root/.wh.passwd")
+    done = rooms.cli("clean", *SIZE, "--keep-changes", layer, "busybox", *command, check=False)
+    assert done.returncode == 125
+    assert "/root/.wh.passwd cannot be in a layer" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert gone(rooms)

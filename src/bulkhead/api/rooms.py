@@ -13,7 +13,9 @@ from bulkhead.api.service import service_of
 from bulkhead.model import Changes, CreateRequest
 
 router = APIRouter(prefix="/v1", tags=["rooms"], max_body_size=1 << 20)
+LAYER = "application/vnd.oci.image.layer.v1.tar"
 LOOK_SECONDS = 0.5
+"""How soon a room is removed after whoever held it has gone."""
 
 
 @router.post("/rooms")
@@ -45,3 +47,16 @@ async def get_changes(request: Request, ref: str) -> Response:
     """How much an instance that does not run has changed."""
     service = service_of(request)
     return json_response(await service.call(lambda: service.engine.rooms.changes(service.engine.get(ref))))
+
+
+@router.get("/instances/{ref}/changes/layer")
+async def get_layer(request: Request, ref: str) -> Response:
+    """What an instance that does not run has changed, as an OCI layer: a tar. A machine's is copied out first."""
+    service = service_of(request)
+    instance = await service.call(service.engine.get, ref)
+
+    def produce(pipe: Pipe) -> None:
+        for portion in service.engine.rooms.layer(instance):
+            pipe.write(portion)
+
+    return ThreadResponse(service, produce, media_type=LAYER)

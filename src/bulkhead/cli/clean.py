@@ -22,6 +22,9 @@ def arguments(parser: Parser) -> None:
     """What is to be kept or told of it, then as of run."""
     parser.add_argument("-q", "--quiet", action="store_true", help="do not say how it went")
     parser.add_argument("--report", metavar="FILE", help="write how it went there, as JSON")
+    parser.add_argument(
+        "--keep-changes", metavar="FILE", help="write what was changed there, as an OCI layer: a tar (*.gz: gzip)"
+    )
     add_detach_keys(parser)
     options.add_request(parser)
 
@@ -31,8 +34,9 @@ def main(args: Namespace, app: App) -> int:
     if args.command and args.command[0] == "--":
         args.command = args.command[1:]
     request = options.request(args, app)
-    if args.report is not None:
-        _check_target("--report", args.report)
+    for flag, path in (("--report", args.report), ("--keep-changes", args.keep_changes)):
+        if path is not None:
+            _check_target(flag, path)
     with HeldRoom(app.client, request) as room:
         tell_choice(room.record["spec"])
         code = run_session(
@@ -41,6 +45,8 @@ def main(args: Namespace, app: App) -> int:
         record = app.client.call("GET", room.path())
         ended = record.get("exit") is not None
         changes = _changes(app, room) if ended and not (args.quiet and args.report is None) else None
+        if args.keep_changes is not None:
+            _keep(app, room, args.keep_changes, ended=ended)
     if not args.quiet:
         tell(_summary(record, changes))
     if args.report is not None:
@@ -57,6 +63,32 @@ def _changes(app: App, room: HeldRoom) -> dict[str, Any] | None:
         tell(f"what it has changed cannot be counted: {error.what}")
         return None
     return changes
+
+
+def _keep(app: App, room: HeldRoom, path: str, *, ended: bool) -> None:
+    """Write the layer; the file is there whole or not at all."""
+    import gzip
+    from contextlib import ExitStack
+
+    if not ended:
+        from bulkhead.errors import Refused
+
+        raise Refused("--keep-changes: the terminal was detached before the command had ended: nothing is kept")
+    draft = f"{path}.part"
+    with ExitStack() as undo, app.client.stream("GET", room.path("changes/layer")) as response:
+        file = undo.enter_context(open(draft, "wb"))  # noqa: PTH123
+        undo.callback(os.unlink, draft)
+        if path.endswith(".gz"):
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+                for portion in response.portions():
+                    packed.write(portion)
+        else:
+            for portion in response.portions():
+                file.write(portion)
+        file.flush()
+        os.replace(draft, path)  # noqa: PTH105
+        undo.pop_all()
+        file.close()
 
 
 def _summary(record: dict[str, Any], changes: dict[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from bulkhead.agent.mirroring import Mirrored, mirror
 from bulkhead.engine import bundles, machines
@@ -63,6 +64,26 @@ class Carrier:
             context.disks.exchange(instance.spec.id, disk, context.bundle_dir(fresh) / bundles.DISK)
         checkpoint("move.exchanged")
         return carried
+
+    @contextmanager
+    def copied(self, instance: Instance, progress: Progress) -> Iterator[Path]:
+        """What a stopped VM has changed, as the upper directory of a disk that this host has written: a copy, made
+        through both walls' agents. The caller sees to it that nobody starts it."""
+        context = self._context
+        after = instance.spec.model_copy(update={"isolation": Isolation.CONTAINER, "init": "none"})
+        most = (context.bundle_dir(instance) / bundles.DISK).stat().st_size
+        with self._beside(instance, after) as fresh:
+            with ExitStack() as always:
+                always.enter_context(held(context, self._resources, instance))
+                source = always.enter_context(file_session(context, instance))
+                always.enter_context(held(context, self._resources, fresh))
+                target = always.enter_context(file_session(context, fresh))
+                label = "copying its files out of the machine"
+                mirror(source, target, most=most, told=lambda done: progress(Step(label, done, 0, "bytes")))
+            with ExitStack() as always:
+                disk = context.disks.attach(fresh.spec.id, context.bundle_dir(fresh) / bundles.DISK)
+                always.callback(context.disks.detach, fresh.spec.id)
+                yield disk / "upper"
 
     @contextmanager
     def _beside(self, instance: Instance, after: Spec) -> Iterator[Instance]:

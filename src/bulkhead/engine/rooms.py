@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bulkhead.engine import bundles, machines, snapshotting
+from bulkhead.engine.carrying import Carrier
 from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Problem, Refused
-from bulkhead.model import Changes, CreateRequest, Instance, State
-from bulkhead.storage import changes
+from bulkhead.events import quiet
+from bulkhead.model import Changes, CreateRequest, Instance, Spec, State
+from bulkhead.storage import changes, difference
+
+MOUNTED = ("/dev", "/proc", "/sys")
+"""In every root."""
 
 
 class Rooms:
@@ -21,6 +26,7 @@ class Rooms:
         self._context = context
         self._lifecycle = lifecycle
         self._create = create
+        self._carrier = Carrier(context, lifecycle.resources)
 
     def open(self, request: CreateRequest) -> Instance:
         """Make a room, which does not run yet. Whoever opens it closes it, whatever happens."""
@@ -65,9 +71,22 @@ class Rooms:
             found = changes.measure(upper, bundles.read_own(self._context.bundle_dir(instance)))
         return Changes(files=found.files, removed=found.removed, size=found.size)
 
+    def layer(self, instance: Instance) -> Iterator[bytes]:
+        """What has been changed in an instance that does not run as an OCI layer, a tar in pieces.
+
+        Raises Conflict, HostError, Refused for what a layer cannot hold, AgentError.
+        """
+        own = bundles.read_own(self._context.bundle_dir(instance))
+        with self._upper(instance) as upper:
+            changes.check_names(upper)
+            yield from difference.layer(upper, stubs=_stubs(instance.spec), own=own)
+
     @contextmanager
     def _upper(self, instance: Instance) -> Iterator[Path]:
-        """The upper directory of an instance that does not run; nobody can start it meanwhile."""
+        """The upper directory of an instance that does not run; nobody can start it meanwhile.
+
+        Of a VM that of a copy: the host mounts nothing that a guest's kernel has written.
+        """
         context, spec = self._context, instance.spec
         with context.locks.hold(spec.id), ExitStack() as always:
             instance = context.state.get(spec.id)
@@ -75,6 +94,19 @@ class Rooms:
                 what = f"instance {spec.name} is {instance.state}: its files may be changing"
                 raise Conflict(what, hint=f"bulkhead stop {spec.name}")
             snapshotting.require_no_memory(context, instance)
+            if spec.powered:
+                what = f"{spec.name} is {'a unikernel' if spec.program else 'an unmodified system'}: it has no layer"
+                raise Refused(what, hint="bulkhead snapshot keeps its disk")
+            if machines.is_machine(spec):
+                yield always.enter_context(self._carrier.copied(instance, quiet))
+                return
             disk = context.disks.attach(spec.id, context.bundle_dir(instance) / bundles.DISK)
             always.callback(context.disks.detach, spec.id)
             yield disk / "upper"
+
+
+def _stubs(spec: Spec) -> set[bytes]:
+    """Where something is mounted in a root, and what is above: relative paths."""
+    targets = [PurePosixPath(target) for target in (*MOUNTED, *(mount.target for mount in spec.mounts))]
+    tops = {path for target in targets for path in (target, *target.parents)}
+    return {str(path).lstrip("/").encode() for path in tops} - {b""}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,19 +45,21 @@ def layer(
     *,
     latest: int | None = None,
     stubs: Collection[bytes] = (),
+    own: Mapping[str, str] | None = None,
     most: int = MOST_BYTES,
 ) -> Iterator[bytes]:
     """The layer's tar, in pieces.
 
     `latest`: no time in it is later, in seconds since the epoch. `stubs`: relative paths at which something was
-    mounted; the empty files and directories that were made there are left out. `most`: bytes of the tar. Sockets are
-    left out. Raises Refused for what a layer cannot hold, HostError when the directory cannot be read.
+    mounted; the empty files and directories that were made there are left out. `own`: absolute paths and texts of files
+    that Bulkhead has put there; as long as they hold that they are left out. `most`: bytes of the tar. Sockets are left
+    out. Raises Refused for what a layer cannot hold, HostError when the directory cannot be read.
     """
     with ExitStack() as always:
         try:
             top = os.open(upper, _OPEN | os.O_DIRECTORY)
             always.callback(os.close, top)
-            yield from _Walk(top, latest, frozenset(stubs), most).run()
+            yield from _Walk(top, latest, frozenset(stubs), most, own or {}).run()
         except OSError as error:
             raise HostError(f"the changes in {upper} cannot be read: {error.strerror}") from error
 
@@ -68,6 +70,7 @@ class _Walk:
     latest: int | None
     stubs: frozenset[bytes]
     most: int
+    own: Mapping[str, str]
     written: int = 0
     names: int = 0
     linked: dict[tuple[int, int], bytes] = field(default_factory=dict)
@@ -81,6 +84,8 @@ class _Walk:
             path = pending.pop()
             status = os.lstat(path, dir_fd=self.top)
             if stat.S_ISSOCK(status.st_mode) or (path in self.stubs and self._is_stub(path, status)):
+                continue
+            if is_own(self.top, path, status, self.own):
                 continue
             if stat.S_ISDIR(status.st_mode):
                 yield from self._directory(path, status)
@@ -214,6 +219,18 @@ class _Walk:
 
     def _too_much(self, path: bytes) -> None:
         raise Refused(f"the changes take more than {format_size(self.most)}, last {_show(path)}")
+
+
+def is_own(top: int, path: bytes, status: os.stat_result, own: Mapping[str, str]) -> bool:
+    """Whether a file below the directory `top` is one that Bulkhead has put there, and holds what it held then."""
+    text = own.get("/" + path.decode("utf-8", "replace"))
+    if text is None or not stat.S_ISREG(status.st_mode) or status.st_size != len(text.encode()):
+        return False
+    descriptor = os.open(path, _OPEN, dir_fd=top)
+    try:
+        return os.read(descriptor, status.st_size) == text.encode()
+    finally:
+        os.close(descriptor)
 
 
 def _show(path: bytes) -> str:
