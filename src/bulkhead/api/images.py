@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from bulkhead.api.progress import with_progress
-from bulkhead.api.responses import Upload, json_response
+from bulkhead.api.responses import TAR, Pipe, ThreadResponse, Upload, json_response
 from bulkhead.api.service import service_of
 from bulkhead.engine.building import Order
 from bulkhead.errors import Refused
@@ -109,6 +109,20 @@ async def inspect_image(request: Request, reference: str) -> Response:
     """One image with its configuration and layers."""
     service = service_of(request)
     return json_response(await service.call(service.engine.images.inspect, reference))
+
+
+@router.get("/images/save")
+async def save_images(
+    request: Request, reference: Annotated[list[str], Query(min_length=1)], format: str = "docker-archive"
+) -> Response:
+    """Images as one archive: docker-archive, which is an OCI layout as well, or oci-archive."""
+    service = service_of(request)
+
+    def produce(pipe: Pipe) -> None:
+        for chunk in service.engine.images.save(reference, form=format):
+            pipe.write(chunk)
+
+    return ThreadResponse(service, produce, media_type=TAR)
 
 
 @router.post("/images/remove")

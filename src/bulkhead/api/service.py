@@ -119,6 +119,9 @@ class Images(Protocol):
         need. None: the newest, the usual name.
         """
 
+    def save(self, references: Sequence[str], *, form: str) -> Iterator[bytes]:
+        """Images as one archive. What is wrong is told before it begins."""
+
     def tag(self, reference: str, targets: Sequence[str]) -> object:
         """Give an image more names; which they are."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from bulkhead.cli.app import App
-from bulkhead.cli.image import made
+from bulkhead.cli.archives import made
 from bulkhead.cli.options import Problems, environment
 from bulkhead.cli.parsing import Namespace, Parser, add_rest
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from contextlib import ExitStack
 
-from bulkhead.cli import registry, values
+from bulkhead.cli import archives, registry, values
 from bulkhead.cli.app import App
+from bulkhead.cli.archives import chunks, made, stream_of
 from bulkhead.cli.each import for_each
 from bulkhead.cli.options import Problems, environment
 from bulkhead.cli.output import age, printable, short_id, talk, write, write_json, write_table
@@ -18,9 +18,8 @@ from bulkhead.quantities import format_size, parse_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, BinaryIO
+    from typing import Any
 
-    from bulkhead.client import Response
 
 HEADER = ("NAME", "ID", "KIND", "ARCH", "CREATED", "SIZE")
 NAMELESS = "<none>"
@@ -150,42 +149,14 @@ def _import(args: Namespace, app: App) -> int:
     if args.unikernel:
         query |= {"unikernel": args.type or "other", "cmdline": args.cmdline}
     with ExitStack() as stack:
-        file = sys.stdin.buffer if args.file == "-" else _stream_of(args.file, stack)
+        file = sys.stdin.buffer if args.file == "-" else stream_of(args.file, stack)
         if file is None:
             # The daemon is on this host and reads the file itself.
             query["path"] = os.path.abspath(args.file)  # noqa: PTH100
             response = app.client.stream("POST", "/v1/images/import", query=query)
         else:
-            response = app.client.upload("POST", "/v1/images/import", _chunks(file), query=query)
+            response = app.client.upload("POST", "/v1/images/import", chunks(file), query=query)
         return made(stack.enter_context(response))
-
-
-def _stream_of(path: str, stack: ExitStack) -> BinaryIO | None:
-    """The open file where it is a pipe or a device; None where the daemon can read it by its name."""
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-            return None
-        return stack.enter_context(open(path, "rb"))  # noqa: PTH123
-    except OSError as error:
-        from bulkhead.errors import Refused
-
-        raise Refused(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: file.read(CHUNK), b"")
-
-
-def made(response: Response) -> int:
-    """Show the steps on stderr; print what the image is called."""
-    if sys.stderr.isatty():
-        from bulkhead.cli.progress import show
-    else:
-        from bulkhead.cli.steps import show
-    image = show(response.json_lines())
-    write(printable(image["references"][0] if image["references"] else image["digest"]))
-    return 0
 
 
 # --- the rest
@@ -247,6 +218,7 @@ def _tag(args: Namespace, app: App) -> int:
 SUBCOMMANDS = {
     "ls": Subcommand("List images", _ls_arguments, _ls),
     **registry.SUBCOMMANDS,
+    **archives.SUBCOMMANDS,
     "tag": Subcommand("Give an image more names", _tag_arguments, _tag),
     "bootstrap": Subcommand("Make an image from a distribution's packages", _bootstrap_arguments, _bootstrap),
     "kernel": Subcommand(

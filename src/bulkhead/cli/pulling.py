@@ -7,12 +7,7 @@ from collections.abc import Callable
 from bulkhead.cli.app import App
 from bulkhead.cli.parsing import Namespace, Parser
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 POLICIES = ("missing", "always", "never")
-_HUB = ("docker.io/library/", "docker.io/")
 
 
 def add_pull(parser: Parser) -> None:
@@ -49,14 +44,6 @@ def with_image(args: Namespace, app: App, request: dict[str, object], act: Calla
 
 def _pulled(args: Namespace, app: App, name: str) -> str:
     """Pull an image; the name by which the store has it."""
-    from bulkhead.cli.registry import pull
+    from bulkhead.cli.registry import name_of, pull
 
     return name_of(name, pull(args, app, name, policy=args.pull, platform=args.platform))
-
-
-def name_of(asked: str, image: dict[str, Any]) -> str:
-    """Which of an image's names is the one that was asked for; its digest where none is."""
-    wanted = next((asked.removeprefix(hub) for hub in _HUB if asked.startswith(hub)), asked)
-    tagged = wanted if ":" in wanted.rpartition("/")[2] else f"{wanted}:latest"
-    found = [name for name in image["references"] if name == tagged or name.endswith(f"/{tagged}")]
-    return str(found[0] if found else image["digest"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from bulkhead.client import Response
 
+_HUB = ("docker.io/library/", "docker.io/")
 POLICIES = ("missing", "always", "never")
 
 
@@ -57,8 +58,10 @@ def tls_verify(args: Namespace) -> bool | None:
     return args.tls_verify.lower() in ("true", "1")
 
 
-def shown(response: Response) -> dict[str, Any]:
-    """Show the steps on stderr; the result."""
+def shown(response: Response, *, quiet: bool = False) -> dict[str, Any]:
+    """Show the steps on stderr, unless it is to be `quiet`; the result."""
+    if quiet:
+        return dict(next(item["result"] for item in response.json_lines() if "result" in item))
     if sys.stderr.isatty():
         from bulkhead.cli.progress import show
     else:
@@ -78,6 +81,14 @@ def _pull_arguments(parser: Parser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="such as quay.io/team/app:1.2, or a short name")
 
 
+def name_of(asked: str, image: dict[str, Any]) -> str:
+    """Which of an image's names is the one that was asked for; its digest where none is."""
+    wanted = next((asked.removeprefix(hub) for hub in _HUB if asked.startswith(hub)), asked)
+    tagged = wanted if ":" in wanted.rpartition("/")[2] else f"{wanted}:latest"
+    found = [name for name in image["references"] if name == tagged or name.endswith(f"/{tagged}")]
+    return str(min(found, key=lambda name: name != tagged) if found else image["digest"])
+
+
 def add_json(parser: Parser) -> None:
     """`--format text|json`, for one result."""
     parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print the result (text)")
@@ -88,7 +99,7 @@ def _pull(args: Namespace, app: App) -> int:
     if args.format == "json":
         write_json(image)
     else:
-        write(printable(image["references"][0] if image["references"] else image["digest"]))
+        write(printable(name_of(args.image, image)))
     return 0
 
 
@@ -98,12 +109,7 @@ def pull(
     """Have an image in the store; what the API says of it."""
     body = {"reference": reference, "policy": policy, "platform": platform, **access(args, app, reference)}
     with app.client.stream("POST", "/v1/images/pull", body=body) as response:
-        if not quiet:
-            return shown(response)
-        for item in response.json_lines():
-            if "result" in item:
-                return dict(item["result"])
-    return {}
+        return shown(response, quiet=quiet)
 
 
 def _push_arguments(parser: Parser) -> None:
@@ -122,10 +128,7 @@ def _push(args: Namespace, app: App) -> int:
         **access(args, app, destination or args.image, push=True),
     }
     with app.client.stream("POST", "/v1/images/push", body=body) as response:
-        if args.quiet:
-            (pushed,) = [item["result"] for item in response.json_lines() if "result" in item]
-        else:
-            pushed = shown(response)
+        pushed = shown(response, quiet=args.quiet)
     if args.format == "json":
         write_json(pushed)
         return 0

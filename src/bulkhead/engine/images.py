@@ -11,7 +11,7 @@ from bulkhead.engine import building, kernels, systems
 from bulkhead.engine.context import Context
 from bulkhead.errors import NotFound, Refused
 from bulkhead.events import Progress
-from bulkhead.images import Image
+from bulkhead.images import Image, saving
 from bulkhead.images.documents import ROOTFS
 from bulkhead.model import Isolation, Spec
 
@@ -103,6 +103,18 @@ class ImageCatalog:
         """Make a kernel for virtual machines from a distribution's package, or from its source, trimmed."""
         make = kernels.trim if trim else kernels.make
         return make(self._store, self._context.config, distribution, version=version, name=name, progress=progress)
+
+    def save(self, references: Sequence[str], *, form: str) -> Iterator[bytes]:
+        """Images as one archive. Raises NotFound, Refused before anything is written."""
+        layout = self._store.layout
+        found = [(self._store.resolve(wanted), wanted) for wanted in references]
+        saving.check([image for image, _ in found], form)
+        named: dict[str, tuple[Image, tuple[str, ...]]] = {}
+        for image, wanted in found:
+            names = tuple(name for name in image.references if name in (wanted, f"{wanted}:latest"))
+            before = named.get(image.digest, (image, ()))[1]
+            named[image.digest] = (image, tuple(dict.fromkeys((*before, *names))))
+        return saving.archive(layout, list(named.values()), form)
 
     def tag(self, reference: str, targets: Sequence[str]) -> object:
         """Give an image more names."""

@@ -51,6 +51,8 @@ class Exchange:
         names = () if source.reference.startswith("sha256:") else (stored_name(source.name),)
         with self._alone(digest):
             if digest in layout.index().images:
+                there = self._images.resolve(digest)
+                pulling.check_platform(there.architecture, platform)
                 self._images.tag(digest, names)
                 return self._images.resolve(digest)
             request = Request(names, (), pulling.notes_of(progress), source.name)

@@ -100,7 +100,8 @@ def take(into: Ingest, repository: Repository, found: Resolved, downloads: Downl
             raise ImageError(f"config {config.digest} has {config.size} bytes")
         known = {found.manifest.digest: found.data, config.digest: b"".join(repository.blob(config))}
         archive = _Remote(layout, known, downloads, stack)
-        _check_platform(found, known[config.digest], layout.bounds)
+        said = documents.read(Platform, known[config.digest], "the config", layout.bounds)
+        check_platform(said.architecture, found.platform)
         downloads.begin(missing, lambda download: _fill(repository, download))
         try:
             return OciImage(into, archive, request).take(found.manifest, request.names)
@@ -121,11 +122,10 @@ def _is_there(layout: Layout, blob: Descriptor) -> bool:
     return layout.is_sound(layout.blob_path(blob.digest), size=blob.size)
 
 
-def _check_platform(found: Resolved, config: bytes, bounds: Bounds) -> None:
+def check_platform(architecture: str, wanted: Platform | None) -> None:
     """Raise ImageError where one platform was asked for, and the one manifest that there is is for another."""
-    said = documents.read(Platform, config, "the config", bounds)
-    if found.platform and said.architecture != found.platform.architecture:
-        raise ImageError(f"the image is for {said}, not for {found.platform}")
+    if wanted and architecture != wanted.architecture:
+        raise ImageError(f"the image is for {architecture[:40]}, not for {wanted}")
 
 
 @dataclass(frozen=True, slots=True)

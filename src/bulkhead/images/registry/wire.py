@@ -14,12 +14,14 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from bulkhead.errors import BulkheadError, ImageError, Refused, Unavailable
 from bulkhead.images.registry.addresses import Guard
 from bulkhead.images.registry.meter import Meter, TlsSocket, metered
 
+# That certificates are not checked is what a place with `insecure` asks for.
+urllib3.disable_warnings(InsecureRequestWarning)
 MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CONNECTIONS = 8
