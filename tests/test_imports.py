@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
     ("host",),
     ("agent",),
-    ("isolation", "boot", "images", "network", "storage", "limits", "store", "advise"),
+    ("isolation", "boot", "images", "network", "storage", "limits", "store", "advise", "servers"),
     ("engine",),
     ("client", "api", "web"),
     ("cli",),
@@ -49,8 +49,12 @@ HOST_ONLY_MODULES = {"subprocess", "ctypes", "multiprocessing", "pty", "_posixsu
 HOST_ONLY_CALLS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "chroot", "unshare", "setns"}
 HOT_PATH = {"client", "quantities", "errors", "cli"}
 """What a CLI module may load when it is imported; anything else it imports inside the function that needs it."""
-LAZY = {"bulkhead.cli.serve", "bulkhead.cli.daemon", "bulkhead.cli.logins", "bulkhead.cli.progress"}
-"""CLI modules that others import inside functions alone: the daemon, its start, what is drawn with rich."""
+LAZY = {
+    *("bulkhead.cli.serve", "bulkhead.cli.daemon", "bulkhead.cli.logins", "bulkhead.cli.progress"),
+    *("bulkhead.cli.from_server", "bulkhead.cli.suggestion"),
+}
+"""CLI modules that others import inside functions alone: the daemon, its start, what is drawn with rich, and commands
+that work on this side of the socket."""
 HEAVY = {"pydantic", "fastapi", "starlette", "uvicorn", "rich", "asyncio", "http.server", "sqlite3", "ssl"}
 
 

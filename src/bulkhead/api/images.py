@@ -210,13 +210,15 @@ async def import_image(
     path: str | None = None,
     name: str | None = None,
     change: Annotated[list[str] | None, Query()] = None,
+    base: str | None = None,
     unikernel: KernelType | None = None,
     cmdline: str | None = None,
 ) -> Response:
     """Read an archive or a machine's disk: a file of the host (`path`, absolute) or the request's body; NDJSON.
 
     `change`: instructions such as "CMD nginx", for the tar of a root file system. `unikernel`: the file is a kernel
-    with its application in it, whose command line is written so; `cmdline`: what stands on that.
+    with its application in it, whose command line is written so; `cmdline`: what stands on that. `base`: the body is
+    a layer, the tar of what is different from this image; the new image has both.
     """
     images = service_of(request).engine.images
     if path is not None and not Path(path).is_absolute():
@@ -225,10 +227,15 @@ async def import_image(
         raise Refused("changes apply to a root file system only, and this is to be a unikernel")
     if unikernel is None and cmdline is not None:
         raise Refused("a command line is a unikernel's", hint="give unikernel too (--unikernel)")
+    if base is not None and (path is not None or unikernel is not None):
+        raise Refused("a layer onto a base comes as the request's body, and is no unikernel")
     upload = None if path is not None else Upload(request)
 
     def work(progress: Progress) -> object:
         source = Path(path) if path is not None else cast(BinaryIO, BufferedReader(cast(Upload, upload), 1 << 18))
+        if base is not None:
+            layer = cast(BinaryIO, source)
+            return images.import_onto(base, layer, name=name, changes=change or (), progress=progress)
         if unikernel is not None:
             return images.import_unikernel(source, name=name, cmdline=cmdline or "", kind=unikernel, progress=progress)
         return images.import_file(source, name=name, changes=change or (), progress=progress)

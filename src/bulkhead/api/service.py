@@ -79,6 +79,11 @@ class Images(Protocol):
         `changes`: instructions such as "CMD nginx", for the tar of a root file system.
         """
 
+    def import_onto(
+        self, base: str, stream: BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
+    ) -> object:
+        """Make an image of the image `base` and a layer on top, a tar that can only be read forwards."""
+
     def import_unikernel(
         self, source: Path | BinaryIO, *, name: str | None, cmdline: str, kind: str, progress: Progress
     ) -> object:

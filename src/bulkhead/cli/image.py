@@ -159,6 +159,31 @@ def _import(args: Namespace, app: App) -> int:
         return made(stack.enter_context(response))
 
 
+def _from_server_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--name", metavar="NAME", help="what to call the image (server/ and the server's name)")
+    add("--minimize", action="store_true", help="leave out documentation, caches, logs and packages no service needs")
+    add("--keep", action="append", default=[], metavar="PACKAGE", help="with --minimize: a package to keep as well")
+    add("--exclude", action="append", default=[], metavar="PATH", help="a path to leave out, with * and **")
+    add("--stop", action="append", default=[], metavar="UNIT", help="a service to stop while the second pass runs")
+    add("--quiesce", action="store_true", help="stop every service found, but ssh, while the second pass runs")
+    add("--volumes", action="store_true", help="suggest a volume for each directory with data")
+    add("--dry-run", action="store_true", help="look and suggest, and copy nothing")
+    add("-o", dest="option", action="append", default=[], metavar="OPTION", help="an option of ssh, such as Port=2222")
+    add("--format", choices=("text", "json"), default="text", help="json: all that was found, with the API's request")
+    add("target", metavar="TARGET", help="user@host or ssh://user@host:port, or a directory that is a root")
+
+
+def _from_server(args: Namespace, app: App) -> int:
+    from bulkhead.cli import from_server
+
+    problems = Problems("see bulkhead image from-server --help")
+    if args.keep and not args.minimize:
+        problems.add("--keep says what --minimize keeps: give --minimize too")
+    problems.check()
+    return from_server.main(args, app)
+
+
 # --- the rest
 
 
@@ -225,6 +250,9 @@ SUBCOMMANDS = {
         "Make a kernel for virtual machines from a distribution's package", _kernel_arguments, _kernel
     ),
     "import": Subcommand("Read an archive or a root file system", _import_arguments, _import),
+    "from-server": Subcommand(
+        "Make an image of a server that runs, or of a root", _from_server_arguments, _from_server
+    ),
     "inspect": Subcommand("Show everything about images, as a JSON array", _inspect_arguments, _inspect),
     "rm": Subcommand("Remove names, and images with their last one", _rm_arguments, _rm),
     "prune": Subcommand("Remove what nothing needs", _prune_arguments, _prune),

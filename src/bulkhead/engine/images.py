@@ -35,6 +35,12 @@ class ImageCatalog:
         """One image with its configuration and layers."""
         return self._store.inspect(reference)
 
+    def import_onto(
+        self, base: str, stream: BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
+    ) -> Image:
+        """Make an image of the image `base` and a layer on top, a tar that can only be read forwards."""
+        return self._store.import_onto(base, stream, name=name, changes=changes, progress=progress)
+
     def import_file(
         self, source: Path | BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
     ) -> Image:

@@ -15,7 +15,7 @@ from bulkhead.images.bounds import check_space
 from bulkhead.images.config import Unikernel
 from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from bulkhead.images.layer import Unpacked
-from bulkhead.images.layout import LAYER_KEYS, Layout
+from bulkhead.images.layout import HINT, LAYER_KEYS, Layout
 from bulkhead.images.reader import Digester, file_chunks, write_all
 
 
@@ -70,6 +70,12 @@ class Ingest:
                 self._link(file, found.digest)
         suffix = "+" + found.compression if found.compression else ""
         return descriptor or Descriptor(media_type=OCI_LAYER + suffix, digest=found.digest, size=found.size), found
+
+    def keep_layers(self, layers: Sequence[Descriptor], keys: Sequence[str]) -> None:
+        """Hold on to layers of an image that is in the store. Raises ImageError where one is gone or damaged."""
+        for descriptor, key in zip(layers, keys, strict=True):
+            if not (self._pin_blob(descriptor) and self._pin_layer(key)):
+                raise ImageError(f"the image store lacks layer {descriptor.digest}", hint=HINT)
 
     def reuse_layer(self, descriptor: Descriptor, diff_id: str) -> str:
         """The key of a layer that an image of the store has with the same blob and diff id; "" where there is none.

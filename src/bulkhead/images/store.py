@@ -22,6 +22,7 @@ from bulkhead.images.documents import ConfigFile, Manifest
 from bulkhead.images.importer import Request, import_archive, import_fd
 from bulkhead.images.ingest import Ingest, ingest
 from bulkhead.images.layout import HINT, Index, Layout
+from bulkhead.images.onto import add_onto
 from bulkhead.images.reader import CHUNK, file_chunks, reported, write_all
 from bulkhead.images.registry import fetch
 from bulkhead.images.sweep import Pruned
@@ -124,6 +125,31 @@ class ImageStore:
                 return import_fd(into, fd, request)
 
         return self.take(take, "the stream")
+
+    def import_onto(
+        self,
+        base: str,
+        stream: BinaryIO,
+        *,
+        name: str | None = None,
+        changes: Sequence[str] = (),
+        progress: Progress = quiet,
+    ) -> Image:
+        """Make an image of the image `base` and a layer on top: the tar of what is different, with OCI's whiteouts.
+
+        `changes` are instructions such as "CMD nginx". Raises NotFound, ImageError, Refused and leaves
+        nothing then.
+        """
+        index = self._layout.index()
+        digest = self._find(index, base)
+
+        def take(into: Ingest) -> str:
+            chunks = reported(iter(lambda: stream.read(CHUNK), b""), progress, "receiving")
+            return add_onto(
+                into, index, digest, chunks, names=_given(name), changes=changes, source="import", progress=progress
+            )
+
+        return self.take(take, "the layer")
 
     def bootstrap(
         self,
