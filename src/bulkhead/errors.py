@@ -100,6 +100,13 @@ class ImageError(BulkheadError):
     http_status = 422
 
 
+class BuildFailed(BulkheadError):
+    """A step of a build failed: a command ended with another code than 0, or could not be run."""
+
+    kind = "build-failed"
+    http_status = 422
+
+
 class AgentError(BulkheadError):
     """The agent could not carry out an operation."""
 
@@ -133,6 +140,7 @@ ERRORS: dict[str, type[BulkheadError]] = {
         Unavailable,
         HostError,
         ImageError,
+        BuildFailed,
         AgentError,
         CommandNotFound,
         CommandNotExecutable,

@@ -271,6 +271,8 @@ class Spec(Model):
     auto_remove: bool = False
     room: bool = False
     """It belongs to the request that opened it, and is removed when that ends, however it ends."""
+    build: bool = False
+    """It is a step of a build: after a crash there is nobody whom it is for."""
     created: float
     """Seconds since the epoch."""
 

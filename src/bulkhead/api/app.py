@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from bulkhead.api import (
+    builds,
     images,
     instances,
     networks,
@@ -41,4 +42,5 @@ def create_app(engine: Engine) -> FastAPI:
         app.include_router(routes.router)
     app.include_router(instances.files)
     app.include_router(images.uploads)
+    app.include_router(builds.router)
     return app

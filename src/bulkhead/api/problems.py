@@ -80,7 +80,8 @@ def _words(item: Mapping[str, Any]) -> str:
     message = item["msg"][:1].lower() + item["msg"][1:]
     if item["type"] == "missing":
         return f"{'.'.join(location) or 'the body'}: {message}"
-    value = "..." if location[-1:] == ["user_data"] or "auth" in location else repr(item.get("input"))
+    secret = {"user_data", "secrets", "auth"} & set(location)
+    value = "..." if secret else repr(item.get("input"))
     shown = value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 3] + "..."
     return f"{'.'.join(location) or 'the body'} {shown}: {message}"
 

@@ -19,6 +19,7 @@ from starlette.requests import HTTPConnection
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.engine.building import Order
+from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.registries import Access
 from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
@@ -220,6 +221,9 @@ class Engine(Protocol):
     def rooms(self) -> Rooms: ...
 
     def create(self, request: CreateRequest, *, at_once: bool = False) -> Instance: ...
+    def build(self, order: BuildOrder, files: Iterator[bytes], *, tell: Tell, alive: Alive) -> object:
+        """Carry a Containerfile out; the image. `files` is its context, a tar."""
+
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "update": "Change the plan or the restart policy of instances",
     "move": "Put an instance behind another wall",
     "snapshot": "Manage snapshots of instances",
-    "build": "Make an image: a unikernel of an image or a program",
+    "build": "Make an image by a Containerfile, or a unikernel of an image or a program",
     "image": "Manage images",
     "plan": "Manage named plans",
     "isolation": "Show the levels of isolation, and which rule chooses one",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead.config import Config
+from bulkhead.engine.builds.holds import Holds
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
 from bulkhead.engine.templating import MachineTemplates
@@ -73,6 +74,8 @@ class Context:
     """Of unmodified operating systems, which are VMs as well."""
     journal: Journal
     locks: Locks = field(default_factory=Locks)
+    building: Holds = field(default_factory=Holds)
+    """What builds that are under way need."""
 
     def bundle_dir(self, instance: Instance | str) -> Path:
         """The instance's directory."""

@@ -19,6 +19,8 @@ from bulkhead.agent.session import Session
 from bulkhead.engine import bundles, logs, machines
 from bulkhead.engine.admission import signal_problems
 from bulkhead.engine.admitting import Admission
+from bulkhead.engine.builds.builder import Builder
+from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
 from bulkhead.engine.doctor import examine
@@ -40,6 +42,7 @@ from bulkhead.engine.walls import Walls
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
 from bulkhead.events import Event, Progress, quiet
 from bulkhead.host import cgroups
+from bulkhead.images import Image
 from bulkhead.isolation.base import Ability, Collects, Command
 from bulkhead.model import (
     CreateRequest,
@@ -71,6 +74,7 @@ class Engine:
         self.volumes = VolumeCatalog(context)
         self._reports = Reporter(context)
         self._lifecycle = Lifecycle(context)
+        self._builder = Builder(context, self._lifecycle, self.plans)
         self.snapshots = SnapshotCatalog(context, self._lifecycle)
         self._admission = Admission(context, self.plans, self.images, self.snapshots)
         self._copier = Copier(context, self._lifecycle.resources)
@@ -89,6 +93,7 @@ class Engine:
         self.networks.prepare()
         repairs = Recovery(self._context, self._lifecycle).run()
         repairs += self._mover.recover()
+        repairs += self._builder.recover()
         self._lifecycle.on_started = self._watch  # those that run by now are watched below
         # Not earlier: nothing is started while the pass looks for what is left over.
         self._lifecycle.on_exited = self._restarts.consider
@@ -162,6 +167,10 @@ class Engine:
         except BaseException:
             self._context.warm.abandon(spec.id)  # where it failed before there was a record
             raise
+
+    def build(self, order: BuildOrder, files: Iterator[bytes], *, tell: Tell, alive: Callable[[], bool]) -> Image:
+        """Carry a Containerfile out; `files` is its context, a tar. Raises Refused before anything is done."""
+        return self._builder.build(order, files, tell=tell, alive=alive)
 
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""

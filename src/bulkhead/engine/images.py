@@ -128,19 +128,22 @@ class ImageCatalog:
 
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name."""
-        removed = self._store.remove(reference, in_use=self._in_use(), force=force)
-        self._unmount_unneeded()
+        with self._context.building.guard:
+            removed = self._store.remove(reference, in_use=self._in_use(), force=force)
+            self._unmount_unneeded()
         return removed
 
     def prune(self, *, everything: bool) -> object:
         """Drop what nothing needs."""
-        removed = self._store.prune(in_use=self._in_use(), all_images=everything)
-        self._unmount_unneeded()
+        building = self._context.building
+        with building.guard:
+            removed = self._store.prune(in_use=self._in_use(), held=building.layers(), all_images=everything)
+            self._unmount_unneeded()
         return removed
 
     def _in_use(self) -> Mapping[str, Sequence[str]]:
         """Names of instances and snapshots by the digest of their image, and of the kernel that a VM boots."""
-        found: dict[str, tuple[str, ...]] = {}
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(self._context.building.images(), ("(a build)",))
         state = self._context.state
         users = [(instance.spec.name, instance.spec) for instance in state.instances()]
         users += [(snapshot.reference, snapshot.spec) for snapshot in state.snapshots()]
@@ -159,5 +162,6 @@ class ImageCatalog:
     def _unmount_unneeded(self) -> None:
         """A layer's file that is gone is still held by its mount, and so is its kernel in a template."""
         images = self._store.list()
-        self._context.layers.recover({layer.diff_id for image in images for layer in image.layers})
+        known = {layer.diff_id for image in images for layer in image.layers}
+        self._context.layers.recover(known | self._context.building.layers())
         self._context.templates.keep({image.digest for image in images})

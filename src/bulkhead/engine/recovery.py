@@ -48,11 +48,12 @@ class Recovery:
 
     def _instance(self, instance: Instance) -> None:
         name, directory = instance.spec.name, self._context.bundle_dir(instance)
-        if instance.spec.room:
+        if instance.spec.room or instance.spec.build:
             # The request that held it ended with the daemon.
             quit_or_kill(directory)
             self._lifecycle.erase(instance)
-            self._repairs.append(f"{name}: a room that nobody holds, removed")
+            what = "its build was interrupted" if instance.spec.build else "a room that nobody holds"
+            self._repairs.append(f"{name}: {what}, removed")
             return
         match instance.state:
             case State.CREATING | State.DELETING:

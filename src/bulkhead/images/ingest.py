@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bulkhead.errors import ImageError
 from bulkhead.host.workspace import workspace
-from bulkhead.images import diskfiles, documents, layer, unikernels
+from bulkhead.images import diskfiles, documents, layer, steps, unikernels
 from bulkhead.images.bounds import check_space
 from bulkhead.images.config import Unikernel
 from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
@@ -27,6 +27,7 @@ class Ingest:
         self._directory = directory
         self._files: dict[Path, Path] = {}
         self._images: list[tuple[Descriptor, Sequence[str]]] = []
+        self._steps: dict[Path, Path] = {}
         self._drafts = 0
         self._pairs: frozenset[tuple[str, str]] | None = None
 
@@ -195,16 +196,32 @@ class Ingest:
         self._images.append((marked, names))
         return manifest.digest
 
+    def pin(self, descriptor: Descriptor, key: str) -> None:
+        """Take in a layer that the store has. Raises ImageError where it has it no more."""
+        if not (self._pin_blob(descriptor) and self._pin_layer(key)):
+            raise ImageError(f"the image store lacks layer {key}", hint=HINT)
+
+    def keep_step(self, step: str, record: bytes) -> None:
+        """Keep the record of a build's step at commit; what it leads to was added."""
+        target = steps.path_of(self.layout, step)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        with self.draft() as (path, fd):
+            write_all(fd, record)
+            self._steps[target] = path.rename(self._directory / target.name)
+
     def commit(self) -> None:
         """Move everything into the store and the index, where it cannot be seen in part."""
         with self.layout.held() as index:
             for target, source in self._files.items():
                 if not self.layout.is_sound(target, size=source.stat().st_size):
                     source.replace(target)
+            for target, source in self._steps.items():
+                source.replace(target)
             for manifest, names in self._images:
                 index.images[manifest.digest] = manifest
                 index.names.update(dict.fromkeys(names, manifest.digest))
-            self.layout.write(index)
+            if self._images:
+                self.layout.write(index)
 
     @contextmanager
     def draft(self) -> Iterator[tuple[Path, int]]:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from bulkhead.errors import Conflict, HostError, ImageError, NoImage, NotFound, Refused
 from bulkhead.events import Progress, quiet
-from bulkhead.images import bootable, bootstrap, documents, reference, rootfs, sweep, unikernels
+from bulkhead.images import bootable, bootstrap, documents, reference, rootfs, steps, sweep, unikernels
 from bulkhead.images.archive import Directory, open_file
 from bulkhead.images.bootstrap import Recipe
 from bulkhead.images.bounds import Bounds, check_space
@@ -26,6 +26,7 @@ from bulkhead.images.onto import add_onto
 from bulkhead.images.reader import CHUNK, file_chunks, reported, write_all
 from bulkhead.images.registry import fetch
 from bulkhead.images.sweep import Pruned
+from bulkhead.images.workshop import Workshop
 
 _HINT = "`bulkhead image ls` shows what there is; `image pull quay.io/NAME`, `image bootstrap debian:bookworm` add one"
 MOST_USERS = 8
@@ -37,6 +38,8 @@ class ImageStore:
 
     def __init__(self, root: Path, cache: Path, *, bounds: Bounds | None = None) -> None:
         self._layout = Layout(root, bounds or Bounds())
+        self.workshop = Workshop(self._layout)
+        """What builds need."""
         self._cache = cache
         self._parsed: dict[str, Image] = {}
         self._known: tuple[Index, dict[str, Image]] | None = None
@@ -310,10 +313,11 @@ class ImageStore:
             self._layout.write(draft)
         return given
 
-    def prune(self, *, in_use: Collection[str] = (), all_images: bool = False) -> Pruned:
+    def prune(self, *, in_use: Collection[str] = (), held: Collection[str] = (), all_images: bool = False) -> Pruned:
         """Remove images that nothing in `in_use` needs: those without a name, with `all_images` the named too.
 
-        What pulls that were broken off have brought goes as well.
+        What pulls that were broken off have brought goes as well. Steps of builds go where no image that stays has
+        their layer and it is not among `held` (layers' keys).
         """
         with self._layout.held() as draft:
             named = set(draft.names.values())
@@ -322,6 +326,7 @@ class ImageStore:
                 del draft.images[digest]
             draft.names = {known: digest for known, digest in draft.names.items() if digest in draft.images}
             self._layout.write(draft)
+            steps.drop(self._layout, draft, held)
             freed = sweep.collect(self._layout, draft) + fetch.forget(self._layout.partial)
             return Pruned(tuple(gone), freed)
 

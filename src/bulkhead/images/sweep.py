@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bulkhead.errors import ImageError
 from bulkhead.host.workspace import abandoned
+from bulkhead.images import steps
 from bulkhead.images.archive import open_file
 from bulkhead.images.config import read_disk
 from bulkhead.images.documents import DISK, ROOTFS, Manifest
@@ -67,6 +68,7 @@ def recover(layout: Layout) -> list[str]:
         draft.names = {name: digest for name, digest in draft.names.items() if digest in draft.images}
         if lost or unpacked:
             layout.write(draft)
+        done += steps.recover(layout)
         needed = _needed(layout, draft)
         for path in _files(layout):
             if path not in needed:
@@ -148,7 +150,7 @@ def _repair_disk(layout: Layout, manifest: Manifest) -> list[str]:
 
 
 def _needed(layout: Layout, draft: Draft) -> set[Path]:
-    needed: set[Path] = set()
+    needed = set(steps.needed(layout))
     index = Index(draft.images, draft.names)
     for digest in index.images:
         manifest, _ = layout.documents(digest)

@@ -46,20 +46,22 @@ def layer(
     latest: int | None = None,
     stubs: Collection[bytes] = (),
     own: Mapping[str, str] | None = None,
+    without: Collection[bytes] = (),
     most: int = MOST_BYTES,
 ) -> Iterator[bytes]:
     """The layer's tar, in pieces.
 
     `latest`: no time in it is later, in seconds since the epoch. `stubs`: relative paths at which something was
     mounted; the empty files and directories that were made there are left out. `own`: absolute paths and texts of files
-    that Bulkhead has put there; as long as they hold that they are left out. `most`: bytes of the tar. Sockets are left
-    out. Raises Refused for what a layer cannot hold, HostError when the directory cannot be read.
+    that Bulkhead has put there; as long as they hold that they are left out. `without`: relative paths that are left
+    out whatever is there. `most`: bytes of the tar. Sockets are left out. Raises Refused for what a layer cannot hold,
+    HostError when the directory cannot be read.
     """
     with ExitStack() as always:
         try:
             top = os.open(upper, _OPEN | os.O_DIRECTORY)
             always.callback(os.close, top)
-            yield from _Walk(top, latest, frozenset(stubs), most, own or {}).run()
+            yield from _Walk(top, latest, frozenset(stubs), frozenset(without), most, own or {}).run()
         except OSError as error:
             raise HostError(f"the changes in {upper} cannot be read: {error.strerror}") from error
 
@@ -69,6 +71,7 @@ class _Walk:
     top: int
     latest: int | None
     stubs: frozenset[bytes]
+    without: frozenset[bytes]
     most: int
     own: Mapping[str, str]
     written: int = 0
@@ -83,7 +86,11 @@ class _Walk:
         while pending:
             path = pending.pop()
             status = os.lstat(path, dir_fd=self.top)
-            if stat.S_ISSOCK(status.st_mode) or (path in self.stubs and self._is_stub(path, status)):
+            if (
+                stat.S_ISSOCK(status.st_mode)
+                or path in self.without
+                or (path in self.stubs and self._is_stub(path, status))
+            ):
                 continue
             if is_own(self.top, path, status, self.own):
                 continue
@@ -121,7 +128,10 @@ class _Walk:
         if not stat.S_ISDIR(status.st_mode):
             return False
         inside = self._sorted(path, path + b"/")
-        return all(each in self.stubs and self._is_stub(each, os.lstat(each, dir_fd=self.top)) for each in inside)
+        return all(
+            each in self.without or (each in self.stubs and self._is_stub(each, os.lstat(each, dir_fd=self.top)))
+            for each in inside
+        )
 
     def _directory(self, path: bytes, status: os.stat_result) -> Iterator[bytes]:
         self._check_name(path)

@@ -1,0 +1,200 @@
+"""Builds as the engine's users see them: a Containerfile and a context in, an image out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+
+from bulkhead.build import stages
+from bulkhead.build.instructions import Copy, Run
+from bulkhead.engine.builds import configuring, mounting
+from bulkhead.engine.builds.holds import Hold
+from bulkhead.engine.builds.order import Alive, BuildOrder, Tell, Told
+from bulkhead.engine.builds.running import Job, Runner
+from bulkhead.engine.builds.shared import Build, Views, held_image
+from bulkhead.engine.builds.stagework import StageWork
+from bulkhead.engine.builds.state import StageState
+from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
+from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.engine.plans import Plans
+from bulkhead.errors import ImageError, NotFound, Problem, Refused
+from bulkhead.host.workspace import abandoned, workspace
+from bulkhead.images import Image, ImageConfig
+from bulkhead.images.rootfs import host_architecture
+from bulkhead.images.view import View
+from bulkhead.images.workshop import Base, Product
+from bulkhead.model import Isolation, Plan
+
+AT_ONCE = 4
+"""Stages that are worked on at the same time."""
+
+
+class Builder:
+    """Carries builds out. Safe for threads: several builds at the same time share nothing but the store."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle, plans: Plans) -> None:
+        self._context = context
+        self._plans = plans
+        self._runner = Runner(context, lifecycle)
+
+    def build(self, order: BuildOrder, files: Iterable[bytes], *, tell: Tell, alive: Alive) -> Image:
+        """Build an image; `files` is the context, a tar, which is read to its end in any case.
+
+        Raises Refused with everything that is wrong before anything is done, NotFound, BuildFailed, ImageError, and
+        BrokenPipeError when nobody waits for it any more.
+        """
+        context, workshop = self._context, self._context.images.workshop
+        names = workshop.names(order.names)
+        containerfile = self._read(order)
+        plan, network, epoch = self._admit(order, containerfile)
+        for name in containerfile.unused:
+            tell(Told("note", text=f"no ARG asks for --build-arg {name}"))
+        with ExitStack() as always:
+            directory, _ = always.enter_context(workspace(context.config.run_dir / "builds"))
+            hold = always.enter_context(context.building.hold())
+            bases = self._bases(containerfile, hold)
+            view = self._context_view(files, containerfile, bases, always)
+            checkpoint("build.context")
+            build = Build(
+                context=context,
+                order=order,
+                containerfile=containerfile,
+                plan=plan,
+                network=network,
+                epoch=epoch,
+                now=time.time(),
+                hold=hold,
+                runner=self._runner,
+                bases=bases,
+                views=Views(workshop, always),
+                files=view,
+                directory=directory,
+                tell=tell,
+                alive=alive,
+            )
+            state = _carry_out(build)
+            digest = self._finish(build, state, names)
+            checkpoint("build.image")
+            return context.images.resolve(digest)
+
+    def recover(self) -> list[str]:
+        """After a crash: remove what builds have left; in words."""
+        return [
+            f"removed an unfinished build ({path.name})" for path in abandoned(self._context.config.run_dir / "builds")
+        ]
+
+    def _read(self, order: BuildOrder) -> stages.Plan:
+        return stages.plan(
+            order.containerfile.encode("utf-8", "surrogatepass"),
+            given=order.arguments,
+            target=order.target,
+            platform=f"linux/{host_architecture()}",
+        )
+
+    def _admit(self, order: BuildOrder, containerfile: stages.Plan) -> tuple[Plan, str, int | None]:
+        """The plan, the network and the latest time. Raises Refused with everything that is wrong."""
+        level = order.isolation
+        network = order.network or ("host" if level is Isolation.CHROOT else "default")
+        plan, problems = self._plans.resolve(order.plan)
+        runs = [step for stage in containerfile.stages for step in stage.steps if isinstance(step, Run)]
+        problems += mounting.problems([(run.line.number, mount) for run in runs for mount in run.mounts], level)
+        for identifier in order.secrets:
+            mounting.secret(order.secrets, identifier)
+        wanted = {network} | {run.network for run in runs if run.network not in ("", "default")}
+        known = {each.name for each in self._context.state.networks()} | {"none", "host"}
+        trial = Image("", (), host_architecture(), None, 0, ImageConfig(), ())
+        for name in sorted(wanted if runs else ()):
+            if name not in known:
+                problems.append(Problem(f"network {name!r} does not exist", f"bulkhead network create {name}"))
+                continue
+            problems += self._plans.problems(plan, isolation=level, network=name)
+            job = Job(trial, ("true",), (), "", "/", level, name, plan)
+            problems += [problem for problem in self._runner.problems(job) if problem not in problems]
+        try:
+            epoch = configuring.epoch_of(order.arguments, order.epoch)
+        except ValueError as error:
+            problems.append(Problem(str(error)))
+            epoch = None
+        if problems:
+            raise Refused(dict.fromkeys(problems))
+        return plan, network, epoch
+
+    def _bases(self, containerfile: stages.Plan, hold: Hold) -> dict[str, Base]:
+        """The images that stages begin with, held. Raises Refused with every one that is not there or cannot be."""
+        found, problems = dict[str, Base](), list[Problem]()
+        for stage in containerfile.stages:
+            if stage.base_stage is not None or stage.base.lower() == stages.SCRATCH or stage.base in found:
+                continue
+            try:
+                found[stage.base] = held_image(self._context, hold, stage.base)
+            except (NotFound, Refused, ImageError) as error:
+                where = f"line {stage.start.line.number}: FROM {stage.base}"
+                problems += [Problem(f"{where}: {each.what}", each.hint) for each in error.problems]
+        if problems:
+            raise Refused(problems)
+        return found
+
+    def _context_view(
+        self, files: Iterable[bytes], containerfile: stages.Plan, bases: Mapping[str, Base], always: ExitStack
+    ) -> View | None:
+        """The context, unpacked where a step needs it."""
+        triggered = any(base.onbuild for base in bases.values())
+        if not triggered and not any(_needs_context(step) for stage in containerfile.stages for step in stage.steps):
+            for _ in files:
+                pass
+            return None
+        path = always.enter_context(self._context.images.workshop.context(files))
+        descriptor = always.enter_context(path.open("rb"))
+        return View([descriptor.fileno()])
+
+    def _finish(self, build: Build, state: StageState, names: list[str]) -> str:
+        labels = {**state.config.labels, **build.order.labels}
+        product = Product(
+            layers=state.layers,
+            config=replace(state.config, labels=labels),
+            onbuild=state.onbuild,
+            history=state.history,
+            architecture=state.architecture,
+            created=build.time if build.epoch is not None else state.created or build.now,
+        )
+        return build.workshop.finish(product, names)
+
+
+def _needs_context(step: object) -> bool:
+    if isinstance(step, Copy):
+        return not step.origin and any(not source.startswith("<<") for source in step.sources)
+    return isinstance(step, Run) and any(mount.kind == "bind" and not mount.origin for mount in step.mounts)
+
+
+def _carry_out(build: Build) -> StageState:
+    """Every stage that is needed, side by side where neither waits for the other."""
+    needed = build.containerfile.stages
+    if len(needed) == 1:
+        return StageWork(build, needed[0]).run()
+    failed = threading.Event()
+    alive = build.alive
+    build.alive = lambda: alive() and not failed.is_set()
+    futures: dict[int, Future[StageState]] = {}
+
+    def work(stage: stages.Stage) -> StageState:
+        try:
+            for number in stage.needs:
+                build.results[number] = futures[number].result()
+            return StageWork(build, stage).run()
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="stage") as pool:
+        # In the file's order: a stage waits only for those that have a thread already, or are done.
+        for stage in needed:
+            futures[stage.number] = pool.submit(work, stage)
+    errors = [error for future in futures.values() if (error := future.exception()) is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, BrokenPipeError)):
+        raise error
+    return futures[build.containerfile.target.number].result()
