@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.daemon import BULKHEAD, Daemon
+from tests.harness.kernels import kernel_layout
 from tests.integration.building import build, config, context, layers, run
 from tests.integration.lives import until, with_image
 
@@ -84,6 +85,14 @@ def test_what_was_made_is_not_made_again(busy: Daemon, tmp_path: Path) -> None:
     assert build(busy, place).stderr.count("cached") == 0
     before = layers(busy, third.stdout.strip())
     assert layers(busy, build(busy, place, "--no-cache").stdout.strip())[2] != before[2]
+
+
+def test_steps_that_change_the_same(busy: Daemon, tmp_path: Path) -> None:
+    text = "FROM busybox\nCOPY a /x\nRUN rm /x\nCOPY a /x\nRUN --network=none cat /x > /y\n"
+    build(busy, context(tmp_path, text, a="again"), "-t", "same", "--build-arg", "SOURCE_DATE_EPOCH=1")
+    found = layers(busy, "same")
+    assert found[1] == found[3]
+    assert run(busy, "same", "cat", "/x", "/y") == "againagain"
 
 
 def test_stages_side_by_side(busy: Daemon, tmp_path: Path) -> None:
@@ -289,3 +298,19 @@ def test_images_of_a_build_under_way_stay(busy: Daemon, tmp_path: Path) -> None:
     assert client.returncode == 0, said
     assert "a build" in refused.stderr
     assert run(busy, "survivor", "cat", "/both") == "base\none\n"
+
+
+def test_a_virtual_machine(busy: Daemon, tmp_path: Path) -> None:
+    if "kernel/debian:latest" not in busy.cli("image", "ls").stdout:
+        busy.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    text = "FROM busybox\nRUN uname -r > /kernel; rm /etc/os-release; mkdir -p /a/b && chown 5:6 /a/b; echo x >> /etc/group"
+    place = context(tmp_path, text)
+    build(busy, place, "-t", "guest", "--isolation", "vm", "--memory", "128M", "--cpus", "1", "--disk", "64M")
+    told = run(
+        busy, "guest", "sh", "-c", "cat /kernel; stat -c '%u %g' /a/b; test -e /etc/os-release || tail -1 /etc/group"
+    )
+    assert told.splitlines()[0] != os.uname().release
+    assert told.splitlines()[1:] == ["5 6", "x"]
+    place = context(tmp_path, "FROM busybox\nRUN --mount=type=tmpfs,target=/x true\n")
+    refused = build(busy, place, "--isolation", "vm", check=False)
+    assert "line 2: a virtual machine has no --mount=type=tmpfs" in refused.stderr

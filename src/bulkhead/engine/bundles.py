@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,12 @@ def make(bundle: Path, spec: Spec, layers: list[str]) -> None:
     """The directory with what never changes about the instance."""
     bundle.mkdir(parents=True, mode=0o700, exist_ok=True)
     write_spec(bundle, spec)
-    _write(bundle / "layers", "".join(f"{digest}\n" for digest in layers))
+    _write(bundle / "layers", "".join(f"{digest}\n" for digest in distinct(layers)))
+
+
+def distinct(layers: Sequence[str]) -> list[str]:
+    """Layers without those that come again higher up, which hide them: an overlay takes none twice (ELOOP)."""
+    return list(dict.fromkeys(reversed(layers)))[::-1]
 
 
 def write_spec(bundle: Path, spec: Spec) -> None:

@@ -15,10 +15,12 @@ from bulkhead.agent.frames import AttachFlag, Frame, Type, Window
 from bulkhead.agent.session import Session
 from bulkhead.engine import bundles
 from bulkhead.engine.builds.order import Alive
+from bulkhead.engine.carrying import Carrier
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.errors import BulkheadError, HostError, NotFound, Problem, Unavailable
+from bulkhead.events import quiet
 from bulkhead.images import Image
 from bulkhead.model import Exit, Isolation, Mount, Plan, Spec
 
@@ -57,6 +59,7 @@ class Runner:
     def __init__(self, context: Context, lifecycle: Lifecycle) -> None:
         self._context = context
         self._lifecycle = lifecycle
+        self._carrier = Carrier(context, lifecycle.resources)
 
     def problems(self, job: Job) -> list[Problem]:
         """Everything that this host cannot do for such a command."""
@@ -87,8 +90,15 @@ class Runner:
             if ended.code:
                 yield Ran(ended, None)
                 return
-            disk = self._context.disks.attach(spec.id, self._context.bundle_dir(spec.id) / bundles.DISK)
-            yield Ran(ended, disk / "upper")
+            yield Ran(ended, self._upper(spec.id, always))
+
+    def _upper(self, instance_id: str, always: ExitStack) -> Path:
+        """What it has changed; where a guest's kernel has written that, a copy which the host has made."""
+        instance = self._context.state.get(instance_id)
+        if instance.spec.isolation is Isolation.VM:
+            return always.enter_context(self._carrier.copied(instance, quiet))
+        disk = self._context.disks.attach(instance_id, self._context.bundle_dir(instance_id) / bundles.DISK)
+        return disk / "upper"
 
     def _spec(self, job: Job) -> Spec:
         identifier = secrets.token_hex(16)
