@@ -303,7 +303,7 @@ def test_images_of_a_build_under_way_stay(busy: Daemon, tmp_path: Path) -> None:
 def test_a_virtual_machine(busy: Daemon, tmp_path: Path) -> None:
     if "kernel/debian:latest" not in busy.cli("image", "ls").stdout:
         busy.cli("image", "import", kernel_layout(), "kernel/debian:latest")
-    text = "FROM busybox\nRUN uname -r > /kernel; rm /etc/os-release; mkdir -p /a/b && chown 5:6 /a/b; echo x >> /etc/group"
+    text = "FROM busybox\nRUN uname -r >/kernel; rm /etc/os-release; mkdir -p /a/b; chown 5:6 /a/b; echo x >>/etc/group"
     place = context(tmp_path, text)
     build(busy, place, "-t", "guest", "--isolation", "vm", "--memory", "128M", "--cpus", "1", "--disk", "64M")
     told = run(
