@@ -16,9 +16,10 @@ from bench import archives, host, namespaces
 from bench.compare import compare
 from bench.contest import PEERS, QUICK, Cast, Sizes, say
 from bench.figures import Figure, Results, dump, load
-from bench.measures import burst, commands, execs, imports, machines, memory, starts
+from bench.measures import applications, burst, commands, execs, imports, machines, memory, starts
 from bench.peers.base import Scene
 from bench.report import markdown, terminal
+from tests.harness import trimmed
 from tests.harness.images import rootfs_tar
 from tests.harness.kernels import kernel_layout
 
@@ -31,6 +32,7 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "memory": memory.measure,
     "import": imports.measure,
     "vm": machines.measure,
+    "unikernel": applications.measure,
 }
 
 
@@ -57,7 +59,10 @@ def main() -> int:
 
 def _prepare(options: argparse.Namespace, scratch: Path) -> list[str]:
     """What needs the host's network: options that name it."""
-    kernel = ["--kernel", str(kernel_layout())] if "vm" in options.only and not options.kernel else []
+    machines = {"vm", "unikernel"} & set(options.only)
+    kernel = ["--kernel", str(kernel_layout())] if machines and not options.kernel else []
+    if "unikernel" in options.only and not options.trimmed and (built := trimmed.built()):
+        kernel += ["--trimmed", str(built)]
     stock = ["--stock", str(rootfs_tar("stock"))] if "vm" in options.only and not options.stock else []
     return ["--root", str(archives.root_archive(options.root, scratch)), *kernel, *stock]
 
@@ -77,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
     parser.add_argument("--root", type=Path, metavar="TAR", help="root file system (default: a minimal Debian)")
     parser.add_argument("--kernel", type=Path, metavar="LAYOUT", help="kernel of virtual machines (default: Debian's)")
+    parser.add_argument("--trimmed", type=Path, metavar="LAYOUT", help="the trimmed kernel (default: if it is built)")
     parser.add_argument(
         "--stock", type=Path, metavar="TAR", help="root with a kernel and its initramfs (default: Debian's)"
     )
@@ -113,6 +119,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         bulkhead=options.bulkhead.absolute(),
         floor=options.floor,
         kernel=options.kernel,
+        trimmed=options.trimmed,
         stock=options.stock,
     )
     archives.unpack(scene.archive, scene.root)

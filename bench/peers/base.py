@@ -33,6 +33,8 @@ class Scene:
     """The sketch that measures the floor; need not exist."""
     kernel: Path | None = None
     """An OCI layout with the kernel of virtual machines."""
+    trimmed: Path | None = None
+    """The same with the trimmed kernel."""
     stock: Path | None = None
     """A root file system as a tar, with a distribution's kernel and initramfs."""
 

@@ -43,10 +43,16 @@ def trimmed_config() -> str:
     return made.read_text()
 
 
-def trimmed_layout() -> Path:
-    """An OCI layout with kernel/trim:latest, for `bulkhead image import`. Ends the test where it was not built."""
+def built() -> Path | None:
+    """An OCI layout with kernel/trim:latest, for `bulkhead image import`; None where it was not built."""
     made = _layout(trim.plan("debian", None))
-    if not made.exists():
+    return made if made.exists() else None
+
+
+def trimmed_layout() -> Path:
+    """The same. Ends the test where it was not built."""
+    made = built()
+    if made is None:
         pytest.fail("the trimmed kernel is not built: scripts/test kernel builds it", pytrace=False)
     return made
 
