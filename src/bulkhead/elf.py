@@ -39,6 +39,8 @@ class Segment:
     address: int
     size: int
     """Bytes in the file."""
+    end: int
+    """Physical address of its end in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,15 @@ def read(read_at: ReadAt) -> Elf:
 
 def _segment(data: bytes, at: int, bits: int) -> Segment:
     if bits == 64:
-        kind, _, offset, address, _, size = struct.unpack_from("<IIQQQQ", data, at)
+        kind, _, offset, address, physical, size, memory = struct.unpack_from("<IIQQQQQ", data, at)
     else:
-        kind, offset, address, _, size = struct.unpack_from("<IIIII", data, at)
-    return Segment(kind, offset, address, size)
+        kind, offset, address, physical, size, memory = struct.unpack_from("<IIIIII", data, at)
+    return Segment(kind, offset, address, size, physical + memory)
+
+
+def end_in_memory(elf: Elf) -> int:
+    """The physical address of the end of all that is loaded; 0 where nothing is."""
+    return max((segment.end for segment in elf.segments if segment.kind == _LOAD), default=0)
 
 
 def pvh_entry(elf: Elf, read_at: ReadAt) -> int | None:

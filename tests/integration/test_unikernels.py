@@ -43,6 +43,19 @@ def test_others_say_a_line_and_tell_how_they_end(others: Daemon) -> None:
     assert others.cli("run", "--rm", *LEAST, "others/pvh", "o", check=False).returncode == 0
 
 
+def test_a_program_of_a_distribution(others: Daemon) -> None:
+    """Memtest86+ as Debian packs it: a Linux-boot image that drives the hardware by itself."""
+    kernel = Path("/boot/memtest86+x64.bin")
+    assert others.cli("image", "import", "--unikernel", kernel, "others/memtest").returncode == 0
+    size = ("--isolation", "unikernel", "--memory", "24M", "--cpus", "1", "--disk", "16M", "--network", "none")
+    others.cli("run", "-d", "--name", "memtest", *size, "others/memtest", "console=ttyS0,115200")
+    for word in ("Memtest86+", "Testing: "):
+        until(word, lambda word=word: word in others.cli("logs", "memtest").stdout)  # type: ignore[misc]
+    (row,) = others.json("stats", "--no-stream", "--format", "json")
+    assert row["memory"] < 160 << 20
+    others.cli("rm", "-f", "memtest")
+
+
 def test_a_life(others: Daemon) -> None:
     others.cli("run", "-d", "--name", "one", *LEAST, "others/pvh")
     until("its banner", lambda: unikernels.SAYS in others.cli("logs", "one").stdout)

@@ -25,6 +25,7 @@ MOUNT_POINTS = ("dev", "proc", "run")
 FIRMWARE = (
     "bios-256k.bin",  # SeaBIOS: q35 and pc
     "bios-microvm.bin",
+    "qboot.rom",  # q35 with a Linux kernel
     "kvmvapic.bin",
     "linuxboot_dma.bin",  # -kernel of a bzImage
     "multiboot_dma.bin",  # -kernel of a multiboot ELF file

@@ -223,7 +223,9 @@ class Engine:
         changed, problems = self.plans.resolve(plan, base=spec.plan)
         problems += self.plans.problems(changed, isolation=spec.isolation, network=spec.network)
         if machines.is_machine(spec):
-            problems += self._context.driver(instance).check(spec.model_copy(update={"plan": changed}))
+            wanted = spec.model_copy(update={"plan": changed})
+            problems += self._context.driver(instance).check(wanted)
+            problems += [] if spec.powered else machines.kernel_problems(self._context, wanted)
         if problems:
             raise Refused(problems)
         return self._lifecycle.update(instance, plan=changed, restart=restart or spec.restart)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bulkhead import elf
 from bulkhead.agent.launch import find_agent
 from bulkhead.boot import initrd, kernels
 from bulkhead.boot import trim as trimmed
 from bulkhead.config import Config
-from bulkhead.errors import HostError, NotFound, Refused
+from bulkhead.errors import HostError, ImageError, NotFound, Refused
 from bulkhead.events import Progress, Step
 from bulkhead.host.workspace import workspace
 from bulkhead.images import Image, ImageStore, bootstrap
+from bulkhead.images.archive import open_file
 
 KIND = "kernel"
 DEFAULT = "kernel/debian:latest"
 DEFAULTS = (DEFAULT, "kernel/trim:latest")
 """What a virtual machine boots where nothing else is asked for: the first of these that is there."""
+
+
+_STEP = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,21 @@ def _default(images: ImageStore) -> Image:
         with suppress(NotFound):
             return images.resolve(name)
     raise NotFound("there is no kernel image yet", hint="bulkhead image kernel debian")
+
+
+def least_memory(kernel: Image) -> int:
+    """Bytes of memory with which a machine of this kernel has some left for a workload. Raises ImageError.
+
+    A sixth more than the kernel itself: with 6.1 the least that boots is 36 MiB for the trimmed one, which ends at 34,
+    and 72 for Debian's, which ends at 62.
+    """
+    with ExitStack() as always:
+        fd = open_file(elf_of(kernel), always)
+        try:
+            end = elf.end_in_memory(elf.read(lambda at, size: os.pread(fd, size, at)))
+        except elf.Damaged as error:
+            raise ImageError(f"the kernel of {kernel.digest} is damaged: {error}") from error
+    return -(-(end + end // 6) // _STEP) * _STEP
 
 
 def elf_of(image: Image) -> Path:

@@ -118,16 +118,26 @@ def explained(context: Context, spec: Spec, image: Image, bundle: Bundle) -> Bun
 
 def problems(context: Context, spec: Spec, image: Image) -> list[Problem]:
     """What stands in the way of a VM of this image: no kernel, too many layers."""
-    found: list[Problem] = []
-    try:
-        kernels.find(context.images, spec.kernel or None)
-    except BulkheadError as error:
-        found += error.problems
+    found = kernel_problems(context, spec)
     disks = 1 + len(image.layers) + len(spec.mounts)
     if disks > vmm.MAX_DISKS:
         what = f"{spec.image} has {len(image.layers)} layers: with its own and the volumes these are {disks} disks"
         found.append(Problem(f"{what}, a VM takes {vmm.MAX_DISKS}", "import the image's root file system as one layer"))
     return found
+
+
+def kernel_problems(context: Context, spec: Spec) -> list[Problem]:
+    """There is no kernel for a VM, or the plan has too little memory for it."""
+    try:
+        kernel = kernels.find(context.images, spec.kernel or None)
+        least = kernels.least_memory(kernel)
+    except BulkheadError as error:
+        return list(error.problems)
+    if spec.plan.memory >= least:
+        return []
+    name = next(iter(kernel.references), kernel.digest)
+    what = f"memory {format_size(spec.plan.memory)} is too little for {name}, the kernel"
+    return [Problem(what, f"at least --memory {format_size(least)}")]
 
 
 def volumes(context: Context, spec: Spec) -> tuple[MountedVolume, ...]:

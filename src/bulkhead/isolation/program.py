@@ -86,6 +86,7 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
         vmm.PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"),
         *vmm.processor(boot.accelerator),
+        *(vmm.FIRMWARE if program.own else ()),
         *("-smp", str(vmm.vcpus(plan)), "-m", f"{plan.memory}B"),
         *vmm.memory(bundle, saved=boot.saved is not None, becomes_template=boot.ram is not None),
         *(("-incoming", "defer") if boot.saved else ()),

@@ -35,8 +35,8 @@ NOT_ISOLATED = (
     "the processor's caches and the memory bus: timing can be observed by neighbours",
     "QEMU's devices: a flaw in one leads into QEMU's jail, which has no file, process or network of the host's",
 )
-MIN_MEMORY = 80 << 20
-"""Bytes with which Debian's kernel has some left for a workload; with less it ends while it boots."""
+MIN_MEMORY = 32 << 20
+"""Bytes without which no kernel is up to it. What the one that is booted needs is the engine's to know."""
 ANSWER_SECONDS = 5.0
 """Within which a guest that lives answers a signal."""
 FLUSH_SECONDS = 60.0

@@ -48,6 +48,9 @@ VCPU_TIMES = 4
 """How far processors can: a kernel sets 200 KiB aside for each that may come."""
 MEMORY_STEP, MEMORY_BLOCK = 2 << 20, 128 << 20
 """Bytes by which memory grows and shrinks above what the guest started with, and in which its kernel counts."""
+FIRMWARE = ("-bios", "qboot.rom")
+"""Starts Linux by PVH, 0.2 s earlier than SeaBIOS 1.16 under TCG, and leaves the kernel alone: with more than 32 MiB of
+memory SeaBIOS moves itself to 16 MiB below the memory's end, where in a small guest the kernel is."""
 MACHINE = "q35,usb=off,smbus=off,sata=off,vmport=off,dump-guest-core=off,mem-merge=off"
 MEMORY = "ram"
 """QEMU's name of what the guest starts with."""
@@ -114,6 +117,7 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
         PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"),
         *processor(require_boot(bundle).accelerator),
+        *FIRMWARE,
         *("-smp", f"{vcpus(bundle.spec.plan)},maxcpus={room.vcpus}"),
         *_memory(bundle),
         *("-sandbox", SANDBOX),
