@@ -1,0 +1,1 @@
+"""Containerfiles: reading, checking and expanding them. Pure: nothing here touches a file or an image."""
