@@ -8,6 +8,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 OWN_ERROR = 125
@@ -29,10 +30,21 @@ def main() -> NoReturn:
         os._exit(code)
 
 
-def run(words: list[str]) -> int:
-    """Run a command line; its exit code. What it printed has been flushed."""
-    from bulkhead.cli.main import main as carry_out
+def testbed() -> NoReturn:
+    """The program autopkgtest-virt-bulkhead."""
+    from bulkhead.cli.virt import run as serve
 
+    code = run(sys.argv[1:], serve)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(words: list[str], carry_out: Callable[[list[str]], int] | None = None) -> int:
+    """Run a command line; its exit code. What it printed has been flushed."""
+    if carry_out is None:
+        from bulkhead.cli.main import main as command
+
+        carry_out = command
     try:
         code = carry_out(words)
         sys.stdout.flush()

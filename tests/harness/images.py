@@ -39,6 +39,7 @@ RECIPES = {
     "servers": Recipe(("nginx-light", "redis-server", "python3")),
     "stock": Recipe(("linux-image-cloud-amd64", "initramfs-tools"), variant="minbase"),
     "runtimes": Recipe(("nodejs", "postgresql", "default-jre-headless")),
+    "buildd": Recipe(("build-essential", "fakeroot"), variant="minbase"),
     "system": Recipe(("systemd-sysv", "libpam-systemd", "dbus", "openssh-server")),
 }
 """Several applications share one image: each build takes a minute on two cores."""

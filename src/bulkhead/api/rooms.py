@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from fastapi import APIRouter, Request
@@ -60,3 +61,28 @@ async def get_layer(request: Request, ref: str) -> Response:
             pipe.write(portion)
 
     return ThreadResponse(service, produce, media_type=LAYER)
+
+
+@router.get("/instances/{ref}/watch")
+async def watch(request: Request, ref: str) -> Response:
+    """Which programs run in a chroot or container, who has started each, and which files each opens, as NDJSON.
+
+    The first line is `{}`: from there on nothing is missed. `{"step", "by", "program"}` is an execution, `{"step",
+    "path"}` a file that it opens; 0 is what came from outside.
+    """
+    service = service_of(request)
+    instance = await service.call(service.engine.get, ref)
+
+    def produce(pipe: Pipe) -> None:
+        for line in service.engine.watches.watch(instance, alive=pipe.alive):
+            pipe.write(json.dumps(line).encode() + b"\n")
+
+    return ThreadResponse(service, produce, media_type=NDJSON, late=problem_line)
+
+
+@router.delete("/instances/{ref}/watch", status_code=204)
+async def end_watch(request: Request, ref: str) -> Response:
+    """Let the watch of an instance tell what it has seen so far, and end."""
+    service = service_of(request)
+    service.engine.watches.end((await service.call(service.engine.get, ref)).spec.id)
+    return Response(status_code=204)

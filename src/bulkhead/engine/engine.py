@@ -39,6 +39,7 @@ from bulkhead.engine.rooms import Rooms
 from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.engine.walls import Walls
+from bulkhead.engine.watching import Watches
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
 from bulkhead.events import Event, Progress, quiet
 from bulkhead.host import cgroups
@@ -84,6 +85,7 @@ class Engine:
         self._walls = Walls(context, self.plans, self.images)
         self._mover = Mover(context, self._lifecycle, self._check_health)
         self.rooms = Rooms(context, self._lifecycle, self.create)
+        self.watches = Watches(context)
 
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""

@@ -204,6 +204,16 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] == b"Z" else int(fields[19])
 
 
+def parent(pid: int) -> tuple[int, int] | None:
+    """The pid of a process's parent, and its own start time in clock ticks after boot; None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return int(fields[1]), int(fields[19])
+
+
 def kill(pid: int, started: int | None, number: int = signal.SIGKILL) -> None:
     """Send a signal to the process that has this pid and start time, if it is still there."""
     if (pidfd := _open(pid, started)) is None:
