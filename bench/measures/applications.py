@@ -6,8 +6,8 @@ import json
 import socket
 import tarfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -28,6 +28,7 @@ LEAST = range(8, MEMORY + 1, 4)
 """MB that are tried for the least memory."""
 PATIENCE = 60.0
 _PAUSE = 0.002
+_REST_SECONDS = 1.0
 _TRY_SECONDS = 0.05
 EVERY = 3
 """Boots take seconds: one in so many turns."""
@@ -57,7 +58,8 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
         "busybox's httpd with one file, as a container, a virtual machine and a unikernel of 128M and one processor "
         "(container: the wall of the others' price). `First byte`: from before the command `bulkhead start` is "
         "spawned, so with QEMU's start, to the first byte of an answer over the network. From templates where the "
-        "label does not say `booted`. `Artefact`: the blobs of the image, for a virtual machine its kernel's as well. "
+        "label does not say `booted`. `Memory at rest`: what its cgroup on the host is charged, a second after the "
+        "answer. `Artefact`: the blobs of the image, for a virtual machine its kernel's as well. "
         f"`Least memory`: the smallest plan, in steps of {LEAST.step} MB, with which it answers when it is booted.",
     )
     try:
@@ -114,6 +116,21 @@ def _templates(engine: Bulkhead) -> list[Path]:
 
 def _first_byte(engine: Bulkhead, wall: Wall, memory: int = MEMORY) -> float:
     """Milliseconds from `start` to the first byte. Raises Unusable when none comes."""
+    with _served(engine, wall, memory) as took:
+        return took
+
+
+def _charged(engine: Bulkhead, wall: Wall) -> float:
+    """MB that are charged to it when it has answered and rests."""
+    with _served(engine, wall, MEMORY):
+        time.sleep(_REST_SECONDS)
+        (row,) = json.loads(engine.output("stats", "--no-stream", "--format", "json", "served"))
+        return float(row["memory"]) / 1e6
+
+
+@contextmanager
+def _served(engine: Bulkhead, wall: Wall, memory: int) -> Iterator[float]:
+    """The server runs and has answered; yields milliseconds from `start` to the first byte."""
     size = ("--memory", f"{memory}M", "--cpus", "1", "--disk", "64M")
     try:
         engine.output("create", "--name", "served", *size, *wall.options, wall.image, *wall.command)
@@ -121,7 +138,7 @@ def _first_byte(engine: Bulkhead, wall: Wall, memory: int = MEMORY) -> float:
         engine.output("start", "served")
         address = _instance(engine)["address"]["ipv4"]
         _wait(partial(_answers, address), wall.label, alive=partial(_runs, engine))
-        return (time.perf_counter() - begun) * 1000
+        yield (time.perf_counter() - begun) * 1000
     finally:
         with suppress(Unusable):
             engine.remove(["served"])
@@ -159,6 +176,8 @@ def _wait(ready: Callable[[], bool], what: str, alive: Callable[[], bool] | None
 
 def _sizes(figure: Figure, engine: Bulkhead, wall: Wall) -> None:
     """What the artefact takes, and the least memory of a boot."""
+    if wall is CONTAINER or "--no-template" not in wall.options:
+        figure.add(Bulkhead.name, f"{wall.label}, memory at rest", [_charged(engine, wall)], unit="MB")
     if wall is not CONTAINER and "--no-template" not in wall.options:
         return
     say(f"unikernel: the least memory of {wall.label}")

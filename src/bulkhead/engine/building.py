@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +14,7 @@ from bulkhead.boot.closure import Closure, OneProgram
 from bulkhead.boot.solo import Settings
 from bulkhead.config import Config
 from bulkhead.engine import kernels
-from bulkhead.errors import NotFound, Refused
+from bulkhead.errors import Refused
 from bulkhead.events import Progress, Step
 from bulkhead.host.workspace import workspace
 from bulkhead.images import Image, ImageConfig, ImageStore, unikernels
@@ -23,8 +23,6 @@ from bulkhead.images.below import Below
 from bulkhead.images.reference import parse_tagged
 from bulkhead.isolation import vmm
 
-KERNELS = ("kernel/trim:latest", kernels.DEFAULT)
-"""What a unikernel boots where nothing else is asked for: the first of these that is there."""
 _ETC = 1 << 20
 
 
@@ -47,7 +45,7 @@ class Order:
 
 def build(images: ImageStore, config: Config, order: Order, progress: Progress) -> Image:
     """Make an image of it. Raises Refused, NotFound, ImageError."""
-    name, kernel = str(parse_tagged(order.name)), _kernel(images, order.kernel)
+    name, kernel = str(parse_tagged(order.name)), kernels.find(images, order.kernel)
     progress(Step(f"collecting the files of {order.source}"))
     with ExitStack() as always:
         files, base = _program(order) if order.program else _image(images, order, always)
@@ -70,15 +68,6 @@ def build(images: ImageStore, config: Config, order: Order, progress: Progress) 
             source=f"build --unikernel {order.source}",
             progress=progress,
         )
-
-
-def _kernel(images: ImageStore, name: str | None) -> Image:
-    if name:
-        return kernels.find(images, name)
-    for usual in KERNELS:
-        with suppress(NotFound):
-            return kernels.find(images, usual)
-    raise NotFound("there is no kernel image yet", hint="bulkhead image kernel debian")
 
 
 def _program(order: Order) -> tuple[Closure, ImageConfig]:

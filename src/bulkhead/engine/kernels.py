@@ -20,8 +20,8 @@ from bulkhead.images.archive import open_file
 
 KIND = "kernel"
 DEFAULT = "kernel/debian:latest"
-DEFAULTS = (DEFAULT, "kernel/trim:latest")
-"""What a virtual machine boots where nothing else is asked for: the first of these that is there."""
+DEFAULTS = ("kernel/trim:latest", DEFAULT)
+"""What a virtual machine or a unikernel boots where nothing else is asked for: the first of these that is there."""
 
 
 _STEP = 4 << 20
