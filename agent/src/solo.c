@@ -18,14 +18,11 @@
 
 #include "context.h"
 #include "guest.h"
-#include "reader.h"
 #include "text.h"
 
 enum {
 	FILE_SIZE = 64 << 10,
 	FIELDS = 2048,
-	TOLD_SIZE = 32 << 10,
-	PAUSE_MS = 2,
 	LINE_SIZE = 4096,
 	LOOK_MS = 250, /* a port without a client on the host cannot be waited for: it is looked at */
 	KILL_SECONDS = 9,
@@ -45,7 +42,7 @@ static struct {
 	gid_t gid;
 } wanted;
 
-static void say(const char *what, const char *name)
+void solo_say(const char *what, const char *name)
 {
 	char text[300], number[24];
 	size_t length = TEXT(text, "unikernel: ", what, " ", name, errno ? ": error " : "",
@@ -171,9 +168,9 @@ static void set_network(void)
 	struct context context;
 	context_init(&context, PLACE_SUPERVISOR, PHASE_PREPARE);
 	if (op_netif(&context, &operation) < 0)
-		say("network:", context.failure.text);
+		solo_say("network:", context.failure.text);
 	if (*parts[4] != 0 && sethostname(parts[4], strlen(parts[4])) < 0)
-		say("cannot set the name", parts[4]);
+		solo_say("cannot set the name", parts[4]);
 }
 
 /* The application's files have a directory of their own: an image's /lib may be a link, that of the modules is not. */
@@ -181,60 +178,16 @@ static void enter(void)
 {
 	static const char *const moved[][2] = {{"/dev", "/app/dev"}, {"/proc", "/app/proc"}, {"/sys", "/app/sys"}};
 	if (mount("/app", "/app", NULL, MS_BIND, NULL) < 0)
-		say("cannot bind", "/app");
+		solo_say("cannot bind", "/app");
 	for (size_t i = 0; i < sizeof moved / sizeof *moved; i++) {
 		if (mkdir(moved[i][1], 0755) < 0 && errno != EEXIST)
-			say("cannot make", moved[i][1]);
+			solo_say("cannot make", moved[i][1]);
 		if (mount(moved[i][0], moved[i][1], NULL, MS_MOVE, NULL) < 0)
-			say("cannot move", moved[i][0]);
+			solo_say("cannot move", moved[i][0]);
 	}
 	if (chdir("/app") < 0 || chroot(".") < 0)
-		say("cannot enter", "/app");
+		solo_say("cannot enter", "/app");
 	errno = 0;
-}
-
-/* A port has no data, but an end, as long as nobody is connected on the host. */
-static bool hear(int port, void *to, size_t length)
-{
-	for (size_t got = 0; got < length;) {
-		ssize_t part = read(port, (char *)to + got, length - got);
-		if (part < 0 && errno != EINTR)
-			return false;
-		if (part == 0)
-			nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
-		got += part > 0 ? (size_t)part : 0;
-	}
-	return true;
-}
-
-/* A guest that becomes a template waits here, and each that is started from it is told who and where it is: a length,
-   a list of operations as the supervisor has them, words that each end in NUL. NULL: it cannot go on. */
-static char **be_told(int port)
-{
-	static unsigned char told[TOLD_SIZE];
-	static char *words[FIELDS];
-	struct oplist list;
-	struct oplist_error wrong;
-	struct context context;
-	uint32_t length;
-	size_t count = 0;
-	errno = 0;
-	if (write(port, "R", 1) != 1 || !hear(port, &length, sizeof length) || length == 0 || length >= sizeof told ||
-	    !hear(port, told, length))
-		return NULL;
-	struct reader reader = {.at = told, .end = told + length};
-	context_init(&context, PLACE_SUPERVISOR, PHASE_PREPARE);
-	if (oplist_parse(&reader, PLACE_SUPERVISOR, &list, &wrong) < 0) {
-		say("was told what makes no sense:", wrong.text);
-		return NULL;
-	}
-	if (operations_run(&context, &list) < 0)
-		say("cannot become what it was told:", context.failure.text);
-	/* The byte behind what was told is 0: the last word ends there at the latest. */
-	for (char *word = (char *)reader.at; word < (char *)reader.end && count < FIELDS - 1; word += strlen(word) + 1)
-		words[count++] = word;
-	words[count] = NULL;
-	return context.failure.error != 0 || write(port, "A", 1) != 1 ? NULL : words;
 }
 
 static bool is_to_wait(void)
@@ -249,7 +202,7 @@ static void forget(const char *device)
 {
 	int fd = open(device, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || ioctl(fd, BLKFLSBUF, 0) < 0)
-		say("cannot drop what was read of", device);
+		solo_say("cannot drop what was read of", device);
 	if (fd >= 0)
 		close(fd);
 }
@@ -259,18 +212,18 @@ static void set_files(void)
 {
 	for (char **at = wanted.writable; *at != NULL; at++) {
 		if (mount("tmpfs", *at, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") < 0)
-			say("cannot mount", *at);
+			solo_say("cannot mount", *at);
 		if (chown(*at, wanted.uid, wanted.gid) < 0)
-			say("cannot give away", *at);
+			solo_say("cannot give away", *at);
 	}
 	if (access("/dev/vda", F_OK) == 0) {
 		forget("/dev/vda");
 		if (mount("/dev/vda", "/disk", "ext4", MS_NOSUID | MS_NODEV, NULL) < 0 ||
 		    chown("/disk", wanted.uid, wanted.gid) < 0)
-			say("cannot mount the disk on", "/disk");
+			solo_say("cannot mount the disk on", "/disk");
 	}
 	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
-		say("cannot protect", "/");
+		solo_say("cannot protect", "/");
 }
 
 /* The serial port, without a carriage return for each line. */
@@ -294,16 +247,16 @@ static _Noreturn void run(void)
 	sigset_t none;
 	sigemptyset(&none);
 	if (setsid() < 0 || setgroups(0, NULL) < 0 || setgid(wanted.gid) < 0 || setuid(wanted.uid) < 0) {
-		say("cannot be", "the user");
+		solo_say("cannot be", "the user");
 		_exit(NOT_EXECUTABLE);
 	}
 	if (chdir(wanted.directory) < 0) {
-		say("cannot enter", wanted.directory);
+		solo_say("cannot enter", wanted.directory);
 		_exit(NOT_EXECUTABLE);
 	}
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execve(wanted.program, wanted.arguments, wanted.environment);
-	say("cannot run", wanted.program);
+	solo_say("cannot run", wanted.program);
 	_exit(errno == ENOENT ? NOT_FOUND : NOT_EXECUTABLE);
 }
 
@@ -343,7 +296,7 @@ static void tell(int code)
 	int fd = port_open("bulkhead.code", O_WRONLY);
 	size_t length = TEXT(text, text_number(number, (uint64_t)code), "\n");
 	if (fd < 0 || write(fd, text, length) != (ssize_t)length)
-		say("cannot tell the exit code", text);
+		solo_say("cannot tell the exit code", text);
 }
 
 /* The words are arguments, in the place of the program's own where there are any. */
@@ -365,9 +318,9 @@ static int run_program(char *const words[])
 	enter();
 	int asked = port_open("bulkhead.ask", O_RDWR);
 	if (is_to_wait()) {
-		words = be_told(asked);
+		words = solo_told(asked);
 		if (words == NULL) {
-			say("cannot go on from", "its template");
+			solo_say("cannot go on from", "its template");
 			return LOST;
 		}
 	} else {
@@ -390,7 +343,7 @@ _Noreturn void solo(char *const words[])
 	if (read_wanted())
 		code = run_program(words);
 	else
-		say("cannot read", solo_file);
+		solo_say("cannot read", solo_file);
 	tell(code);
 	tcdrain(1);
 	power_off();

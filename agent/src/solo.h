@@ -12,4 +12,10 @@ bool solo_wanted(void);
 /* Runs the program with `words` (up to NULL) in the place of its own arguments, where there are any; then off. */
 _Noreturn void solo(char *const words[]);
 
+/* solo_told.c: says that it waits, hears, carries the operations out, says that it is done. The words (up to NULL) that
+   were told, in the place of its own arguments; NULL: it cannot go on. */
+char **solo_told(int port);
+/* A line on the console, with errno where there is one. */
+void solo_say(const char *what, const char *name);
+
 #endif
