@@ -33,6 +33,16 @@ int background_null_stdio(void)
 	return 0;
 }
 
+void background_protect(void)
+{
+	static const char never[] = "-1000";
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	(void)!write(fd, never, sizeof never - 1);
+	close(fd);
+}
+
 int background_detach(void)
 {
 	if (setsid() < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)

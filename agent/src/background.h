@@ -6,6 +6,8 @@
 int background_shield(void);
 /* 0, 1 and 2 are /dev/null, the working directory is the host's root. */
 int background_null_stdio(void);
+/* The last that a kernel without memory ends. Nobody is told where that cannot be. */
+void background_protect(void);
 /* A session of its own, which reaps the orphans of an instance, whatever the host's init does. */
 int background_detach(void);
 

@@ -15,7 +15,7 @@
 #include "supervisor.h"
 #include "text.h"
 
-enum { READ_SIZE = 16 << 10, MEET_MS = 100 };
+enum { READ_SIZE = 16 << 10, MEET_MS = 100, TIED_MEET_MS = 1000 };
 
 struct connection *connections;
 unsigned connection_count;
@@ -72,6 +72,7 @@ static bool serve_frames(struct connection *connection)
 			return false;
 		if (connection->in.length < FRAME_HEADER + frame.length)
 			return true;
+		connection->heard = true;
 		if (!serve(connection, &frame, at + FRAME_HEADER))
 			return false;
 		buffer_consume(&connection->in, FRAME_HEADER + frame.length);
@@ -84,7 +85,8 @@ static bool serve_frames(struct connection *connection)
 static bool meets(const struct connection *port)
 {
 	struct pollfd polled = {.fd = port->source.fd};
-	for (int i = 0; i < MEET_MS; i++) {
+	const int patience = supervisor.tied ? TIED_MEET_MS : MEET_MS;
+	for (int i = 0; i < patience; i++) {
 		if (poll(&polled, 1, 0) == 0 || !(polled.revents & POLLHUP))
 			return true;
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -96,7 +98,7 @@ static bool meets(const struct connection *port)
 static void hung_up(struct connection *connection)
 {
 	bool answered = connection->out.length == 0 || connection->streams != NULL;
-	if (connection->port && !answered && meets(connection))
+	if (connection->port && (!answered || (supervisor.tied && connection->heard)) && meets(connection))
 		return;
 	connection->dead = true;
 	connection->away = connection->port;
@@ -212,6 +214,8 @@ void connections_sweep(void)
 		buffer_free(&connection->in);
 		buffer_free(&connection->out);
 		if (connection->port) {
+			if (supervisor.tied && connection->heard)
+				supervisor_leave();
 			begin_again(connection);
 			at = &connection->next;
 			continue;

@@ -17,6 +17,7 @@ struct connection {
 	bool dead; /* to be freed by connections_sweep */
 	bool port; /* a device of a guest: what is dead of it is forgotten, and it stays for who comes next */
 	bool away; /* nobody is at the other side of the port */
+	bool heard; /* somebody has been there and has asked for something */
 	bool last; /* what is queued is the last that it gets */
 };
 

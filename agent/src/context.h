@@ -133,6 +133,8 @@ int op_netif(struct context *context, const struct operation *operation);
 int op_poweroff(struct context *context, const struct operation *operation);
 int op_sync(struct context *context, const struct operation *operation);
 int op_grow(struct context *context, const struct operation *operation);
+int op_serve(struct context *context, const struct operation *operation);
+int op_macvlan(struct context *context, const struct operation *operation);
 /* -1 with a note where this is not the agent of a guest. */
 int need_guest(struct context *context);
 

@@ -60,10 +60,8 @@ static void enter(struct context *context, const struct start_request *request, 
 		child_fail(status, PHASE_INSIDE, errno, "cannot clone the mounts of the root", root);
 }
 
-/* A holder of namespaces: no program, and it reaps whatever is left to it. */
-static _Noreturn void hold(struct context *context)
+_Noreturn void hold_main(int status)
 {
-	int status = context->status;
 	sigset_t none;
 	signal(SIGCHLD, SIG_IGN);
 	report_held(status);
@@ -90,6 +88,6 @@ _Noreturn void inside_main(const struct start_request *request, int status, int 
 		_exit(1);
 	}
 	if (request->flags & START_HOLD)
-		hold(&context);
+		hold_main(status);
 	child_fail(status, PHASE_INSIDE, EINVAL, "the list ends without EXEC", "");
 }

@@ -67,6 +67,7 @@ static struct process *first_process(const struct start_request *request)
 {
 	if (!(request->flags & START_GUEST))
 		return &workload;
+	supervisor.elsewhere = request->flags & START_HOLD;
 	supervisor.vmm = process_new();
 	if (supervisor.vmm != NULL)
 		supervisor.vmm->log = &vmm_log;
@@ -108,7 +109,7 @@ static void begin(const struct start_request *request)
 	struct failure failure = {.error = ENOMEM, .text = "out of memory"};
 	int result = process == NULL ? -1 : check_inherited(request, &failure);
 	if (result == 0)
-		result = spawn_start(request, &launch, &failure);
+		result = supervisor.elsewhere ? spawn_place(&launch, &failure) : spawn_start(request, &launch, &failure);
 	if (result == 0)
 		result = prepare(request, &launch, &failure);
 	close_inherited();

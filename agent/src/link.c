@@ -151,6 +151,14 @@ static void pass_streams(void)
 		}
 }
 
+/* Of a machine that is elsewhere there is nothing to wait for. */
+static void leave_place(void)
+{
+	if (!guest_link.ended && *supervisor.error == 0 && !supervisor.quit)
+		TEXT(supervisor.error, "the virtual machine that it was in has ended, or has given it up");
+	supervisor_kill();
+}
+
 void link_sweep(void)
 {
 	if (supervisor.vmm == NULL)
@@ -163,8 +171,11 @@ void link_sweep(void)
 			relay_send(at);
 		link_flush();
 		/* Nobody wants anything of it any more, and that is a sign for it to go. */
-		if (guest_link.lost || (guest_link.ended && guest_link.out.length == 0 && !relays_wanted()))
+		if (guest_link.lost || (guest_link.ended && guest_link.out.length == 0 && !relays_wanted())) {
 			link_close();
+			if (supervisor.elsewhere)
+				leave_place();
+		}
 	}
 	if (guest_link.deadline == 0 || loop_now() < guest_link.deadline)
 		return;

@@ -71,6 +71,24 @@ static _Noreturn void command_supervise(const char *bundle_text, const char *lis
 	_exit(write(1, line, length) == (ssize_t)length ? 0 : 1);
 }
 
+/* Beside PID 1 of a guest: the supervisor of an instance in it, reached by a port of its own. */
+static _Noreturn void command_serve(const char *port_name)
+{
+	static const uint32_t nothing[8];
+	in_guest = true;
+	supervisor.tied = true;
+	close_range(3, ~0u, 0);
+	if (background_shield() < 0 || background_null_stdio() < 0)
+		stop(1, "agent: cannot set up the process\n");
+	background_detach();
+	background_protect();
+	int port = port_open(port_name, O_RDWR | O_NONBLOCK);
+	if (port < 0)
+		_exit(1);
+	supervise(-1, port, nothing);
+	_exit(0);
+}
+
 int main(int argc, char **argv)
 {
 	bool named = argc == 2 && strcmp(argv[1], "init") == 0;
@@ -82,5 +100,8 @@ int main(int argc, char **argv)
 		command_supervise(argv[2], argv[3]);
 	if (argc == 3 && strcmp(argv[1], "spawn") == 0)
 		spawner(take_descriptor(argv[2]));
-	stop(2, "usage: agent spawn CONTROL_FD | agent supervise BUNDLE_FD LISTEN_FD | agent init | agent version\n");
+	if (argc == 3 && strcmp(argv[1], "serve") == 0)
+		command_serve(argv[2]);
+	stop(2, "usage: agent spawn CONTROL_FD | agent supervise BUNDLE_FD LISTEN_FD | agent init | agent serve PORT | "
+		"agent version\n");
 }

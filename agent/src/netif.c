@@ -1,9 +1,12 @@
-/* NETIF: an interface of a guest, over rtnetlink. */
+/* NETIF and MACVLAN: interfaces of a guest, over rtnetlink. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -14,6 +17,8 @@
 #include "text.h"
 
 enum { MAC_LENGTH = 6, MTU_MAX = 65535, DUMP_SIZE = 16 << 10, ROUNDS = 64 };
+
+static const char nobodys[] = "bulkhead.new";
 
 struct message {
 	struct nlmsghdr header;
@@ -58,7 +63,8 @@ static void add(struct message *message, unsigned short type, const void *data, 
 	struct rtattr *attribute = (struct rtattr *)(void *)((char *)message + message->header.nlmsg_len);
 	attribute->rta_type = type;
 	attribute->rta_len = (unsigned short)RTA_LENGTH(length);
-	memcpy(RTA_DATA(attribute), data, length);
+	if (length > 0)
+		memcpy(RTA_DATA(attribute), data, length);
 	message->header.nlmsg_len += (uint32_t)RTA_SPACE(length);
 }
 
@@ -205,6 +211,92 @@ static int set_up(struct context *context, int fd, const struct operation *opera
 			return failed(context, errno, "cannot add the route through", arguments[i].data);
 	}
 	return 0;
+}
+
+static void begin_nest(struct message *message, unsigned short type, struct rtattr **nest)
+{
+	*nest = (struct rtattr *)(void *)((char *)message + message->header.nlmsg_len);
+	add(message, type, NULL, 0);
+}
+
+static void end_nest(const struct message *message, struct rtattr *nest)
+{
+	nest->rta_len = (unsigned short)((const char *)message + message->header.nlmsg_len - (const char *)nest);
+}
+
+/* Asked in the namespace of the parent; the new interface is in that of `into`. Its mode is that of a bridge. The kernel
+   looks for its name here as well, so it gets one that is nobody's. */
+static int make_macvlan(int fd, int parent, const struct argument *mac, int into)
+{
+	static const uint32_t mode = MACVLAN_MODE_BRIDGE;
+	const struct ifinfomsg link = {.ifi_family = AF_UNSPEC};
+	struct message message;
+	struct rtattr *about, *data;
+	begin(&message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link, sizeof link);
+	add(&message, IFLA_IFNAME, nobodys, sizeof nobodys);
+	add(&message, IFLA_LINK, &parent, sizeof parent);
+	add(&message, IFLA_ADDRESS, mac->data, MAC_LENGTH);
+	add(&message, IFLA_NET_NS_FD, &into, sizeof into);
+	begin_nest(&message, IFLA_LINKINFO, &about);
+	add(&message, IFLA_INFO_KIND, "macvlan", sizeof "macvlan");
+	begin_nest(&message, IFLA_INFO_DATA, &data);
+	add(&message, IFLA_MACVLAN_MODE, &mode, sizeof mode);
+	end_nest(&message, data);
+	end_nest(&message, about);
+	return ask(fd, &message) < 0 || errno == EEXIST ? -1 : 0;
+}
+
+static int make_outside(struct context *context, const char *parent, const struct argument *mac, int into)
+{
+	bool up;
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	int index = fd < 0 ? failed(context, errno, "cannot open", "rtnetlink") : find(context, fd, parent, &up);
+	int result = index < 0				      ? index
+		     : make_macvlan(fd, index, mac, into) < 0 ? failed(context, errno, "cannot make a macvlan on", parent)
+							      : 0;
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
+static int rename_link(struct context *context, const char *name)
+{
+	bool up;
+	struct message message;
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	int index = fd < 0 ? failed(context, errno, "cannot open", "rtnetlink") : find(context, fd, nobodys, &up);
+	int result = index < 0 ? index : 0;
+	if (index >= 0) {
+		const struct ifinfomsg link = {.ifi_index = index};
+		begin(&message, RTM_NEWLINK, 0, &link, sizeof link);
+		add(&message, IFLA_IFNAME, name, (unsigned short)(strlen(name) + 1));
+		result = ask(fd, &message) < 0 ? failed(context, errno, "cannot name the interface", name) : 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
+/* An interface in this network namespace on top of one of PID 1's. */
+int op_macvlan(struct context *context, const struct operation *operation)
+{
+	const char *name = operation->arguments[0].data, *parent = operation->arguments[1].data;
+	const struct argument *mac = &operation->arguments[2];
+	if (need_guest(context) < 0)
+		return -EPERM;
+	if (mac->length != MAC_LENGTH || strlen(name) >= IFNAMSIZ)
+		return failed(context, EINVAL, "a MAC is not 6 bytes long, or the name is too long:", name);
+	int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), first = open("/proc/1/ns/net", O_RDONLY | O_CLOEXEC);
+	int result = own < 0 || first < 0 || setns(first, CLONE_NEWNET) < 0
+			     ? failed(context, errno, "cannot reach the network of", "the guest")
+			     : make_outside(context, parent, mac, own);
+	if (own >= 0 && setns(own, CLONE_NEWNET) < 0)
+		result = failed(context, errno, "cannot go back to", "the network namespace");
+	if (own >= 0)
+		close(own);
+	if (first >= 0)
+		close(first);
+	return result < 0 ? result : rename_link(context, name);
 }
 
 int op_netif(struct context *context, const struct operation *operation)

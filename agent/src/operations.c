@@ -52,6 +52,8 @@ static const operation_function functions[] = {
 	[OP_POWEROFF] = op_poweroff,
 	[OP_SYNC] = op_sync,
 	[OP_GROW] = op_grow,
+	[OP_SERVE] = op_serve,
+	[OP_MACVLAN] = op_macvlan,
 };
 
 void context_init(struct context *context, enum place place, enum phase phase)

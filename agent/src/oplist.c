@@ -61,6 +61,8 @@ static const struct {
 	{OP_POWEROFF, S | T, ""},
 	{OP_SYNC, S | T, ""},
 	{OP_GROW, S | T, "pi"},
+	{OP_SERVE, S, "p"},
+	{OP_MACVLAN, T, "ppb"},
 };
 
 #undef S

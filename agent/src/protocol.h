@@ -115,6 +115,8 @@ enum operation_code {
 	OP_POWEROFF = 64,
 	OP_SYNC = 65,
 	OP_GROW = 66,
+	OP_SERVE = 67,
+	OP_MACVLAN = 68,
 };
 
 #endif

@@ -44,8 +44,8 @@ static const char *start_head(struct reader *reader, struct start_request *reque
 		return "the payload is cut off or a path is too long";
 	if (request->flags & ~(uint32_t)(START_TERMINAL | START_STDIN | START_HOLD | START_GUEST))
 		return "unknown flags";
-	if (request->flags & START_GUEST && request->flags != START_GUEST)
-		return "a machine has no terminal, no stdin and no hold of its own";
+	if (request->flags & START_GUEST && request->flags & (START_TERMINAL | START_STDIN))
+		return "a machine has no terminal and no stdin";
 	if (request->clone_flags & ~(uint32_t)CLONE_ALLOWED || request->unshare_flags & ~(uint32_t)UNSHARE_ALLOWED)
 		return "a CLONE flag that does not belong there";
 	bool mapped = request->id_count > 0 && request->id_base <= UINT32_MAX - request->id_count;
@@ -71,6 +71,10 @@ int start_parse(unsigned char *payload, size_t length, struct start_request *req
 	    inherit_named(&request->inside, request->inherit, error) < 0) {
 		start_free(request);
 		return -1;
+	}
+	if (request->flags == (START_GUEST | START_HOLD) && request->stage.count + request->inside.count > 0) {
+		start_free(request);
+		return invalid(error, "a machine that is elsewhere is not made by any operation");
 	}
 	request->finish = reader.at;
 	request->finish_length = read_left(&reader);

@@ -24,6 +24,8 @@ struct joined {
    for the word to go on (child_await_word). */
 int spawn_start(const struct start_request *request, struct launch *launch, struct failure *failure);
 void spawn_go_on(const struct launch *launch);
+/* A process that stands for a machine elsewhere: it waits for its end. */
+int spawn_place(struct launch *launch, struct failure *failure);
 int spawn_exec(const struct exec_request *request, const struct joined *joined, struct launch *launch,
 	       struct failure *failure);
 int spawn_files(const struct joined *joined, struct launch *launch, struct failure *failure);
@@ -50,6 +52,8 @@ void child_join(const struct joins *joins, int status, const int fds[static JOIN
 /* stage.c: the process that builds the stage and clones the workload's process. */
 _Noreturn void stage_main(const struct start_request *request, int status, int netns);
 /* inside.c: the workload's process; it waits on `sync` for the stage. */
+/* It has no program, and reaps whatever is left to it. */
+_Noreturn void hold_main(int status);
 _Noreturn void inside_main(const struct start_request *request, int status, int sync, const int joins[static JOIN_MAX]);
 /* join.c: the processes that join a workload. */
 _Noreturn void join_main(const struct exec_request *request, int status, int pidfd);

@@ -16,7 +16,7 @@
 #include "log.h"
 #include "vmm.h"
 
-enum { IDLE_MS = 10000, LINGER_MS = 2000, GONE_MS = 10000 };
+enum { IDLE_MS = 10000, TIED_MS = 60000, LINGER_MS = 2000, GONE_MS = 10000 };
 
 struct supervisor supervisor = {.bundle = -1};
 bool in_guest;
@@ -274,6 +274,17 @@ void supervisor_quit_idle(void)
 	end();
 }
 
+void supervisor_leave(void)
+{
+	if (supervisor.state == STATE_ENDED || supervisor.quit)
+		return;
+	supervisor.quit = true;
+	if (supervisor.state == STATE_IDLE)
+		end();
+	else
+		supervisor_kill();
+}
+
 void supervisor_forget(const struct connection *connection)
 {
 	if (supervisor.starter == connection)
@@ -295,10 +306,10 @@ static bool finished(void)
 {
 	if (supervisor.state == STATE_ENDED)
 		return connections_served() || loop_now() >= supervisor.deadline;
-	if (supervisor.state != STATE_IDLE || connection_count > 0)
+	if (supervisor.state != STATE_IDLE || (connection_count > 0 && !supervisor.tied))
 		supervisor.deadline = 0;
 	else if (supervisor.deadline == 0)
-		supervisor.deadline = loop_now() + IDLE_MS;
+		supervisor.deadline = loop_now() + (supervisor.tied ? TIED_MS : IDLE_MS);
 	return supervisor.deadline != 0 && loop_now() >= supervisor.deadline;
 }
 

@@ -15,6 +15,8 @@ struct supervisor {
 	enum state state;
 	int bundle; /* -1: none, in a guest */
 	struct process *vmm; /* the machine of a guest, which the workload is in; NULL: the workload is a process */
+	bool elsewhere; /* that machine is another instance's, and what stands for it here is a process that waits */
+	bool tied; /* in a guest, beside its PID 1: when nobody is at the other side of the port any more, that is the end */
 	uint32_t inherited[8]; /* bits of the descriptors below 256 that came along, for a netns to name */
 	struct joined joined;
 	char *kill;
@@ -55,6 +57,8 @@ void supervisor_answer_start(uint32_t pid);
 /* The workload has ended, as `supervisor` says, or its start has failed: clean up, write it down, tell everybody. */
 void supervisor_conclude(void);
 void supervisor_start_failed(const struct failure *failure);
+/* Who had the instance started has gone. */
+void supervisor_leave(void);
 /* QUIT before START. */
 void supervisor_quit_idle(void);
 /* A connection has gone: nobody answers it any more. */

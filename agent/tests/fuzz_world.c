@@ -202,6 +202,11 @@ int spawn_start(const struct start_request *request, struct launch *launch, stru
 	return spawn(launch, failure, request->flags & START_STDIN);
 }
 
+int spawn_place(struct launch *launch, struct failure *failure)
+{
+	return spawn(launch, failure, false);
+}
+
 void spawn_go_on(const struct launch *launch)
 {
 	(void)launch;

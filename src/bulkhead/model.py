@@ -177,6 +177,10 @@ class CreateRequest(Model):
     """A VM's kernel image; None: the default."""
     cold: bool = False
     """A VM is booted, not started from a template."""
+    inside: str | None = Field(default=None, min_length=1, max_length=128)
+    """The VM to run in, by name or id; "new": one of just the size that it takes, for this instance alone."""
+    inner: int | None = Field(default=None, ge=0)
+    """Instances that a VM can hold; None: 2."""
     user_data: str | None = Field(default=None, max_length=1 << 18, repr=False)
     """What cloud-init of an unmodified system is told. It may hold secrets: it goes into the bundle, never a spec."""
     machine: Machine | None = None
@@ -245,6 +249,12 @@ class Spec(Model):
     kernel: str = ""
     """A VM's kernel image, as it was asked for; "": the default."""
     cold: bool = False
+    inside: str = ""
+    """Id of the VM that it runs in; "": it runs on the host."""
+    inner: int = 0
+    """Instances that a VM can hold."""
+    only_for: str = ""
+    """Of a VM that was made for one instance: the id of that, with which it starts, ends and is removed."""
     system: System | None = None
     """What an unmodified operating system runs on; None: the image is a root file system."""
     program: Program | None = None
@@ -278,7 +288,7 @@ class Spec(Model):
 
     @model_validator(mode="after")
     def _has_something_to_run(self) -> Self:
-        if not self.argv and not self.powered:
+        if not self.argv and not self.powered and not self.only_for:
             raise ValueError("argv is empty, and there is no system that knows what to start")
         return self
 

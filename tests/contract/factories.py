@@ -11,23 +11,25 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol
 
+from bulkhead import limits
 from bulkhead.agent.operations import Operation, mkdir, read, rmdir, write
 from bulkhead.errors import Problem
 from bulkhead.host import cgroups
-from bulkhead.isolation.base import Bundle, Driver, Probe
+from bulkhead.isolation.base import Bundle, Driver, Inside, Probe
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.fake import FakeDriver
+from bulkhead.isolation.inner import InnerDriver, group_of
 from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.vm import VmDriver
-from bulkhead.model import Isolation, Mount, Plan, Spec
+from bulkhead.model import UID_RANGE, Isolation, Mount, Plan, Spec
 from tests.harness.abilities import require
 from tests.harness.images import busybox_tar
-from tests.harness.machines import from_template, make_boot
+from tests.harness.machines import SLOTS, from_template, make_boot, make_disk
 from tests.harness.naming import PREFIX, make_config
 
 Argv = tuple[str, ...]
@@ -256,11 +258,70 @@ class VmFactory(AgentFactory):
         )
 
 
+class InnerFactory(VmFactory):
+    """A container within a VM, which holds nothing of its own and is there for the length of the test."""
+
+    isolation = Isolation.CONTAINER
+
+    def driver(self) -> Driver:
+        """As `build_engine` makes it."""
+        level = ContainerDriver(self._config, self.outside())
+        return InnerDriver(self._config, self.outside(), level=level, machines=super().driver().probe)
+
+    def bundle(self, argv: Argv) -> Bundle:
+        """Files for the VM's guest."""
+        machine, pid = self._machine
+        spec = make_spec(argv, self.isolation).model_copy(update={"inside": machine.spec.id})
+        directory = self._directory / spec.id
+        directory.mkdir()
+        (directory / "layers").write_text(f"{_DIGEST}\n")
+        return Bundle(
+            directory=directory,
+            spec=spec,
+            limits=limits.inner_program(spec.plan, spec.id, machine=machine.spec.plan),
+            uid_start=self._config.uid_base + UID_RANGE,
+            resolv_conf="nameserver 192.0.2.53\n",
+            hosts="127.0.0.1\tlocalhost\n",
+            inside=Inside(
+                machine=machine.spec.id,
+                directory=machine.directory,
+                pid=pid,
+                disks=SLOTS,
+                inner=_INNER,
+                disk=make_disk(directory.with_name(f"{directory.name}.img"), spec.plan.disk),
+                layers=((_DIGEST, _layer(self._directory.parent)),),
+            ),
+        )
+
+    def resize_operations(self, bundle: Bundle) -> tuple[Sequence[Operation], Callable[[], bool]]:
+        """Another number of processes, in the guest."""
+        file, driver = f"{group_of(bundle.spec.id)}/pids.max", self.driver()
+        assert isinstance(driver, InnerDriver)
+        return [write(file, "77")], lambda: driver.measure(bundle.directory, [read(file)]) == ["77\n"]
+
+    @cached_property
+    def _machine(self) -> tuple[Bundle, int]:
+        """The VM's bundle, and the pid of its hypervisor."""
+        driver = super().driver()
+        made = super().bundle(("none",))
+        assert made.boot
+        spec = made.spec.model_copy(update={"only_for": "0" * 32, "isolation": Isolation.VM})
+        boot = replace(made.boot, disk=None, layers=(), inner=_INNER, largest=spec.plan.disk)
+        run = self._directory.parent
+        bundle = replace(made, spec=spec, boot=from_template(boot, spec, run=run, stack=self._stack))
+        self._stack.callback(driver.delete, bundle.directory, spec.id)
+        return bundle, driver.start(bundle).pid
+
+
+_INNER = 4
+_DIGEST = "sha256:" + "1" * 64
+
 FACTORIES: dict[str, Callable[[Path, ExitStack], Factory]] = {
     "fake": FakeFactory,
     "chroot": ChrootFactory,
     "container": ContainerFactory,
     "vm": VmFactory,
+    "inner": InnerFactory,
 }
 
 

@@ -60,9 +60,9 @@ def make_disk(file: Path, size: int) -> Path:
 
 
 @cache
-def template(run: Path, memory: int) -> tuple[Path, Path]:
+def template(run: Path, memory: int, inner: int = 0) -> tuple[Path, Path]:
     """Memory and state of a guest at its ready point, with one processor and no network; made once per run."""
-    directory = run / f"template-{memory}"
+    directory = run / f"template-{memory}-{inner}"
     bundle_directory = directory / "bundle"
     bundle_directory.mkdir(parents=True)
     ram, state = directory / "ram", directory / "state"
@@ -81,6 +81,7 @@ def template(run: Path, memory: int) -> tuple[Path, Path]:
             accelerator="tcg",
             slots=SLOTS,
             ram=ram,
+            inner=inner,
         )
         spec = Spec(
             id=secrets.token_hex(16),
@@ -103,7 +104,7 @@ def template(run: Path, memory: int) -> tuple[Path, Path]:
 
 def from_template(boot: Boot, spec: Spec, *, run: Path, stack: ExitStack) -> Boot:
     """The same, to start from a template instead of booting."""
-    ram, state = template(run, spec.plan.memory)
+    ram, state = template(run, spec.plan.memory, boot.inner)
     memory = sparse.sealed(ram, size=spec.plan.memory)
     stack.callback(os.close, memory)
     return replace(boot, slots=SLOTS, saved=Saved(memory, state))

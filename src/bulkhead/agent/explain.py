@@ -57,6 +57,8 @@ _WORDS: dict[Code, str] = {
     Code.POWEROFF: "power the guest off",
     Code.SYNC: "write what waits in memory to the disks",
     Code.GROW: "grow the file system of the disk",
+    Code.SERVE: "start a supervisor for the port {0}",
+    Code.MACVLAN: "make the instance's interface on top of its VM's {1}",
 }
 
 _HINTS: dict[tuple[Code, int], str] = {
@@ -70,6 +72,7 @@ _HINTS: dict[tuple[Code, int], str] = {
     (Code.OVERLAY, errno.EINVAL): "dmesg on the host tells what the overlay does not like",
     (Code.MOUNT, errno.EPERM): "the host does not let a user namespace mount this; bulkhead doctor tells more",
     (Code.MOUNT, errno.ENODEV): "the host's kernel does not have this file system",
+    (Code.MACVLAN, errno.EOPNOTSUPP): "the VM's kernel has no macvlan: make its image anew (bulkhead image kernel)",
     (Code.CHDIR, errno.ENOENT): "check -w and the image's working directory",
     (Code.CHDIR, errno.EACCES): "the user may not enter the working directory: check -w and -u",
     (Code.CHDIR, errno.ENOTDIR): "the working directory is a file in this image: check -w",

@@ -65,6 +65,8 @@ class Code(IntEnum):
     POWEROFF = 64
     SYNC = 65
     GROW = 66
+    SERVE = 67
+    MACVLAN = 68
 
 
 class Attr(IntFlag):
@@ -195,6 +197,11 @@ def netif(
 ) -> Operation:
     """Set up and bring up a guest's interface. `mac`: 6 bytes; `addresses`: `10.0.0.2/24`; empty or 0: leave it."""
     return Operation(Code.NETIF, (name, mac, gateway4, gateway6, mtu, *addresses))
+
+
+def macvlan(name: str, parent: str, mac: bytes) -> Operation:
+    """Make an interface in an instance's new network namespace on top of one of the guest's. `mac`: 6 bytes."""
+    return Operation(Code.MACVLAN, (name, parent, mac))
 
 
 def simple(code: Code, *arguments: Argument, optional: bool = False) -> Operation:

@@ -46,6 +46,8 @@ class TemplateKey:
     most_vcpus: int
     disks: int
     """Slots for disks."""
+    inner: int
+    """Instances that it can hold."""
     network: bool
 
     @property

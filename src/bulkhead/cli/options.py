@@ -131,6 +131,8 @@ def add_request(parser: Parser) -> None:
     add("--hostile-input", action="store_true", help="auto: it reads what strangers send")
     add("--kernel", metavar="IMAGE", help="a VM's kernel image (kernel/debian:latest)")
     add("--no-template", action="store_true", help="boot a VM cold, not from a template of its kernel and size")
+    add("--inside", metavar="VM", help="run in this VM; new: in one of just the size, for this instance alone")
+    add("--inner", metavar="N", help="how many instances a VM can hold (2)")
     add("--user-data", metavar="FILE", help="what cloud-init of a whole system is told; - for stdin")
     add("--machine", metavar="M", help="computer of a whole system: q35 or pc (q35)")
     add("--disk-bus", metavar="BUS", help="how a whole system sees its disk: virtio, sata or ide (virtio)")
@@ -213,6 +215,8 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "hostile_input": args.hostile_input,
         "kernel": args.kernel,
         "cold": args.no_template,
+        "inside": args.inside,
+        "inner": None if args.inner is None else problems.of(lambda: values.parse_number(args.inner, "--inner", low=0)),
         "user_data": None if args.user_data is None else problems.of(lambda: values.read_text(args.user_data)),
         **{key: _one_of(key, getattr(args, key), problems) for key in HARDWARE},
         "init": args.init if args.init in INITS else None,

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 HEADER = ("ID", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "LEVEL")
 ALIVE = ("starting", "running", "paused", "stopping")
 COMMAND_WIDTH, IMAGE_WIDTH = 24, 40
-FILTERS = ("name", "id", "state", "label", "isolation", "image", "health")
+FILTERS = ("name", "id", "state", "label", "isolation", "image", "health", "inside")
+NESTED = "└─ "
 
 
 def arguments(parser: Parser) -> None:
     """Which ones, and how."""
     parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
     parser.add_argument("-f", "--filter", action="append", default=[], metavar="K=V", help=f"K is {', '.join(FILTERS)}")
+    parser.add_argument("--tree", action="store_true", help="show instances within VMs below these")
     parser.add_argument("--no-trunc", action="store_true", help="show ids, images and commands whole")
     add_listing(parser, "ids")
 
@@ -30,11 +32,15 @@ def main(args: Namespace, app: App) -> int:
     """List them."""
     filters = [_filter(text) for text in args.filter]
     everything = args.all or any(key == "state" for key, _ in filters)
+    known = app.client.call("GET", "/v1/instances")
+    names = {instance["spec"]["id"]: instance["spec"]["name"] for instance in known}
     instances = [
         instance
-        for instance in app.client.call("GET", "/v1/instances")
-        if (everything or instance["state"] in ALIVE) and all(_matches(instance, *wanted) for wanted in filters)
+        for instance in known
+        if (everything or instance["state"] in ALIVE) and all(_matches(instance, *wanted, names) for wanted in filters)
     ]
+    if args.tree:
+        instances = _nested(instances)
     if args.quiet:
         for instance in instances:
             write(short_id(instance["spec"]["id"], whole=args.no_trunc))
@@ -42,8 +48,23 @@ def main(args: Namespace, app: App) -> int:
         write_json(instances)
     else:
         now = time.time()
-        write_table(HEADER, [_row(instance, now, whole=args.no_trunc) for instance in instances])
+        shown = {instance["spec"]["id"] for instance in instances}
+        rows = []
+        for instance in instances:
+            below = args.tree and instance["spec"]["inside"] in shown
+            rows.append(_row(instance, now, names, whole=args.no_trunc, below=below))
+        write_table(HEADER, rows)
     return 0
+
+
+def _nested(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is within a VM behind it; where that is not among them, in its own place."""
+    shown = {instance["spec"]["id"] for instance in instances}
+    within: dict[str, list[dict[str, Any]]] = {}
+    for instance in instances:
+        home = instance["spec"]["inside"]
+        within.setdefault(home if home in shown else "", []).append(instance)
+    return [each for top in within.get("", []) for each in (top, *within.get(top["spec"]["id"], []))]
 
 
 def _filter(text: str) -> tuple[str, str]:
@@ -55,7 +76,7 @@ def _filter(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _matches(instance: dict[str, Any], key: str, value: str) -> bool:
+def _matches(instance: dict[str, Any], key: str, value: str, names: dict[str, str]) -> bool:
     spec = instance["spec"]
     match key:
         case "name":
@@ -67,20 +88,23 @@ def _matches(instance: dict[str, Any], key: str, value: str) -> bool:
         case "label":
             name, equals, wanted = value.partition("=")
             return name in spec["labels"] and (not equals or spec["labels"][name] == wanted)
+        case "inside":
+            return bool(spec["inside"]) and (names.get(spec["inside"]) == value or spec["inside"].startswith(value))
     return bool(spec[key] == value)
 
 
-def _row(instance: dict[str, Any], now: float, *, whole: bool) -> tuple[str, ...]:
+def _row(instance: dict[str, Any], now: float, names: dict[str, str], *, whole: bool, below: bool) -> tuple[str, ...]:
     spec = instance["spec"]
+    home = names.get(spec["inside"], "") if spec["inside"] else ""
     return (
         short_id(spec["id"], whole=whole),
-        spec["name"],
+        f"{NESTED if below else ''}{spec['name']}",
         _cut(spec["image"], IMAGE_WIDTH, whole=whole),
         _cut(" ".join(spec["argv"]), COMMAND_WIDTH, whole=whole),
         age(spec["created"], now) + " ago",
         status(instance, now),
         ", ".join(port_text(port) for port in spec["ports"]),
-        spec["isolation"],
+        f"{spec['isolation']} in {home}" if home else spec["isolation"],
     )
 
 

@@ -19,6 +19,7 @@ from bulkhead.images import ImageStore
 from bulkhead.isolation.base import Driver
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
+from bulkhead.isolation.inner import InnerDriver
 from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.system import SystemDriver
 from bulkhead.isolation.unikernel import UnikernelDriver
@@ -96,6 +97,10 @@ def build_engine(config: Config) -> Engine:
         ),
         drivers=drivers,
         systems=SystemDriver(config, outside, ability=machines.probe),
+        inner={
+            level.isolation: InnerDriver(config, outside, level=level, machines=machines.probe)
+            for level in (ChrootDriver(config, outside), ContainerDriver(config, outside))
+        },
         journal=Journal(state),
     )
     return Engine(context)

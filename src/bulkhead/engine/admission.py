@@ -12,10 +12,13 @@ from bulkhead.engine import inits, unikernels, unmodified
 from bulkhead.engine.names import generate_name
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image, ImageConfig
+from bulkhead.isolation.vmm import MAX_INNER
 from bulkhead.model import Choice, CreateRequest, HealthCheck, Isolation, Network, Plan, Spec
 from bulkhead.quantities import parse_signal
 
 SHARED_NETWORKS = ("none", "host")
+DEFAULT_INNER = 2
+"""Instances that a VM can hold where nobody says how many."""
 
 
 def decide_level(request: CreateRequest, image: Image | None) -> tuple[Isolation, Choice | None]:
@@ -73,6 +76,7 @@ def resolve_spec(
         choice=choice,
         kernel=request.kernel or "",
         cold=request.cold,
+        inner=inner_of(request, level, whole=whole or program is not None),
         system=unmodified.system_of(request, image),
         program=program,
         init=request.init,
@@ -97,6 +101,13 @@ def resolve_spec(
         auto_remove=request.auto_remove,
         created=time.time(),
     )
+
+
+def inner_of(request: CreateRequest, level: Isolation, *, whole: bool) -> int:
+    """Instances that it can hold: a VM with Bulkhead's own agent alone can hold any."""
+    if level is not Isolation.VM or whole:
+        return 0
+    return DEFAULT_INNER if request.inner is None else request.inner
 
 
 def network_of(request: CreateRequest, level: Isolation) -> str:
@@ -168,9 +179,15 @@ def _level_problems(request: CreateRequest, level: Isolation, drivers: Sequence[
     if level not in drivers:
         have = ", ".join(drivers)
         problems.append(Problem(f"isolation {level} is not available here", f"use one of: {have}"))
-    if request.cold and level not in (Isolation.VM, Isolation.UNIKERNEL):
+    machine = level is Isolation.VM or request.inside == "new"
+    if request.cold and not (machine or level is Isolation.UNIKERNEL):
         problems.append(Problem(f"a {level} has no template to start from", "leave out --no-template"))
-    if request.kernel and level is not Isolation.VM:
+    if request.inner is not None and level is not Isolation.VM:
+        problems.append(Problem(f"a {level} holds no instances", "leave out --inner, or use --isolation vm"))
+    if (request.inner or 0) > MAX_INNER:
+        what = f"{request.inner} instances are more than a VM can hold"
+        problems.append(Problem(what, f"at most --inner {MAX_INNER}"))
+    if request.kernel and not machine:
         problems.append(Problem(f"a {level} has the host's kernel, not {request.kernel}", "use --isolation vm"))
     facts = {
         "--trust": request.trust is not None,

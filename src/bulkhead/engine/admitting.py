@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bulkhead.engine import cloning, inits, machines
+from bulkhead.engine import cloning, inits, inside, machines
 from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.plans import Plans
 from bulkhead.engine.snapshots import SnapshotCatalog
-from bulkhead.errors import BulkheadError, Refused
+from bulkhead.errors import BulkheadError, Problem, Refused
 from bulkhead.images import Image
-from bulkhead.model import CreateRequest, Snapshot, Spec
+from bulkhead.model import CreateRequest, Instance, Isolation, Plan, Snapshot, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Admitted:
     """Where its disk comes from; None: a blank one."""
     resumes: bool
     """It goes on with that snapshot's memory."""
+    machine: Spec | None = None
+    """A VM that is to be made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,18 @@ class Admission:
         level, choice = decide_level(request, image if isinstance(image, Image) else None)
         networks = {network.name: network for network in context.state.networks()}
         problems = request_problems(request, level, networks=networks, drivers=tuple(context.drivers))
-        plan, wrong = self.plans.resolve(request.plan, base=source.spec.plan if source else None)
+        if request.inside:
+            machine, wrong = inside.find(context, request, level)
+            problems += wrong
+        else:
+            machine = None
+        plan, wrong = self._plan(request, source, machine)
         problems += wrong
-        problems += self.plans.problems(plan, isolation=level, network=network_of(request, level))
-        problems += inits.problems(request, level, context.layout)
+        if not request.inside:
+            problems += self.plans.problems(plan, isolation=level, network=network_of(request, level))
+            problems += inits.problems(request, level, context.layout)
+        elif machine:
+            problems += inside.plan_problems(context, machine, plan)
         problems += context.networks.check_ports(request.ports)
         if source:
             disk, foreign = self.snapshots.disk(source)
@@ -61,6 +71,10 @@ class Admission:
             spec = resolve_spec(request, image, plan, taken_names=names, level=level, choice=choice)
             if source:
                 spec = cloning.name_origin(spec, asked, source)
+            made = None
+            if request.inside and level in inside.LEVELS:
+                spec, made = self._placed(spec, request, machine)
+                problems += self._made_problems(made, image) if made else []
             if spec.isolation in context.drivers:
                 problems += context.driver_of(spec).check(spec)
             if machines.is_machine(spec) and not spec.powered:
@@ -69,7 +83,27 @@ class Admission:
             problems += error.problems
         if problems:
             raise Refused(problems)
-        return Admitted(spec, image, source, source is not None and cloning.resumes(asked, source))
+        return Admitted(spec, image, source, source is not None and cloning.resumes(asked, source), made)
+
+    def _plan(
+        self, request: CreateRequest, source: Snapshot | None, machine: Instance | None
+    ) -> tuple[Plan, list[Problem]]:
+        if machine:
+            return inside.plan_of(self.context, request.plan, machine, self.plans.default())
+        return self.plans.resolve(request.plan, base=source.spec.plan if source else None)
+
+    def _placed(self, spec: Spec, request: CreateRequest, machine: Instance | None) -> tuple[Spec, Spec | None]:
+        """The spec within its VM, and the VM where one is to be made for it."""
+        made = inside.made_for(spec, request) if request.inside == inside.NEW else None
+        home = made or (machine.spec if machine else spec)
+        network = home.network if request.network is None and spec.isolation is Isolation.CONTAINER else spec.network
+        return spec.model_copy(update={"inside": home.id, "network": network}), made
+
+    def _made_problems(self, made: Spec, image: Image) -> list[Problem]:
+        """What stands in the way of the VM that is to be made."""
+        problems = self.plans.problems(made.plan, isolation=made.isolation, network=made.network)
+        problems += self.context.driver_of(made).check(made)
+        return problems + machines.problems(self.context, made, image)
 
     def _find_image(self, reference: str) -> Image | BulkheadError:
         try:

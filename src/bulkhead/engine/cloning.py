@@ -12,6 +12,7 @@ TAKEN_OVER = (
     "isolation",
     "kernel",
     "cold",
+    "inner",
     "init",
     "workdir",
     "user",
@@ -39,9 +40,11 @@ def complete(request: CreateRequest, snapshot: Snapshot) -> CreateRequest:
     changes: dict[str, object] = {name: getattr(old, name) for name in TAKEN_OVER if name not in given}
     if "kernel" in changes:
         changes["kernel"] = old.kernel or None
+    if old.isolation is not Isolation.VM:
+        changes.pop("inner", None)
     if "isolation" in given and request.isolation is not old.isolation:
         # Another wall, or one that the rules choose: what belongs to the old one is as usual.
-        changes |= {name: getattr(request, name) for name in ("network", "kernel", "cold")}
+        changes |= {name: getattr(request, name) for name in ("network", "kernel", "cold", "inner")}
     if old.system:
         changes = {name: value for name, value in changes.items() if name in OF_A_SYSTEM}
         changes |= {name: value for name, value in old.system if name not in given}

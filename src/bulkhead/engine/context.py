@@ -72,6 +72,8 @@ class Context:
     drivers: Mapping[Isolation, Driver]
     systems: Driver
     """Of unmodified operating systems, which are VMs as well."""
+    inner: Mapping[Isolation, Driver]
+    """Of instances within VMs, by what they are in there."""
     journal: Journal
     locks: Locks = field(default_factory=Locks)
     building: Holds = field(default_factory=Holds)
@@ -87,4 +89,6 @@ class Context:
 
     def driver_of(self, spec: Spec) -> Driver:
         """The driver that runs such an instance."""
+        if spec.inside:
+            return self.inner[spec.isolation]
         return self.systems if spec.system else self.drivers[spec.isolation]

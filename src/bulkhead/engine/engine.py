@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, logs, machines
+from bulkhead.engine import bundles, inside, logs, machines
 from bulkhead.engine.admission import signal_problems
 from bulkhead.engine.admitting import Admission
 from bulkhead.engine.builds.builder import Builder
@@ -40,7 +40,7 @@ from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.engine.walls import Walls
 from bulkhead.engine.watching import Watches
-from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
+from bulkhead.errors import BulkheadError, Conflict, NotFound, Problem, Refused
 from bulkhead.events import Event, Progress, quiet
 from bulkhead.host import cgroups
 from bulkhead.images import Image
@@ -52,6 +52,7 @@ from bulkhead.model import (
     Instance,
     Isolation,
     Moved,
+    Plan,
     PlanRequest,
     RestartPolicy,
     State,
@@ -158,14 +159,19 @@ class Engine:
         if at_once and machines.is_machine(spec) and not (admitted.source or spec.powered):
             spec = machines.claim(self._context, spec, admitted.image)
         try:
-            return self._lifecycle.create(
-                spec,
-                admitted.image,
-                source=admitted.source,
-                resumes=admitted.resumes,
-                user_data=request.user_data,
-                progress=progress,
-            )
+            with ExitStack() as undo:
+                if admitted.machine:
+                    undo.callback(self._lifecycle.erase, self._lifecycle.create(admitted.machine, admitted.image))
+                made = self._lifecycle.create(
+                    spec,
+                    admitted.image,
+                    source=admitted.source,
+                    resumes=admitted.resumes,
+                    user_data=request.user_data,
+                    progress=progress,
+                )
+                undo.pop_all()
+                return made
         except BaseException:
             self._context.warm.abandon(spec.id)  # where it failed before there was a record
             raise
@@ -177,7 +183,7 @@ class Engine:
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""
         admitted = self._admission.admit(request)
-        return self._reports.dry_run(admitted.spec, admitted.image)
+        return self._reports.dry_run(admitted.spec, admitted.image, admitted.machine)
 
     def start(self, ref: str, *, on_launch: Callable[[Path], None] | None = None) -> Instance:
         """Run it. `on_launch` is called with the agent's socket before the workload starts."""
@@ -223,7 +229,7 @@ class Engine:
         instance = self.get(ref)
         spec = instance.spec
         changed, problems = self.plans.resolve(plan, base=spec.plan)
-        problems += self.plans.problems(changed, isolation=spec.isolation, network=spec.network)
+        problems += self._plan_problems(instance, changed)
         if machines.is_machine(spec):
             wanted = spec.model_copy(update={"plan": changed})
             problems += self._context.driver(instance).check(wanted)
@@ -231,6 +237,15 @@ class Engine:
         if problems:
             raise Refused(problems)
         return self._lifecycle.update(instance, plan=changed, restart=restart or spec.restart)
+
+    def _plan_problems(self, instance: Instance, plan: Plan) -> list[Problem]:
+        """What this host, or the VM that it is in, cannot keep of another plan."""
+        spec = instance.spec
+        if spec.inside:
+            machine = inside.machine_of(self._context, spec)
+            return inside.plan_problems(self._context, machine, plan, without=spec.id) if machine else []
+        found = self.plans.problems(plan, isolation=spec.isolation, network=spec.network)
+        return found + inside.machine_problems(self._context, instance, plan)
 
     def move(
         self,

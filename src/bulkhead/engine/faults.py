@@ -68,9 +68,12 @@ POINTS = (
     "delete.driver",
     "delete.disk",
     "delete.snapshots",
+    "delete.machine",
     "delete.bundle",
     "delete.done",
 )
+MACHINES = ("start.machine",)
+"""Of an instance with a VM of its own, beside the others."""
 MOVES = (
     "move.begin",
     "move.prepared",

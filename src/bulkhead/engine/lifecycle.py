@@ -16,14 +16,14 @@ from pathlib import Path
 
 from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, machines, records, snapshotting, unmodified
+from bulkhead.engine import bundles, inside, machines, records, snapshotting, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.pausing import Pausing
 from bulkhead.engine.resources import Resources
 from bulkhead.engine.updating import Updates
 from bulkhead.engine.waiters import Waiters
-from bulkhead.errors import BulkheadError, Conflict, Refused
+from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
 from bulkhead.events import Progress, quiet
 from bulkhead.images import Image
 from bulkhead.isolation.base import Presses
@@ -83,21 +83,24 @@ class Lifecycle:
         checkpoint("create.begin")
         instance = Instance(spec=spec, state=State.CREATING)
         with context.locks.hold(spec.id), ExitStack() as undo:
-            instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)
+            with context.state.atomic():
+                inside.admit(context, spec)
+                instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)
             undo.callback(self.erase, instance)
             checkpoint("create.reserved")
             directory = context.bundle_dir(instance)
             if not context.warm.is_claimed(spec.id):
                 directory.mkdir(mode=0o700)
             checkpoint("create.bundle")
-            bundles.make(directory, spec, [layer.diff_id for layer in image.layers])
+            bundles.make(directory, spec, [] if spec.only_for else [layer.diff_id for layer in image.layers])
             checkpoint("create.spec")
             if source:
                 snapshotting.fill(context, source, spec, directory, resumes=resumes, progress=progress)
             elif spec.system:
                 unmodified.make_disk(context, spec, image)
-            else:
-                mount = not machines.is_machine(spec)  # which would have to unmount it before the first start
+            elif not spec.only_for:  # that has nothing of its own
+                # A guest's would have to be unmounted before the first start.
+                mount = not (machines.is_machine(spec) or spec.inside)
                 context.disks.create(spec.id, directory / "disk.img", spec.plan.disk, mount=mount)
             checkpoint("create.disk")
             if spec.system:
@@ -111,6 +114,13 @@ class Lifecycle:
     def delete(self, instance: Instance, *, force: bool = False) -> None:
         """Remove the instance and everything that it holds."""
         instance_id = instance.spec.id
+        if instance.spec.only_for:
+            self._require_free(instance)
+        for inner in inside.held(self._context, instance_id):
+            if not force:
+                what = f"instance {instance.spec.name} holds {inner.spec.name}"
+                raise Conflict(what, hint=f"remove that first, or bulkhead rm -f {instance.spec.name}")
+            self.delete(inner, force=True)
         if force and instance.state in (State.RUNNING, State.PAUSED, State.STARTING, State.STOPPING):
             self._kill_now(instance)
             self.stop(instance, timeout=0, signal="SIGKILL")
@@ -122,6 +132,13 @@ class Lifecycle:
                     hint=f"stop it first, or bulkhead rm -f {instance.spec.name}",
                 )
             self._delete(instance)
+
+    def _require_free(self, machine: Instance) -> None:
+        """Raise Conflict where a VM was made for an instance that is there."""
+        with suppress(NotFound):
+            owner = self._context.state.get(machine.spec.only_for)
+            what = f"{machine.spec.name} is there for {owner.spec.name} alone"
+            raise Conflict(what, hint=f"say {owner.spec.name} in its place")
 
     def _delete(self, instance: Instance) -> None:
         checkpoint("delete.begin")
@@ -146,6 +163,10 @@ class Lifecycle:
         checkpoint("delete.disk")
         snapshotting.drop_all(context, instance_id)
         checkpoint("delete.snapshots")
+        if machine := inside.own_machine(context, instance.spec):
+            with context.locks.hold(machine.spec.id):
+                self.erase(machine)
+        checkpoint("delete.machine")
         bundles.remove(directory)
         checkpoint("delete.bundle")
         with context.journal.recording(records.event_of(instance, "remove")):
@@ -165,9 +186,22 @@ class Lifecycle:
             instance = self._context.state.get(instance_id)
             if instance.state not in (State.CREATED, State.EXITED):
                 raise Conflict(f"instance {instance.spec.name} is {instance.state}, it cannot be started")
-            instance = self._start(instance.model_copy(update={"restarts": restarts}), on_launch)
+            with ExitStack() as undo:
+                machine = inside.own_machine(self._context, instance.spec)
+                if machine and machine.state is not State.RUNNING:
+                    undo.callback(self.end_machine, instance)
+                    self.start(machine)
+                    checkpoint("start.machine")
+                instance = self._start(instance.model_copy(update={"restarts": restarts}), on_launch)
+                undo.pop_all()
         self.on_started(instance)
         return instance
+
+    def end_machine(self, instance: Instance) -> None:
+        """End the VM that was made for an instance, which does not run any more. Idempotent."""
+        machine = inside.own_machine(self._context, instance.spec)
+        if machine and machine.pid:
+            self.stop(machine, timeout=0, signal="SIGKILL")
 
     def _start(self, instance: Instance, on_launch: Callable[[Path], None] | None) -> Instance:
         context, began = self._context, time.monotonic()
@@ -237,6 +271,9 @@ class Lifecycle:
     def stop(self, instance: Instance, *, timeout: float | None = None, signal: str | None = None) -> Instance:
         """End the workload: its stop signal, after `timeout` seconds KILL. Returns when it has ended."""
         spec = instance.spec
+        for inner in inside.held(self._context, spec.id):
+            if inner.pid and not spec.only_for:
+                self.stop(inner)
         with self._context.locks.hold(spec.id):
             instance = self._context.state.get(spec.id)
             if instance.state is State.PAUSED:
@@ -359,6 +396,7 @@ class Lifecycle:
             context.disks.detach(instance_id)
             self.resources.release_volumes(instance.spec)
             checkpoint("exit.disk")
+            self.end_machine(instance)
         self.waiters.resolve(instance_id, ended)
         self.on_exited(instance)
         return instance

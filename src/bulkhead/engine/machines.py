@@ -49,7 +49,9 @@ def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGue
     if not spec.cold and not (resumed or warm):
         disks = 1 + len(digests) + len(spec.mounts)
         most = room(context, spec.plan)
-        slots, saved = context.templates.find(kernel, spec.plan, most, disks=disks, networked=networked)
+        slots, saved = context.templates.find(
+            kernel, spec.plan, most, disks=disks, inner=spec.inner, networked=networked
+        )
     if saved:
         always.callback(os.close, saved.ram)
     return Boot(
@@ -57,7 +59,7 @@ def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGue
         kernel=kernel.elf,
         initrd=kernel.initrd,
         kernel_digest=kernel.digest,
-        disk=context.disks.give(spec.id, directory / "disk.img"),
+        disk=None if spec.only_for else context.disks.give(spec.id, directory / "disk.img"),
         layers=tuple(context.images.erofs_path(digest) for digest in digests),
         accelerator=context.hypervisor.accelerator(),
         guest_limits=limits.guest_program(spec.plan, system=spec.init == "system"),
@@ -66,8 +68,17 @@ def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGue
         room=room(context, spec.plan),
         grow_disk=(directory / _GROWN).exists(),
         resumed=resumed,
+        inner=spec.inner,
+        largest=largest_inner(context, spec),
         warm=warm.handle if warm else None,
     )
+
+
+def largest_inner(context: Context, spec: Spec) -> int:
+    """Bytes of the largest disk that an instance within a VM can have, where the daemon cannot allow more later."""
+    if spec.only_for:
+        return context.state.get(spec.only_for).spec.plan.disk
+    return context.state.plan(context.config.default_plan).plan.disk if spec.inner else 0
 
 
 def prefetch(context: Context, spec: Spec, layers: int, *, networked: bool) -> None:
@@ -76,7 +87,7 @@ def prefetch(context: Context, spec: Spec, layers: int, *, networked: bool) -> N
         return
     kernel = kernels.prepare(kernels.find(context.images, spec.kernel or None), context.config)
     disks, most = 1 + layers + len(spec.mounts), room(context, spec.plan)
-    _, saved = context.templates.find(kernel, spec.plan, most, disks=disks, networked=networked)
+    _, saved = context.templates.find(kernel, spec.plan, most, disks=disks, inner=spec.inner, networked=networked)
     if saved:
         os.close(saved.ram)
 
@@ -110,6 +121,7 @@ def explained(context: Context, spec: Spec, image: Image, bundle: Bundle) -> Bun
         accelerator=context.hypervisor.accelerator(),
         guest_limits=limits.guest_program(spec.plan, system=spec.init == "system"),
         room=room(context, spec.plan),
+        inner=spec.inner,
     )
     return Bundle(
         directory=bundle.directory, spec=spec, limits=bundle.limits, uid_start=context.config.uid_base, boot=made

@@ -38,6 +38,7 @@ class Recovery:
             except BulkheadError as error:
                 log.error("recovery of %s: %s", instance.spec.name, error)
                 self._repairs.append(f"could not repair {instance.spec.name}: {error}")
+        self._machines()
         self._repairs += snapshotting.recover(self._context)
         self._strays()
         self._parts()
@@ -87,6 +88,19 @@ class Recovery:
         self._repairs.append(f"{instance.spec.name}: ended while no daemon was there (code {ended.code})")
         self._lifecycle.finish(instance.spec.id)
 
+    def _machines(self) -> None:
+        """VMs that were made for one instance go with it."""
+        instances = self._context.state.instances()
+        running = {instance.spec.id: instance.pid != 0 for instance in instances}
+        for machine in instances:
+            owner, name = machine.spec.only_for, machine.spec.name
+            if owner and owner not in running:
+                self._lifecycle.erase(machine)
+                self._repairs.append(f"{name}: the instance that it was made for is not there, removed")
+            elif owner and machine.pid and not running[owner]:
+                self._lifecycle.stop(machine, timeout=0, signal="SIGKILL")
+                self._repairs.append(f"{name}: the instance that it was made for does not run, ended")
+
     def _updates(self) -> None:
         """Changes of plans, at last: they want the parts to be there."""
         for instance in self._context.state.instances():
@@ -133,6 +147,7 @@ class Recovery:
                 if instance.address
             },
             {instance.spec.id for instance in running if instance.spec.system},
+            {instance.spec.id: instance.spec.inside for instance in running if instance.spec.inside},
         )
         for network in context.state.networks():
             self._lifecycle.resources.update_names(network)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from bulkhead import limits
 from bulkhead.advise import RULES
-from bulkhead.engine import bundles, machines, unikernels, unmodified
+from bulkhead.engine import bundles, inside, machines, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.errors import Refused
 from bulkhead.images import Image
@@ -96,6 +96,10 @@ class Reporter:
     def limits(self, instance: Instance) -> list[Enforced]:
         """What of the plan is enforced, and by what."""
         context, spec = self._context, instance.spec
+        machine = inside.machine_of(context, spec) if spec.inside else None
+        if machine:
+            kept = inside.speed(context, machine.spec.plan)
+            return limits.inner_enforced(spec.plan, machine=kept, isolation=spec.isolation, network=spec.network)
         return limits.enforced(
             spec.plan,
             facts=context.facts,
@@ -108,9 +112,12 @@ class Reporter:
     def usage(self, instance: Instance) -> Usage:
         """What it uses now; zeros where it does not run."""
         context, spec = self._context, instance.spec
-        used = limits.read_usage(context.layout, context.config.cgroup, spec.id)
-        link = bundles.read_link(context.bundle_dir(instance))
-        received, sent = context.networks.traffic(link) if link and instance.pid else (0, 0)
+        if spec.inside:
+            used, received, sent = inside.usage(context, instance)
+        else:
+            used = limits.read_usage(context.layout, context.config.cgroup, spec.id)
+            link = bundles.read_link(context.bundle_dir(instance))
+            received, sent = context.networks.traffic(link) if link and instance.pid else (0, 0)
         plan, (disk_used, disk_size), (read, written) = self._held(instance)
         return Usage(
             id=spec.id,
@@ -136,6 +143,8 @@ class Reporter:
         if machines.is_machine(spec):
             plan = machines.hypervisor_plan(context, spec.plan)
             return plan, machines.disk_usage(context, instance), machines.transferred(instance)
+        if spec.inside:
+            return spec.plan, machines.disk_usage(context, instance), (0, 0)
         if not instance.pid:
             return spec.plan, (0, spec.plan.disk), (0, 0)
         return spec.plan, context.disks.usage(spec.id), context.disks.transferred(spec.id)
@@ -155,12 +164,19 @@ class Reporter:
             "instances": len(context.state.instances()),
         }
 
-    def dry_run(self, spec: Spec, image: Image) -> str:
-        """What a start of such an instance would do, step by step, in words. Paths are those it would have."""
+    def dry_run(self, spec: Spec, image: Image, made: Spec | None = None) -> str:
+        """What a start of such an instance would do, step by step, in words. Paths are those it would have.
+
+        `made`: the VM that would be made for it.
+        """
         context, run_dir = self._context, self._context.config.run_dir
         driver = context.driver_of(spec)
         if not isinstance(driver, Explains):
             raise Refused(f"a start of a {spec.isolation} cannot be explained", hint="leave out --dry-run")
+        if spec.inside:
+            home = made or context.state.get(spec.inside).spec
+            layers = [(layer.diff_id, layer.erofs) for layer in image.layers]
+            return driver.explain(inside.explained(context, spec, home.plan, home.inner, layers))
         machine = machines.is_machine(spec)
         program = limits.program(
             machines.hypervisor_plan(context, spec.plan) if machine else spec.plan,

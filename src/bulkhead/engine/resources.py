@@ -10,14 +10,14 @@ from pathlib import Path
 
 from bulkhead import limits
 from bulkhead.agent.operations import Operation
-from bulkhead.engine import bundles, machines, unikernels, unmodified
+from bulkhead.engine import bundles, inside, machines, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.warming import WarmGuest
 from bulkhead.errors import Refused
 from bulkhead.isolation import resizing
 from bulkhead.isolation.base import Bundle, Change, MountedVolume, Resizes
-from bulkhead.model import Instance, Isolation, Network, Plan, Spec
+from bulkhead.model import Address, Instance, Isolation, Network, Plan, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Resources:
     def acquire(self, instance: Instance, *, undo: ExitStack, always: ExitStack) -> tuple[Instance, Bundle]:
         """Make everything ready for a start. `undo` puts it back after a failure, `always` ends in any case."""
         context, spec = self.context, instance.spec
+        if spec.inside:
+            return self._acquire_inside(instance, undo=undo, always=always)
         instance = instance.model_copy(
             update={"cpuset": limits.choose_cpuset(spec.plan, context.facts, self._cpusets(instance))}
         )
@@ -66,6 +68,35 @@ class Resources:
         )
         return instance, bundle
 
+    def _acquire_inside(self, instance: Instance, *, undo: ExitStack, always: ExitStack) -> tuple[Instance, Bundle]:
+        """The same within a VM: its disks are plugged in by the driver, its place on the network is the VM's link."""
+        context, spec = self.context, instance.spec
+        bundle = self.acquire_files(instance, undo=undo, always=always)
+        machine = inside.require_running(context, spec)
+        network, link = self.network_of(spec), bundles.read_link(context.bundle_dir(machine))
+        if network and link:
+            with self.addresses:
+                kept = instance.kept_address
+                undo.callback(context.networks.dislodge, spec.id)
+                address = context.networks.lodge(
+                    network,
+                    instance_id=spec.id,
+                    link=link,
+                    taken=self._taken(spec),
+                    wanted=kept if kept and kept.network == network.name else None,
+                )
+                checkpoint("start.connected")
+                instance = instance.model_copy(update={"address": address})
+                context.state.save(instance)
+            self._announce(instance, network, address, link="", undo=undo)
+        bundle = replace(
+            bundle,
+            address=instance.address,
+            resolv_conf=self._resolv_conf(instance),
+            hosts=self._hosts(instance),
+        )
+        return instance, bundle
+
     def acquire_files(
         self,
         instance: Instance,
@@ -78,6 +109,10 @@ class Resources:
         """Layers and disk alone: what it takes to reach an instance's files."""
         context, spec = self.context, instance.spec
         directory = context.bundle_dir(instance)
+        if spec.inside:
+            placed, lists = inside.place(context, instance)
+            checkpoint("start.disk")
+            return Bundle(directory=directory, spec=spec, limits=lists, uid_start=instance.uid_start, inside=placed)
         if spec.system:
             program, system = self._limits(instance), unmodified.boot(context, instance)
             return Bundle(directory=directory, spec=spec, limits=program, uid_start=instance.uid_start, system=system)
@@ -155,13 +190,11 @@ class Resources:
                 if spec.plan.bandwidth is not None:
                     context.networks.shape(connection.link, warm.handle.pid, spec.plan.bandwidth)
             else:
-                others = [other for other in context.state.instances() if other.spec.id != spec.id]
-                held = [address for other in others for address in (other.address, other.kept_address) if address]
                 kept = instance.kept_address
                 connection = context.networks.connect(
                     network,
                     instance_id=spec.id,
-                    taken={address.ipv4 for address in held},
+                    taken=self._taken(spec),
                     bandwidth=spec.plan.bandwidth,
                     asks=spec.system is not None,
                     wanted=kept if kept and kept.network == network.name else None,
@@ -171,15 +204,25 @@ class Resources:
             checkpoint("start.connected")
             instance = instance.model_copy(update={"address": connection.address})
             context.state.save(instance)
+        self._announce(instance, network, connection.address, link=connection.link, undo=undo)
+        return instance, connection.netns_fd
+
+    def _taken(self, spec: Spec) -> set[str]:
+        """IPv4 addresses that all others have, or will have again."""
+        others = [other for other in self.context.state.instances() if other.spec.id != spec.id]
+        return {address.ipv4 for other in others for address in (other.address, other.kept_address) if address}
+
+    def _announce(self, instance: Instance, network: Network, address: Address, *, link: str, undo: ExitStack) -> None:
+        """Write down where it is, publish its ports, and let it be found by its name."""
+        context, spec = self.context, instance.spec
         checkpoint("start.leased")
-        bundles.write_network(context.bundle_dir(instance), connection.address, connection.link)
+        bundles.write_network(context.bundle_dir(instance), address, link)
         if spec.ports:
             undo.callback(context.networks.unpublish, spec.id)
-            context.networks.publish(spec.id, connection.address, spec.ports)
+            context.networks.publish(spec.id, address, spec.ports)
         checkpoint("start.published")
         self.update_names(network)
         checkpoint("start.named")
-        return instance, connection.netns_fd
 
     def network_of(self, spec: Spec) -> Network | None:
         """The bridge the instance is on; None with "none" and "host" and for chroots."""
@@ -202,6 +245,9 @@ class Resources:
         """Enforce another plan on a running instance: all but the network's shape by its driver."""
         context, spec = self.context, instance.spec
         directory = context.bundle_dir(instance)
+        if spec.inside:
+            inside.resize(context, instance, old, new)
+            return instance
         driver, handle = context.driver(instance), bundles.read_handle(directory)
         if handle is None or not isinstance(driver, Resizes):
             raise Refused(f"the plan of a running {spec.isolation} instance cannot be changed", hint="stop it first")
@@ -240,6 +286,8 @@ class Resources:
         context, spec = self.context, instance.spec
         if spec.ports:
             context.networks.unpublish(spec.id)
+        if spec.inside:
+            context.networks.dislodge(spec.id)
         link = bundles.read_link(context.bundle_dir(instance))
         if link:
             context.networks.disconnect(link)

@@ -146,6 +146,9 @@ def checks_memory(context: Context, instance: Instance) -> list[Problem]:
         problems.append(Problem(what, "leave out --memory: the snapshot has the disk alone"))
     if instance.state is not State.RUNNING:
         problems.append(Problem(f"instance {spec.name} is {instance.state}: it has no running memory to save"))
+    if within := [each.spec.name for each in context.state.instances() if each.spec.inside == spec.id and each.pid]:
+        what = f"{', '.join(within)} run in {spec.name}: what a saved memory knows of their disks would not be true"
+        problems.append(Problem(what, "stop them first, or leave out --memory"))
     handle = bundles.read_handle(context.bundle_dir(instance)) if instance.pid else None
     if handle and resizing.was_resized(handle):
         what = f"the memory or the processors of {spec.name} were changed since its start: none could go on from it"
@@ -161,6 +164,9 @@ def _check(context: Context, instance: Instance, *, memory: bool) -> None:
     spec, bundle = instance.spec, context.bundle_dir(instance)
     if instance.state not in TAKEN_FROM:
         raise Conflict(f"instance {spec.name} is {instance.state}", hint="try again in a moment")
+    if spec.inside or spec.only_for:
+        what = f"{spec.name} is in a VM, whose guest's kernel keeps part of its disk in memory"
+        raise Refused(what, hint="bulkhead cp copies its files")
     if memory and (problems := checks_memory(context, instance)):
         raise Refused(problems)
     if instance.state is State.PAUSED and isinstance(context.driver(instance), Flushes):

@@ -69,7 +69,7 @@ class MachineTemplates:
         self._recipes: dict[str, Recipe] = {}
 
     def find(
-        self, kernel: ReadyKernel, plan: Plan, room: Room, *, disks: int, networked: bool
+        self, kernel: ReadyKernel, plan: Plan, room: Room, *, disks: int, inner: int, networked: bool
     ) -> tuple[int, Saved | None]:
         """Slots for disks and what to start from: None where there is no template yet, and one is being made.
 
@@ -78,7 +78,9 @@ class MachineTemplates:
         slots = next(count for count in vmm.SLOTS if count >= disks)
         if self._config.template_space == 0:
             return slots, None
-        key = self._key(kernel.digest, plan, room, disks=slots, networked=networked, initrd=kernel.initrd.name)
+        key = self._key(
+            kernel.digest, plan, room, disks=slots, inner=inner, networked=networked, initrd=kernel.initrd.name
+        )
         return slots, self._find(key, Recipe(self._machines, partial(self._machine, key, kernel)))
 
     def find_program(self, spec: Spec, boot: ProgramBoot, *, networked: bool) -> Saved | None:
@@ -123,7 +125,9 @@ class MachineTemplates:
         self._makers.close()
         self._stored.close()
 
-    def _key(self, image: str, plan: Plan, room: Room, *, disks: int, networked: bool, initrd: str = "") -> TemplateKey:
+    def _key(
+        self, image: str, plan: Plan, room: Room, *, disks: int, networked: bool, initrd: str = "", inner: int = 0
+    ) -> TemplateKey:
         return TemplateKey(
             kernel=image,
             initrd=initrd,
@@ -134,6 +138,7 @@ class MachineTemplates:
             most_memory=room.memory,
             most_vcpus=room.vcpus,
             disks=disks,
+            inner=inner,
             network=networked,
         )
 
@@ -173,6 +178,7 @@ class MachineTemplates:
             accelerator=self._hypervisor.accelerator(),
             tap=_tap(bare),
             slots=key.disks,
+            inner=key.inner,
             ram=ram,
             room=Room(key.most_memory, key.most_vcpus),
         )

@@ -34,6 +34,8 @@ class Updates:
         if machines.is_machine(instance.spec):
             return self._machine(instance, plan)
         spec = instance.spec
+        if spec.inside:
+            return self._inside(instance, plan)
         if plan.disk != spec.plan.disk:
             self._context.disks.resize(spec.id, self._context.bundle_dir(instance) / "disk.img", plan.disk)
         checkpoint("update.disk")
@@ -48,6 +50,21 @@ class Updates:
         bundles.write_update(directory, plan)
         always.callback(partial(bundles.forget_update, directory))
         checkpoint("update.begin")
+
+    def _inside(self, instance: Instance, plan: Plan) -> Instance:
+        """Within a VM: the disk is a guest's, which alone can make its file system larger."""
+        spec, context = instance.spec, self._context
+        if plan.disk != spec.plan.disk and instance.state is not State.RUNNING:
+            what = f"{spec.name} does not run: only its VM's guest can make its disk's file system larger"
+            raise Conflict(what, hint=f"bulkhead start {spec.name}")
+        if plan.disk != spec.plan.disk:
+            context.disks.check_extension(context.bundle_dir(instance) / bundles.DISK, plan.disk)
+            context.disks.extend(spec.id, context.bundle_dir(instance) / bundles.DISK, plan.disk)
+        checkpoint("update.disk")
+        if instance.state in _ALIVE:
+            instance = self._resources.resize(instance, spec.plan, plan)
+        checkpoint("update.enforced")
+        return _with(instance, plan)
 
     def _machine(self, instance: Instance, plan: Plan) -> Instance:
         spec, context = instance.spec, self._context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bulkhead.engine import bundles, inits, machines, snapshotting
+from bulkhead.engine import bundles, inits, inside, machines, snapshotting
 from bulkhead.engine.admission import SHARED_NETWORKS
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
@@ -30,7 +30,11 @@ class Walls:
         """The spec behind the other wall. Raises Refused with every problem, Conflict for the instance's state."""
         context, spec = self.context, instance.spec
         self._check_state(instance)
-        if problems := _impossible(spec, level):
+        problems = _impossible(spec, level)
+        if within := [each.spec.name for each in inside.held(context, spec.id)]:
+            what = f"{spec.name} holds {', '.join(within)}, which need a VM to run in"
+            problems.append(Problem(what, "remove them first"))
+        if problems:
             raise Refused(problems)
         wanted, problems = self.plans.resolve(plan, base=spec.plan)
         after = spec.model_copy(
@@ -118,6 +122,9 @@ def _impossible(spec: Spec, level: Isolation) -> list[Problem]:
         what = f"{name} cannot move from {spec.isolation} to {level}: its image is of another kind"
         return [Problem(what, f"it goes between {known}")]
     problems = []
+    if spec.inside or spec.only_for:
+        what = f"{name} is in a VM: it does not leave it"
+        problems.append(Problem(what, "bulkhead cp its files into another instance"))
     if spec.system:
         what = f"{name} is an unmodified operating system: it boots a kernel of its own, and no {level} has one"
         problems.append(Problem(what, "leave it a vm"))

@@ -55,6 +55,8 @@ class WarmKey:
     """How many; which they are does not matter."""
     network: str
     """Its name; "" for none."""
+    inner: int = 0
+    """Instances that it can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ class WarmGuests:
         if spec.cold or spec.mounts or spec.plan.memory > self._config.warm_memory:
             return spec
         network = spec.network if networked else ""
-        key = WarmKey(kernel.digest, spec.plan.memory, spec.plan.cpus, room, spec.plan.disk, layers, network)
+        plan = spec.plan
+        key = WarmKey(kernel.digest, plan.memory, plan.cpus, room, plan.disk, layers, network, spec.inner)
         with self._changed:
             found = self._ready.pop(key, None)
             if found:
@@ -279,6 +282,8 @@ class WarmGuests:
                     saved=saved,
                     kernel_digest=kernel.digest,
                     room=key.room,
+                    inner=key.inner,
+                    largest=self._state.plan(self._config.default_plan).plan.disk if key.inner else 0,
                     rehearsal=True,
                 ),
             )
@@ -289,7 +294,8 @@ class WarmGuests:
         return WarmGuest(key, bundle, handle, connection)
 
     def _template(self, kernel: ReadyKernel, plan: Plan, key: WarmKey) -> tuple[int, Saved | None]:
-        find = partial(self._templates.find, kernel, plan, key.room, disks=1 + key.layers, networked=bool(key.network))
+        find = partial(self._templates.find, kernel, plan, key.room, disks=1 + key.layers)
+        find = partial(find, inner=key.inner, networked=bool(key.network))
         slots, saved = find()
         if saved is None:
             self._templates.settle()

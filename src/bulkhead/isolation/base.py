@@ -144,8 +144,32 @@ class Boot:
     """A saved instance to go on with: file with its memory and devices, made by `Snapshots.save`; None: a start."""
     rehearsal: bool = False
     """Whether the disks are only to rehearse a start with."""
+    inner: int = 0
+    """Instances that the guest can hold."""
+    largest: int = 0
+    """Bytes of the largest disk of theirs."""
     warm: Handle | None = None
     """The guest that runs already and has rehearsed its start: it has its place on the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Where an instance within a VM runs, and what the VM is given for it."""
+
+    machine: str
+    """The VM's id."""
+    directory: Path
+    """Of the VM's bundle."""
+    pid: int
+    """Its hypervisor's, on the host."""
+    disks: int
+    """The VM's own disks, after which the spare ones come."""
+    inner: int
+    """Instances that it can hold."""
+    disk: Path
+    """The instance's own disk: a raw ext4 file."""
+    layers: tuple[tuple[str, Path], ...]
+    """Digests and EROFS files, the lowest layer first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +234,8 @@ class Bundle:
     """In the place of `boot` for an unmodified operating system."""
     program: ProgramBoot | None = None
     """The same for a unikernel."""
+    inside: Inside | None = None
+    """For an instance within a VM: `layers` and `disk` are there in the place of those above, `limits` the guest's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +318,7 @@ class Change:
     old: Plan
     new: Plan
     host: Callable[[Plan, Plan], Sequence[Operation]]
-    """What turns the limits of one plan into those of another on the host."""
+    """What turns the limits of one plan into those of another where its cgroups are: on the host, or in its VM."""
     guest: Callable[[Plan, Plan], Sequence[Operation]]
     """The same within a guest; for VMs."""
     guest_use: Sequence[Operation] = ()
@@ -367,6 +393,14 @@ class Presses(Protocol):
 
     def press_power(self, bundle: Path) -> None:
         """Press it once. Raises Unavailable."""
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A driver whose instances are not in the host's cgroups: what they use is read where they are."""
+
+    def measure(self, bundle: Path, operations: Sequence[Operation]) -> list[str]:
+        """What these operations report. Raises AgentError, Unavailable."""
 
 
 @runtime_checkable

@@ -79,6 +79,18 @@ def _system(spec: Spec, limits: Limits) -> list[Operation]:
     ]
 
 
+def idle_request(bundle: Bundle, moment: Moment) -> Start:
+    """Nothing that runs, and nothing that it could run from: the guest is there for what is put in it later."""
+    return Start(
+        flags=StartFlag.HOLD,
+        clone_flags=Namespace.PID,
+        unshare_flags=Namespace.MOUNT,
+        log_files=0,
+        prepare=tuple(_prepare(bundle, moment)),
+        inside=(),
+    )
+
+
 def hold_request(bundle: Bundle, moment: Moment) -> Start:
     """The root with its mounts, and nothing that runs in it."""
     return Start(
@@ -145,8 +157,9 @@ def network(address: Address) -> Operation:
 
 
 def device(number: int) -> str:
-    """The block device of a disk: 0 is /dev/vda."""
-    return f"/dev/vd{string.ascii_lowercase[number]}"
+    """The block device of a disk: 0 is /dev/vda, 26 is /dev/vdaa."""
+    first, last = divmod(number, len(string.ascii_lowercase))
+    return f"/dev/vd{string.ascii_lowercase[first - 1] if first else ''}{string.ascii_lowercase[last]}"
 
 
 def _stage(bundle: Bundle) -> list[Operation]:

@@ -22,6 +22,8 @@ class Shape(BaseModel):
     """How far it can grow while it runs: its guest's kernel has made ready for that."""
     disks: int
     """Disks that the guest knows of, placeholders among them."""
+    inner: int = 0
+    """Instances that it can hold."""
     network: bool
     accelerator: str
     hypervisor: str
@@ -41,7 +43,8 @@ def shape_of(bundle: Bundle) -> Shape:
         vcpus=vmm.vcpus(plan),
         most_memory=most.memory,
         most_vcpus=most.vcpus,
-        disks=max(len(vmm.drives(bundle)), boot.slots),
+        disks=vmm.disks(bundle),
+        inner=boot.inner,
         network=bool(boot.tap),
         accelerator=boot.accelerator,
         hypervisor=boot.vmm.name,
@@ -67,6 +70,9 @@ def problems(saved: Shape, bundle: Bundle) -> list[Problem]:
         found.append(Problem(what, f"--cpus {saved.vcpus}"))
     if wanted.disks > saved.disks:
         found.append(Problem(f"the saved machine knows of {saved.disks} disks, this one has {wanted.disks}"))
+    if wanted.inner != saved.inner:
+        what = f"the saved machine can hold {saved.inner} instances, this one {wanted.inner}"
+        found.append(Problem(what, f"--inner {saved.inner}"))
     if wanted.network != saved.network:
         has, hint = ("a", "leave out --network none") if saved.network else ("no", "--network none")
         found.append(Problem(f"the saved machine has {has} network interface", hint))

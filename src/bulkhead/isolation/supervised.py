@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -77,9 +78,14 @@ class Supervised:
         self._outside = outside
         self._stage = config.run_dir / "stage"
         """An empty directory: each start covers it in a mount namespace of its own."""
-        self.hard_limits = hardening.host_rlimits()
+        self.hard_limits: Mapping[int, int] = hardening.host_rlimits()
         self._probe: Probe | None = None
         self._probing = threading.Lock()
+
+    def within(self, stage: Path) -> Self:
+        """The same, to make lists for a guest: its agent has made `stage`, and is held back by no limits."""
+        self._stage, self.hard_limits = stage, {}
+        return self
 
     def check(self, spec: Spec) -> list[Problem]:
         """Everything that the level cannot do for `spec`."""
@@ -107,7 +113,10 @@ class Supervised:
 
     def explain(self, bundle: Bundle) -> str:
         """The operations of a start in words, by phase."""
-        request = self.start_request(bundle)
+        return self.explain_request(self.start_request(bundle))
+
+    def explain_request(self, request: Start) -> str:
+        """The operations of a request in words, by phase."""
         phases = (
             ("before, by the supervisor", request.prepare),
             ("in a private mount namespace", request.stage),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal as signals
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -23,10 +22,10 @@ from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Refused, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
-from bulkhead.isolation import guest, inits, jail, parking, resizing, saving, shapes, vmm, warming
+from bulkhead.isolation import ending, guest, inits, jail, parking, resizing, saving, shapes, vmm, warming
 from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe
 from bulkhead.isolation.console import last_words
-from bulkhead.isolation.supervised import KILL_SECONDS, Outside, Supervised, common_problems
+from bulkhead.isolation.supervised import Outside, Supervised, common_problems
 from bulkhead.model import UID_RANGE, Isolation, Spec
 from bulkhead.quantities import format_size
 
@@ -37,8 +36,6 @@ NOT_ISOLATED = (
 )
 MIN_MEMORY = 32 << 20
 """Bytes without which no kernel is up to it. What the one that is booted needs is the engine's to know."""
-ANSWER_SECONDS = 5.0
-"""Within which a guest that lives answers a signal."""
 FLUSH_SECONDS = 60.0
 """Within which a guest has written out what it keeps in memory."""
 BOOT_SECONDS = 60.0
@@ -102,6 +99,8 @@ class VmDriver(Supervised):
 
     def start_request(self, bundle: Bundle) -> Start:
         """The whole of a VM as data: the jail with QEMU, and the start within the guest."""
+        if bundle.spec.only_for:
+            return self._machine(bundle, guest.idle_request(bundle, guest.Moment.present()))
         limits = vmm.require_boot(bundle).guest_limits
         return self._machine(bundle, guest.start_request(bundle, limits, guest.Moment.present()))
 
@@ -134,22 +133,14 @@ class VmDriver(Supervised):
 
     def end(self, session: Session, number: int, timeout: float) -> None:
         """Signal the workload, after `timeout` seconds kill it; a guest that does not answer is switched off."""
-        watched, deadline = session.watch(), time.monotonic() + timeout
-        if number != signals.SIGKILL:
-            _answers(session, number, min(timeout, ANSWER_SECONDS))
-            if session.ended(watched, timeout=max(0.0, deadline - time.monotonic())):
-                return
-        # What the workload has written goes to the disk before the guest tells of its end, so KILL is for the guest.
-        alive = _answers(session, signals.SIGKILL, ANSWER_SECONDS)
-        if session.ended(watched, timeout=KILL_SECONDS if alive else 0) is None:
-            session.quit(timeout=KILL_SECONDS)
+        ending.end(session, number, timeout)
 
     def resume(self, bundle: Path, handle: Handle) -> None:
         """Let it go on, with the time that it is now: its clock has stood still with its hypervisor."""
         super().resume(bundle, handle)
         try:
             with Session.connect(bundle / SOCKET) as session:
-                session.guest_run([guest.clock(time.time_ns())], timeout=ANSWER_SECONDS)
+                session.guest_run([guest.clock(time.time_ns())], timeout=ending.ANSWER_SECONDS)
         except (AgentError, Unavailable) as error:  # it hangs, or ends just now: it goes on all the same
             log.warning("the clock of %s could not be set: %s", handle.data["id"][:12], error)
 
@@ -264,6 +255,7 @@ class VmDriver(Supervised):
         base, limits, boot = jail.uid_start(bundle), bundle.limits, vmm.require_boot(bundle)
         written = [drive.source for drive in vmm.drives(bundle) if not drive.read_only]
         largest = max(map(_size, [*written, *([boot.ram] if boot.ram else [])]), default=0)
+        largest = max(largest, boot.largest)
         ram_fd = vmm.ram_fd(bundle) if boot.saved else None
         return Machine(
             flags=StartFlag.GUEST,
@@ -282,19 +274,6 @@ class VmDriver(Supervised):
             finish=tuple(limits.finish),
             guest=inside,
         )
-
-
-def _answers(session: Session, number: int, timeout: float) -> bool:
-    """Send the workload a signal, KILL to all of its processes; whether the guest has answered in time."""
-    try:
-        session.signal(number, everyone=number == signals.SIGKILL, timeout=timeout)
-    except AgentError:
-        return True  # there is no such process any more: the watch tells
-    except Unavailable as error:
-        if not isinstance(error.__cause__, TimeoutError):
-            raise
-        return False
-    return True
 
 
 def _size(path: Path) -> int:

@@ -26,6 +26,8 @@ DIRECTORY = "vm"
 QMP, AGENT = "qmp.sock", "agent.sock"
 PORT = "bulkhead.agent"
 """The name of the virtio-serial port by which the guest's agent is reached."""
+PORTS = "ports"
+"""QEMU's name of the device that has the ports."""
 RAM = f"{HERE}/ram"
 MAX_DISKS = 16
 SLOTS = (2, 4, 8, MAX_DISKS)
@@ -33,8 +35,16 @@ SLOTS = (2, 4, 8, MAX_DISKS)
 PLACEHOLDER: dict[str, object] = {"driver": "null-co", "size": 1 << 50, "read-zeroes": True}
 """A disk that holds nothing, as large as the largest: a guest goes on believing in the size that it has seen first."""
 TEMPLATE_MAC = "02:69:00:00:00:03"
-FIRST_SLOT = 0x10
+FIRST_SLOT = 0x8
 """PCI slot of the first disk on the bus; the others follow, so that the guest finds them in this order."""
+FIRST_SPARE, FUNCTIONS = 0x18, 8
+"""PCI slot of the first spare disk, and how many of them share a slot: found after all others."""
+MAX_INNER = 16
+"""Instances within one VM."""
+INNER_LAYERS, LEAST_LAYERS = 2, 4
+"""Spare disks for layers for each of them, and the least: a layer that several have in common is there once."""
+SPARE_QUEUE = 64
+"""Requests under way at a time: the guest's kernel sets memory aside for each."""
 TRANSLATED = 64
 """MiB of translated code that TCG keeps."""
 CMDLINE = "console=ttyS0 quiet panic=-1 reboot=t tsc=reliable random.trust_cpu=on cryptomgr.notests"
@@ -124,8 +134,8 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,path={SOCKETS}/{QMP},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=agent,path={SOCKETS}/{AGENT},server=on,wait=off"),
-        *("-device", "virtio-serial-pci,id=ports,max_ports=2,addr=0x2"),
-        *("-device", f"virtserialport,bus=ports.0,nr=1,chardev=agent,name={PORT}"),
+        *("-device", f"virtio-serial-pci,id={PORTS},max_ports={2 + require_boot(bundle).inner},addr=0x2"),
+        *("-device", f"virtserialport,bus={PORTS}.0,nr=1,chardev=agent,name={PORT}"),
         *_network(bundle),
         *_disks(bundle),
         *("-kernel", KERNEL, "-initrd", INITRD, "-append", kernel_line),
@@ -186,7 +196,7 @@ def _disks(bundle: Bundle) -> Iterator[str]:
     # Also without limits, which an update may bring.
     yield from ("-object", as_json({"qom-type": "throttle-group", "id": LIMITS, "limits": throttle(bundle.spec.plan)}))
     given = drives(bundle)
-    for number in range(max(len(given), require_boot(bundle).slots)):
+    for number in range(disks(bundle)):
         name = (rehearsal_node if require_boot(bundle).rehearsal else disk_node)(number)
         if number < len(given):
             drive = given[number]
@@ -194,6 +204,37 @@ def _disks(bundle: Bundle) -> Iterator[str]:
         else:
             yield from ("-blockdev", as_json({**PLACEHOLDER, "node-name": name}))
         yield from ("-device", f"virtio-blk-pci,id={slot(number)},drive={name},addr={FIRST_SLOT + number:#x}")
+    yield from _spares(require_boot(bundle).inner)
+
+
+def _spares(inner: int) -> Iterator[str]:
+    """Disks that hold nothing until an instance within the guest has its own put in their places."""
+    for number in range(spare_count(inner)):
+        access: dict[str, object] = {} if is_writable(number, inner) else {"read-only": True}
+        name = spare(number)
+        yield from ("-blockdev", as_json({**PLACEHOLDER, "node-name": name, **access}))
+        place = f"addr={FIRST_SPARE + number // FUNCTIONS:#x}.{number % FUNCTIONS},multifunction=on"
+        yield from ("-device", f"virtio-blk-pci,id={name},drive={name},{place},num-queues=1,queue-size={SPARE_QUEUE}")
+
+
+def spare_count(inner: int) -> int:
+    """Spare disks of a guest that can hold `inner` instances."""
+    return inner + max(LEAST_LAYERS, inner * INNER_LAYERS) if inner else 0
+
+
+def is_writable(number: int, inner: int) -> bool:
+    """Whether a spare disk is one that can be written: those come first."""
+    return number < inner
+
+
+def spare(number: int) -> str:
+    """QEMU's name of a spare disk, and of what is in it while it has nothing."""
+    return f"spare{number}"
+
+
+def disks(bundle: Bundle) -> int:
+    """Disks of the guest's own, placeholders among them: the spare ones come after these."""
+    return max(len(drives(bundle)), require_boot(bundle).slots)
 
 
 def disk_node(number: int) -> str:
@@ -217,8 +258,8 @@ def throttle(plan: Plan) -> dict[str, int]:
     return {f"{kind}-{way}": value or 0 for kind, value in both.items() for way in ("read", "write")}
 
 
-def node(name: str, drive: Drive) -> dict[str, object]:
-    """A file as a block device of QEMU's, under the group of limits where they count for it."""
+def node(name: str, drive: Drive, *, limits: str = LIMITS) -> dict[str, object]:
+    """A file as a block device of QEMU's, under the group `limits` where these count for it."""
     # Layers are shared by many guests: the host's page cache holds them once. What a guest writes, it caches itself.
     file: dict[str, object] = {
         "driver": "file",
@@ -229,7 +270,7 @@ def node(name: str, drive: Drive) -> dict[str, object]:
     access = {"read-only": True} if drive.read_only else {"discard": "unmap", "detect-zeroes": "unmap"}
     raw: dict[str, object] = {"driver": "raw", "file": file, **access}
     if drive.limited:
-        return {"driver": "throttle", "node-name": name, "throttle-group": LIMITS, "file": raw, **access}
+        return {"driver": "throttle", "node-name": name, "throttle-group": limits, "file": raw, **access}
     return {"node-name": name, **raw}
 
 

@@ -3,9 +3,21 @@
 from bulkhead.limits.check import check, check_use
 from bulkhead.limits.cpu import choose_cpuset
 from bulkhead.limits.enforced import Enforced, enforced
-from bulkhead.limits.machine import check_guest_use, guest_program, guest_update, guest_use, vmm_plan
+from bulkhead.limits.machine import (
+    check_guest_use,
+    guest_program,
+    guest_update,
+    guest_use,
+    inner_enforced,
+    inner_memory,
+    inner_program,
+    inner_update,
+    inner_use,
+    machine_for,
+    vmm_plan,
+)
 from bulkhead.limits.program import LimitProgram, program, update
-from bulkhead.limits.usage import Ended, Usage, interpret_reports, read_usage
+from bulkhead.limits.usage import Ended, Usage, interpret_reports, parse_inner_use, read_usage
 
 __all__ = [
     "Ended",
@@ -20,7 +32,14 @@ __all__ = [
     "guest_program",
     "guest_update",
     "guest_use",
+    "inner_enforced",
+    "inner_memory",
+    "inner_program",
+    "inner_update",
+    "inner_use",
     "interpret_reports",
+    "machine_for",
+    "parse_inner_use",
     "program",
     "read_usage",
     "update",

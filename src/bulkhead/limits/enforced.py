@@ -29,8 +29,12 @@ def enforced(
     isolation: Isolation,
     network: str = "default",
     cpuset: tuple[int, ...] = (),
+    throttled: bool = False,
 ) -> list[Enforced]:
-    """A row for each field of the plan that is set. What is not limited has none."""
+    """A row for each field of the plan that is set. What is not limited has none.
+
+    `throttled`: its disk is limited by a hypervisor, which that of a machine is anyway.
+    """
     machine = isolation in MACHINES
     memory = f"{_cgroup(layout, 'memory')}; beyond it the kernel ends processes"
     if machine:
@@ -43,8 +47,8 @@ def enforced(
         Enforced("disk", format_size(plan.disk), "a file system of its own of exactly this size"),
     ]
     device = f"{_cgroup(layout, 'blkio' if layout.version('blkio') else 'io')} on the disk's own block device"
-    if machine:
-        device = "throttled by its hypervisor, all of its disks together"
+    if machine or throttled:
+        device = "throttled by the hypervisor, all of its disks together"
     if plan.iops is not None:
         rows.append(Enforced("iops", f"{plan.iops}/s each way", device))
     if plan.disk_bps is not None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bulkhead.agent.operations import Operation, read
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
 from bulkhead.limits.check import check_use
+from bulkhead.limits.enforced import Enforced, enforced
 from bulkhead.limits.program import V2_CONTROLLERS, LimitProgram, program, update
 from bulkhead.limits.usage import parse_use
-from bulkhead.model import Plan
+from bulkhead.model import Isolation, Plan
 
 OVERHEAD = {"kvm": 96 << 20, "tcg": 176 << 20}
 """Bytes that a hypervisor may use beyond the guest's memory: its own, the devices' and, with TCG, 64 MiB of
@@ -26,6 +28,13 @@ _HUGE_PAGES = 512 << 20
 """From so much memory on, Linux keeps up to 1/16 of it, but no more than 96 MiB, free to make huge pages."""
 _MOST_KEPT_FREE = 96 << 20
 _LEAST = 4 << 20
+OWN_MEMORY = 16 << 20
+"""Bytes of a guest's memory that no instance in it gets: for the VM's own workload, and a supervisor for each."""
+LEAST_DISK = 16 << 20
+"""Of a VM whose own disk nobody uses."""
+_STEP = 2 << 20
+INNER_FILES = ("memory.current", "memory.stat", "memory.peak", "memory.events", "cpu.stat", "pids.current")
+"""Of a cgroup: what tells an instance's use, in this order."""
 _USE = ("current", "stat")
 _GUEST_CGROUP = "bulkhead"
 _GUEST_INSTANCE = "instance"
@@ -98,6 +107,77 @@ def guest_update(old: Plan, new: Plan) -> list[Operation]:
         cpuset=(),
         device=None,
     )
+
+
+def inner_memory(memory: int) -> int:
+    """Bytes of a guest with `memory` bytes that the instances in it can have together."""
+    return max(0, workload_memory(memory) - OWN_MEMORY)
+
+
+def machine_for(plan: Plan) -> Plan:
+    """The plan of a VM that is made for one instance of `plan`: what that takes, and what the guest itself does."""
+    memory = plan.memory + OWN_MEMORY + GUEST_KERNEL
+    while inner_memory(memory) < plan.memory:
+        memory += _STEP
+    changed = {"memory": -(-memory // _STEP) * _STEP, "swap": 0, "disk": LEAST_DISK, "iops": None, "disk_bps": None}
+    return plan.model_copy(update=changed)
+
+
+def inner_program(plan: Plan, instance_id: str, *, machine: Plan) -> LimitProgram:
+    """The limits of an instance within a VM of the plan `machine`, by the guest's cgroups.
+
+    Its disk is throttled by the hypervisor. A share of the guest's cores is one of what the VM has of the host's.
+    """
+    return program(
+        _inner_plan(plan),
+        cgroup=_GUEST_CGROUP,
+        instance_id=instance_id,
+        layout=_GUEST_LAYOUT,
+        facts=_inner_facts(machine),
+        cpuset=(),
+        device=None,
+    )
+
+
+def inner_update(old: Plan, new: Plan, instance_id: str, *, machine: Plan) -> list[Operation]:
+    """What turns the limits of a running one from those of `old` into those of `new`."""
+    return update(
+        _inner_plan(old),
+        _inner_plan(new),
+        cgroup=_GUEST_CGROUP,
+        instance_id=instance_id,
+        layout=_GUEST_LAYOUT,
+        facts=_inner_facts(machine),
+        cpuset=(),
+        device=None,
+    )
+
+
+def inner_use(instance_id: str, pid: int) -> list[Operation]:
+    """What reads the use of a running one in the guest, where its first process is `pid`; for `parse_inner_use`."""
+    group = f"{_GUEST_LAYOUT.unified}/{_GUEST_CGROUP}/{instance_id}"
+    files = [f"{group}/{name}" for name in INNER_FILES]
+    return [read(path) for path in (*files, f"/proc/{pid}/net/dev")]
+
+
+def inner_enforced(plan: Plan, *, machine: Plan, isolation: Isolation, network: str) -> list[Enforced]:
+    """What holds an instance within a VM of the plan `machine` to its own, in words."""
+    return enforced(
+        plan.model_copy(update={"swap": 0}),
+        facts=_inner_facts(machine),
+        layout=_GUEST_LAYOUT,
+        isolation=isolation,
+        network=network,
+        throttled=True,
+    )
+
+
+def _inner_plan(plan: Plan) -> Plan:
+    return plan.model_copy(update={"swap": 0, "iops": None, "disk_bps": None})
+
+
+def _inner_facts(machine: Plan) -> HostFacts:
+    return replace(_guest_facts(machine), ghz=machine.ghz)
 
 
 def _guest_plan(plan: Plan) -> Plan:

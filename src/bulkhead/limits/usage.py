@@ -13,6 +13,8 @@ _OOM = re.compile(r"^oom_kill (\d{1,20})$", re.MULTILINE | re.ASCII)
 _V2_SECONDS = re.compile(r"^usage_usec (\d{1,20})$", re.MULTILINE | re.ASCII)
 _PEAK = re.compile(r"\d{1,20}\s*", re.ASCII)
 _INACTIVE_FILE = re.compile(r"^inactive_file (\d{1,20})$", re.MULTILINE | re.ASCII)
+_LINK = re.compile(r"^ *eth0: *(\d{1,20})(?: +\d+){7} +(\d{1,20})(?: |$)", re.MULTILINE | re.ASCII)
+"""Of /proc/PID/net/dev: bytes received, seven numbers more, bytes sent."""
 _V1_HEADER = "cpu user system"
 _V1_SECONDS = re.compile(r"^\d{1,20} (\d{1,20}) (\d{1,20})$", re.MULTILINE | re.ASCII)
 _INACTIVE = {1: "total_inactive_file", 2: "inactive_file"}
@@ -99,8 +101,31 @@ def parse_use(reports: Sequence[str]) -> Usage:
     return Usage(memory=used, memory_working=max(0, used - inactive))
 
 
+def parse_inner_use(reports: Sequence[str]) -> tuple[Usage, int, int]:
+    """What `inner_use` has read, and bytes received and sent. A guest may have written anything: what makes no sense
+    counts as nothing."""
+    texts = [*reports, *("",) * 7][:7]
+    current, stat, peak, events, cpu, pids, links = texts
+    used = _number(current)
+    usage = Usage(
+        memory=used,
+        memory_working=max(0, used - _field(stat, "inactive_file")),
+        memory_peak=max(_number(peak), used),
+        cpu_seconds=_field(cpu, "usage_usec") / 1e6,
+        throttled_seconds=_field(cpu, "throttled_usec") / 1e6,
+        pids=_number(pids),
+        oom_kills=_field(events, "oom_kill"),
+    )
+    row = _LINK.search(links)
+    return usage, int(row[1]) if row else 0, int(row[2]) if row else 0
+
+
+def _number(text: str) -> int:
+    return int(text) if _PEAK.fullmatch(text) else 0
+
+
 def _field(text: str, name: str) -> int:
-    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
+    found = re.search(rf"^{name} (\d{{1,20}})$", text, re.MULTILINE | re.ASCII)
     return int(found[1]) if found else 0
 
 

@@ -31,6 +31,8 @@ class Wanted:
     networks: dict[str, Network] = field(default_factory=dict)
     senders: dict[str, Address] = field(default_factory=dict)
     """Addresses of instances by the name of their link."""
+    lodgers: dict[str, tuple[str, Address]] = field(default_factory=dict)
+    """Instances within VMs: the link that they send by, which is their VM's, and their own address."""
     askers: set[str] = field(default_factory=set)
     """Those of these links whose systems ask for their address (DHCP)."""
     published: dict[str, rules.Published] = field(default_factory=dict)
@@ -123,6 +125,20 @@ class Filter:
             self._wanted.senders[link] = address
             self._change(self._elements.add, rules.sender_elements(link, address))
 
+    def lodge(self, instance_id: str, link: str, address: Address) -> None:
+        """Let an instance send from its address by the link of the VM that it is in."""
+        with self._lock:
+            self._wanted.lodgers[instance_id] = (link, address)
+            self._change(self._elements.add, rules.sender_elements(link, address))
+
+    def dislodge(self, instance_id: str) -> Address | None:
+        """It sends nothing any more; the address it had, None when it had none. Idempotent."""
+        with self._lock:
+            link, address = self._wanted.lodgers.pop(instance_id, ("", None))
+            if address is not None and self._there:
+                self._change(self._elements.remove, rules.sender_elements(link, address))
+            return address
+
     def let_ask(self, link: str) -> None:
         """Let the system behind an allowed link ask for its address."""
         with self._lock:
@@ -177,6 +193,7 @@ class Filter:
         return [
             *(each for network in wanted.networks.values() for each in rules.network_elements(self._config, network)),
             *(each for link, address in wanted.senders.items() for each in rules.sender_elements(link, address)),
+            *(each for link, address in wanted.lodgers.values() for each in rules.sender_elements(link, address)),
             *(each for link in wanted.askers for each in rules.asker_elements(link, wanted.senders[link])),
             *(each for published in wanted.published.values() for each in rules.port_elements(published)),
             *rules.closed_elements(wanted.closed),

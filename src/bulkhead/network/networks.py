@@ -135,6 +135,35 @@ class Networks:
             undo.pop_all()
         return connection
 
+    def lodge(
+        self,
+        network: Network,
+        *,
+        instance_id: str,
+        link: str,
+        taken: Collection[str],
+        wanted: Address | None = None,
+    ) -> Address:
+        """An address on the network for an instance within a VM, which sends by the VM's link; see `connect`."""
+        self.up(network)
+        address = self._take(network, wanted) if wanted else self._lease(network, taken)
+        with ExitStack() as undo:
+            undo.callback(self._give_back, address)
+            self._filter.lodge(instance_id, link, address)
+            undo.pop_all()
+        return address
+
+    def dislodge(self, instance_id: str) -> None:
+        """Give back what `lodge` gave. Idempotent."""
+        address = self._filter.dislodge(instance_id)
+        if address is not None:
+            self._give_back(address)
+
+    def _give_back(self, address: Address) -> None:
+        with self._lock:
+            for given in self._addresses.values():
+                given.discard(address.ipv4)
+
     def add_tap(self, netns_fd: int, address: Address, *, owner: int) -> str:
         """Put a guest behind an instance's link: a tap in its namespace, for the host uid `owner`. The tap's name."""
         return taps.make(netns_fd, address, owner=owner)
@@ -215,16 +244,21 @@ class Networks:
         return (found.sent, found.received) if found else (0, 0)
 
     def recover(
-        self, networks: Sequence[Network], running: Mapping[str, Running], askers: Collection[str] = ()
+        self,
+        networks: Sequence[Network],
+        running: Mapping[str, Running],
+        askers: Collection[str] = (),
+        lodging: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Make the kernel agree with the store, whatever is there: call once, before anything else.
 
         `running` has the address, ports and bandwidth of every instance that runs, by id; `askers` are those of them
-        that learn their address by DHCP. Networks that no instance
-        is on and that have no bridge stay down. Returns what was repaired, in words.
+        that learn their address by DHCP, `lodging` those within VMs, with the id of each one's VM. Networks that no
+        instance is on and that have no bridge stay down. Returns what was repaired, in words.
         """
         with self._lock:
             recovery = Recovery(self._config, self._netlink, self._filter, self._forwarding, self._bridges, self._names)
+            recovery.lodging = lodging or {}
             repairs = recovery.run(networks, running, askers)
             self._up = {network.id: network for network in recovery.up}
             for network in recovery.up:

@@ -34,6 +34,8 @@ class Recovery:
     bridges: Bridges
     names: Names
     up: list[Network] = field(default_factory=list)
+    lodging: Mapping[str, str] = field(default_factory=dict)
+    """Instances within VMs: the VM of each."""
     _links: dict[str, links.Link] = field(default_factory=dict)
     """By instance."""
     _repairs: list[str] = field(default_factory=list)
@@ -68,7 +70,7 @@ class Recovery:
             unnamed = not link.alias and link.kind == "veth" and len(link.name) == len(start) + 8
             if not link.name.startswith(start) or (owner is None and not unnamed):
                 continue
-            if owner is not None and owner in running:
+            if owner is not None and owner in running and owner not in self.lodging:
                 self._links[owner] = link
                 continue
             self.netlink.send(links.delete_link(link.name))
@@ -84,6 +86,11 @@ class Recovery:
         wanted = Wanted(
             networks={network.id: network for network in self.up},
             senders={link.name: running[owner][0] for owner, link in self._links.items()},
+            lodgers={
+                owner: (self._links[machine].name, running[owner][0])
+                for owner, machine in self.lodging.items()
+                if owner in running and machine in self._links
+            },
             askers={link.name for owner, link in self._links.items() if owner in askers},
             published={
                 owner: Published(owner, address, tuple(mappings))
@@ -101,7 +108,7 @@ class Recovery:
         for owner, (address, _, bandwidth) in running.items():
             if owner in self._links:
                 self._reconnect(owner, address, self._links[owner], bandwidth)
-            else:
+            elif self.lodging.get(owner) not in self._links:
                 self._repairs.append(f"instance {owner[:12]} has lost its link: it must be started again")
 
     def _reconnect(self, owner: str, address: Address, link: links.Link, bandwidth: int | None) -> None:

@@ -17,7 +17,7 @@ from bulkhead.errors import HostError
 
 SIZE = 4 << 20
 ROOM = 64 << 20
-A = TemplateKey("sha256:a", "sha256:b", "7.2", "tcg max", SIZE, 1, SIZE, 1, 2, network=True)
+A = TemplateKey("sha256:a", "sha256:b", "7.2", "tcg max", SIZE, 1, SIZE, 1, 2, 4, network=True)
 B = replace(A, vcpus=2)
 
 

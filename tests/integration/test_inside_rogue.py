@@ -1,0 +1,75 @@
+"""A container or a kernel gone mad within one VM: every other VM, and what is in it, stays well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.daemon import Daemon
+from tests.integration.lives import state, until
+from tests.integration.machines import run, with_machines
+from tests.integration.test_inside import HOME, SERVE, inner, says
+
+BOMB = "bomb() { bomb | bomb & }; bomb; while :; do :; done"
+SECONDS = 5.0
+"""For which it may do its worst."""
+
+
+@pytest.fixture
+def bulkhead(shared_daemon: Daemon, busybox_tar: Path) -> Iterator[Daemon]:
+    """Two VMs with a container in each."""
+    with_machines(shared_daemon, busybox_tar)
+    for home, name in (("bad", "rogue"), ("good", "victim")):
+        run(shared_daemon, home, "sleep 100000", *HOME)
+        inner(shared_daemon, name, SERVE, inside=home)
+        says(shared_daemon, name, "serving")
+    yield shared_daemon
+
+
+def check_the_others(daemon: Daemon) -> None:
+    """The neighbour's VM runs and answers, as does what is in it."""
+    assert [state(daemon, name) for name in ("good", "victim")] == ["running", "running"]
+    assert daemon.cli("exec", "good", "wget", "-qO-", "http://victim/").stdout == "here\n"
+    assert daemon.cli("exec", "victim", "cat", "/tmp/index.html").stdout == "here\n"
+
+
+def test_a_panic_ends_what_is_in_that_machine_alone(bulkhead: Daemon) -> None:
+    command = ["sh", "-c", "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger"]
+    answer = bulkhead.api("POST", "/v1/instances/bad/exec", {"command": command, "detach": True})
+    assert answer.status < 300, answer
+    until("both have ended", lambda: [state(bulkhead, name) for name in ("bad", "rogue")] == ["exited", "exited"])
+    ended = bulkhead.json("inspect", "rogue")[0]["exit"]
+    assert ended["code"] == 255
+    assert "the virtual machine that it was in has ended" in ended["error"]
+    check_the_others(bulkhead)
+    bulkhead.cli("start", "bad")
+    bulkhead.cli("start", "rogue")
+    says(bulkhead, "rogue", "serving")
+
+
+@pytest.mark.parametrize("script", [BOMB, "tail /dev/zero & dd if=/dev/zero of=/fill bs=1M & wait"])
+def test_a_rogue_container_is_held_by_its_own_plan(bulkhead: Daemon, script: str) -> None:
+    answer = bulkhead.api("POST", "/v1/instances/rogue/exec", {"command": ["sh", "-c", script], "detach": True})
+    assert answer.status < 300, answer
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        check_the_others(bulkhead)
+    assert state(bulkhead, "bad") == "running"
+    bulkhead.cli("rm", "-f", "rogue")
+    assert bulkhead.cli("exec", "bad", "echo", "free").stdout == "free\n"
+    inner(bulkhead, "next", "echo begun; sleep 1000", inside="bad")
+    says(bulkhead, "next", "begun")
+
+
+def test_a_container_cannot_send_as_its_neighbours(bulkhead: Daemon) -> None:
+    """Neither within a VM nor outside of it: nothing comes back to an address that is another's."""
+    bulkhead.cli("rm", "-f", "rogue")
+    stolen = str(bulkhead.json("inspect", "victim")[0]["address"]["ipv4"])
+    gateway = str(bulkhead.json("inspect", "victim")[0]["address"]["gateway4"])
+    script = f"ip addr add {stolen}/24 dev eth0; ping -c 2 -W 1 -I {stolen} {gateway}"
+    done = bulkhead.cli("exec", "bad", "sh", "-c", script, check=False)
+    assert done.returncode != 0
+    check_the_others(bulkhead)
