@@ -24,7 +24,10 @@ TEMPLATE, COLD = "bulkhead, first answer", "bulkhead, first answer, --no-templat
 STOCK = "QEMU with the distribution's own initramfs"
 BARE, BARE_COLD = "QEMU alone, restored", "QEMU alone, booted"
 RUN, RUN_COLD, RUN_DOCKER = "bulkhead run", "bulkhead run --no-template", "docker run"
+RUN_INSIDE, RUN_ALONE = "bulkhead run --inside VM", "bulkhead run --inside new"
 MEMORY = "bulkhead, private memory"
+HOME = "home"
+"""The machine that containers run in."""
 MANY = 20
 BARE_LIMIT, BOOT_LIMIT, RUN_LIMIT, STOCK_LIMIT, MEMORY_LIMIT = 2.5, 0.06, 0.1, 0.7, 60.0
 EVERY = 5
@@ -39,7 +42,8 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
     figure = Figure(
         "vm",
         "Virtual machines of 128M and one processor",
-        "`run`: the whole command of `run --rm IMAGE true` with a network, when a guest has become warm for it. "
+        "`run`: the whole command of `run --rm IMAGE true` with a network, when a guest has become warm for it; "
+        "`--inside VM`: of a container in a machine that runs; `--inside new`: in one that is made for it. "
         "`First answer`: from the supervisor's start to the guest's agent answering, as the handle tells; QEMU alone: "
         "from before it is spawned to the same answer by the same guest, without a jail; with the distribution's own "
         "initramfs: to the shell that this gives where it would mount a root file system. Throughput: of a program in "
@@ -131,6 +135,11 @@ class Machines:
         )
         return Bare(pid, template, directory)
 
+    def run_inside(self, home: str) -> float:
+        """Milliseconds of `run --rm` of a container in a machine."""
+        plan = ("--memory", "32M", "--cpus", "0.5", "--pids", "64")
+        return self.engine.command("run", "--rm", "--inside", home, *plan, IMAGE, "true")
+
     def run_warm(self) -> float:
         """Milliseconds of `run` when a guest has become warm for it."""
         self.wait_warm()
@@ -157,8 +166,18 @@ class Machines:
 def _measure(cast: Cast, sizes: Sizes, figure: Figure, machines: Machines) -> None:
     bare = machines.bare(cast.scene.directory("qemu"))
     name = Bulkhead.name
+    machines.engine.output("run", "-d", "--name", HOME, *SIZE, IMAGE, *SLEEP)
+    try:
+        _compete(cast, sizes, figure, machines, bare, name)
+    finally:
+        machines.engine.remove([HOME])
+
+
+def _compete(cast: Cast, sizes: Sizes, figure: Figure, machines: Machines, bare: Bare, name: str) -> None:
     ways: list[tuple[str, str, Callable[[], float], int]] = [
         (name, RUN, machines.run_warm, 1),
+        (name, RUN_INSIDE, lambda: machines.run_inside(HOME), 1),
+        (name, RUN_ALONE, lambda: machines.run_inside("new"), EVERY),
         (name, RUN_COLD, lambda: machines.run("--no-template"), EVERY),
         (name, TEMPLATE, machines.answered, 1),
         (name, COLD, lambda: machines.answered("--no-template"), EVERY),

@@ -46,6 +46,27 @@ MACHINE_POINTS = (
     *(point for point in POINTS if point.startswith(("unpause.", "exit.", "delete."))),
 )
 """Those after which something is left, or missing, that only a VM has."""
+HOME: dict[str, object] = {
+    "image": "busybox",
+    "name": "home",
+    "isolation": "vm",
+    "command": ["sleep", "100000"],
+    "plan": {"memory": 256 << 20, "cpus": 1, "disk": 64 << 20},
+}
+WITHIN: dict[str, object] = {
+    **{key: value for key, value in WEB.items() if key != "mounts"},
+    "inside": "home",
+    "plan": {"memory": 48 << 20, "cpus": 0.5, "disk": 64 << 20, "pids": 64},
+    "command": ["sh", "-c", f"mkdir -p /data; {SERVE}"],
+    "health": {"command": ["test", "-e", "/data/index.html"], "interval": 1},
+}
+WITHIN_POINTS = (
+    *("create.reserved:2", "create.disk:2", "start.disk", "start.connected:2", "start.launched:2", "start.running:2"),
+    *("stop.signalled", "pause.frozen", "update.enforced", "exit.saved", "delete.driver", "delete.disk"),
+)
+"""Those after which something is left in the VM, or missing there; what the VM itself passes first counts as well."""
+ALONE_POINTS = ("create.reserved", "create.done", "start.machine", "start.launched:2", "exit.disk", "delete.machine")
+"""The same of an instance with a VM of its own."""
 REMOVED = ["exit.begin", *(point for point in POINTS if point.startswith("delete."))]
 """What an instance passes that is removed when it ends."""
 
@@ -83,7 +104,8 @@ def operate(daemon: Daemon, operation: str, web: dict[str, object]) -> None:
         ask(daemon, "POST", "instances/web/start")
         return
     if operation == "delete":
-        ask(daemon, "POST", "instances/web/snapshots", {"name": "first"})
+        if "inside" not in web:
+            ask(daemon, "POST", "instances/web/snapshots", {"name": "first"})
         ask(daemon, "DELETE", "instances/web")
         return
     ask(daemon, "POST", "instances/web/start")
@@ -122,13 +144,16 @@ def check_snapshots(daemon: Daemon) -> None:
     assert not list(daemon.config.instances_dir.glob("*/*.new"))
 
 
-def check_that_it_was_updated(daemon: Daemon) -> None:
+def check_that_it_was_updated(daemon: Daemon, web: dict[str, object]) -> None:
     """What was under way has been carried out, in the record and in the cgroup."""
     spec = daemon.api("GET", "/v1/instances/web").body["spec"]
     assert spec["plan"]["pids"] == 99
+    assert not (daemon.config.instances_dir / spec["id"] / "update.json").exists()
+    if "inside" in web:
+        assert daemon.cli("exec", "web", "cat", "/sys/fs/cgroup/pids.max").stdout == "99\n"
+        return
     layout = cgroups.detect()
     assert (layout.path("pids", f"{daemon.config.cgroup}/{spec['id']}") / "pids.max").read_text() == "99\n"
-    assert not (daemon.config.instances_dir / spec["id"] / "update.json").exists()
 
 
 def check_that_it_works(daemon: Daemon, web: dict[str, object]) -> None:
@@ -144,7 +169,8 @@ def check_that_it_works(daemon: Daemon, web: dict[str, object]) -> None:
     assert daemon.cli("exec", "web", "cat", "/data/index.html").stdout == "hello\n"
     until("healthy", lambda: daemon.api("GET", "/v1/instances/web").body["health"] == "healthy")
     ask(daemon, "DELETE", "instances/web?force=true")
-    ask(daemon, "DELETE", "volumes/data")
+    if "mounts" in web:
+        ask(daemon, "DELETE", "volumes/data")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +194,7 @@ def check_that_it_is_mended(daemon: Daemon, operation: str, web: dict[str, objec
     assert state(daemon, "web") in ENDS[operation]
     assert "could not repair" not in daemon.log()
     if operation == "update":
-        check_that_it_was_updated(daemon)
+        check_that_it_was_updated(daemon, web)
     check_snapshots(daemon)
     check_that_it_works(daemon, web)
     assert "Traceback" not in daemon.log()
@@ -230,3 +256,36 @@ def test_a_daemon_with_a_unikernel_killed_there_is_mended(
         ask(daemon, "POST", "instances/web/start")
     until("its banner", lambda: unikernels.SAYS in daemon.cli("logs", "web").stdout)
     ask(daemon, "DELETE", "instances/web?force=true")
+
+
+@pytest.mark.parametrize("point", WITHIN_POINTS)
+def test_a_daemon_with_an_instance_in_a_machine_killed_there_is_mended(
+    make_daemon: Callable[..., Daemon], busybox_tar: Path, point: str
+) -> None:
+    """The machine goes on, and nothing of a start that was cut off stays in it."""
+    daemon = make_daemon(env={"BULKHEAD_CRASH_AT": point}, disk_pool=2, network_pool=2)
+    daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    with_image(daemon, busybox_tar, "busybox")
+    ask(daemon, "POST", "instances", HOME)
+    ask(daemon, "POST", "instances/home/start")
+    with suppress(ConnectionError, HTTPException):
+        operate(daemon, point.partition(".")[0], WITHIN)
+    check_that_it_is_mended(daemon, point.partition(".")[0], WITHIN)
+    assert state(daemon, "home") == "running"
+    left = "ls /sys/class/virtio-ports; ls -d /sys/fs/cgroup/bulkhead/*/"
+    found = daemon.cli("exec", "home", "sh", "-c", left).stdout.split()
+    assert len(found) == 2, "the machine's own port and cgroup, and no other"
+
+
+@pytest.mark.parametrize("point", ALONE_POINTS)
+def test_a_daemon_with_an_instance_in_a_machine_of_its_own_killed_there_is_mended(
+    make_daemon: Callable[..., Daemon], busybox_tar: Path, point: str
+) -> None:
+    daemon = make_daemon(env={"BULKHEAD_CRASH_AT": point}, disk_pool=2, network_pool=2)
+    daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    with_image(daemon, busybox_tar, "busybox")
+    alone = {**WITHIN, "inside": "new"}
+    with suppress(ConnectionError, HTTPException):
+        operate(daemon, point.partition(".")[0], alone)
+    check_that_it_is_mended(daemon, point.partition(".")[0], alone)
+    assert daemon.api("GET", "/v1/instances").body == []
