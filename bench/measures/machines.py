@@ -165,15 +165,15 @@ class Machines:
 
 def _measure(cast: Cast, sizes: Sizes, figure: Figure, machines: Machines) -> None:
     bare = machines.bare(cast.scene.directory("qemu"))
-    name = Bulkhead.name
     machines.engine.output("run", "-d", "--name", HOME, *SIZE, IMAGE, *SLEEP)
     try:
-        _compete(cast, sizes, figure, machines, bare, name)
+        _compete(cast, sizes, figure, machines, bare)
     finally:
         machines.engine.remove([HOME])
 
 
-def _compete(cast: Cast, sizes: Sizes, figure: Figure, machines: Machines, bare: Bare, name: str) -> None:
+def _compete(cast: Cast, sizes: Sizes, figure: Figure, machines: Machines, bare: Bare) -> None:
+    name = Bulkhead.name
     ways: list[tuple[str, str, Callable[[], float], int]] = [
         (name, RUN, machines.run_warm, 1),
         (name, RUN_INSIDE, lambda: machines.run_inside(HOME), 1),
