@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from bench.figures import Figure, Missing
 from bench.peers.base import Peer, Scene
+from bench.peers.buildah import Buildah
 from bench.peers.bulkhead import Bulkhead
 from bench.peers.docker import Docker
 from bench.peers.floor import Floor
@@ -19,7 +20,7 @@ from bench.peers.podman import Podman
 from bench.peers.runc import Crun, Runc
 from bench.timing import Unusable
 
-PEERS: tuple[type[Peer], ...] = (Bulkhead, Runc, Crun, Podman, Docker, Nspawn, Lxc, Bwrap, Chroot, Floor)
+PEERS: tuple[type[Peer], ...] = (Bulkhead, Runc, Crun, Podman, Buildah, Docker, Nspawn, Lxc, Bwrap, Chroot, Floor)
 P = TypeVar("P", bound=Peer)
 
 
@@ -38,10 +39,11 @@ class Sizes:
     running: int = 100
     """Instances that run while memory is looked at."""
     imports: int = 5
+    builds: int = 10
     import_bytes: int = 150_000_000
 
 
-QUICK = Sizes(runs=3, sustained=5, burst=4, width=2, rounds=1, running=3, imports=1, import_bytes=20_000_000)
+QUICK = Sizes(runs=3, sustained=5, burst=4, width=2, rounds=1, running=3, imports=1, builds=2, import_bytes=20_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,14 @@ class Peer(ABC):
         """Get ready; what has to be undone goes on `stack`. Returns the version. Raises Unusable."""
 
 
+class ImageBuilder(Peer):
+    """Makes images by Containerfiles."""
+
+    @abstractmethod
+    def build(self, context: Path, *, image: str, cache: bool) -> float:
+        """Milliseconds of a build of `context`'s Containerfile (also there as Dockerfile) as a whole process."""
+
+
 class Starter(Peer):
     """Starts a root file system, runs one program in it, and removes what it made."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from struct import Struct
 
 from bench import processes, timing
-from bench.peers.base import IMAGE, SLEEP, CommandLine, Scene
+from bench.peers.base import IMAGE, SLEEP, CommandLine, ImageBuilder, Scene
 from bulkhead.client import EXIT, Response
 from bulkhead.errors import BulkheadError
 
@@ -21,7 +21,7 @@ _FRAME = Struct("<IBBBBI")
 _EXIT = Struct("<II")
 
 
-class Bulkhead(CommandLine):
+class Bulkhead(CommandLine, ImageBuilder):
     """Ours."""
 
     name = "bulkhead"
@@ -81,6 +81,10 @@ class Bulkhead(CommandLine):
     def import_tar(self, archive: Path, image: str) -> float:
         """`bulkhead image import`."""
         return self.command("image", "import", str(archive), image)
+
+    def build(self, context: Path, *, image: str, cache: bool) -> float:
+        """`bulkhead build`."""
+        return self.command("build", "-t", image, *([] if cache else ["--no-cache"]), str(context))
 
     def remove_image(self, image: str) -> None:
         """Remove an image and what it stored."""

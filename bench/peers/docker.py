@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import processes, timing
-from bench.peers.base import IMAGE, CommandLine, Scene
+from bench.peers.base import IMAGE, CommandLine, ImageBuilder, Scene
 
 
-class Docker(CommandLine):
+class Docker(CommandLine, ImageBuilder):
     """docker; its daemon is started for the run."""
 
     name = "docker"
@@ -67,6 +67,11 @@ class Docker(CommandLine):
     def import_tar(self, archive: Path, image: str) -> float:
         """`docker import`."""
         return self.command("import", str(archive), image)
+
+    def build(self, context: Path, *, image: str, cache: bool) -> float:
+        """`docker build`, by the builder in dockerd: BuildKit's client is no package of Debian 12."""
+        options = ["build", "-t", image, *([] if cache else ["--no-cache"]), str(context)]
+        return timing.timed([*self.prefix, *options], env={**self.env, "DOCKER_BUILDKIT": "0"})
 
     def remove_image(self, image: str) -> None:
         """Remove an image and its layer."""
