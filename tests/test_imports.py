@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
     ("host",),
     ("agent",),
-    ("isolation", "boot", "build", "images", "network", "storage", "limits", "store", "advise", "servers"),
+    ("isolation", "boot", "containerfile", "images", "network", "storage", "limits", "store", "advise", "servers"),
     ("engine",),
     ("client", "api", "web"),
     ("cli",),

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from bulkhead.build.ignore import Ignore
+    from bulkhead.containerfile.ignore import Ignore
 
 FILES = ("Containerfile", "Dockerfile")
 PORTION = 1 << 20
@@ -67,7 +67,7 @@ def _read(file: str | BinaryIO) -> str:
 
 def _ignore(place: str, path: str) -> Ignore:
     """The rules that hold for this Containerfile: its own, else those of the context."""
-    from bulkhead.build.ignore import NAMES, Ignore
+    from bulkhead.containerfile.ignore import NAMES, Ignore
 
     own = [path + name for name in NAMES] if path else []
     for name in (*own, *(os.path.join(place, name) for name in NAMES)):  # noqa: PTH118

@@ -74,6 +74,15 @@ POINTS = (
 )
 MACHINES = ("start.machine",)
 """Of an instance with a VM of its own, beside the others."""
+BUILDS = (
+    "build.context",
+    "build.created",
+    "build.running",
+    "build.ended",
+    "build.layer",
+    "build.step",
+    "build.image",
+)
 MOVES = (
     "move.begin",
     "move.prepared",

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
-from bulkhead.build import stages
-from bulkhead.build.instructions import Copy, Run
+from bulkhead.containerfile import stages
+from bulkhead.containerfile.instructions import Copy, Run
 from bulkhead.engine.builds import configuring, mounting
 from bulkhead.engine.builds.holds import Hold
 from bulkhead.engine.builds.order import Alive, BuildOrder, Tell, Told

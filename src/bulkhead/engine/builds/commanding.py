@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bulkhead.build.instructions import Run
+from bulkhead.containerfile.instructions import Run
 from bulkhead.engine.builds.state import StageState
 
 SCRIPTS = "/run/bulkhead-build"

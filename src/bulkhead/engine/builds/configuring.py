@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from bulkhead.build.instructions import Command, Health, Instruction, Onbuild, Pairs, Words
-from bulkhead.build.stages import EPOCH, PREDEFINED
-from bulkhead.build.words import expand, expand_words
+from bulkhead.containerfile.instructions import Command, Health, Instruction, Onbuild, Pairs, Words
+from bulkhead.containerfile.stages import EPOCH, PREDEFINED
+from bulkhead.containerfile.words import expand, expand_words
 from bulkhead.engine.builds.state import StageState, merged
 from bulkhead.images.config import port_of
 from bulkhead.quantities import parse_signal

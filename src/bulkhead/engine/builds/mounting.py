@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bulkhead.build.instructions import Mount
-from bulkhead.build.words import expand
+from bulkhead.containerfile.instructions import Mount
+from bulkhead.containerfile.words import expand
 from bulkhead.engine.builds.placing import Manner, Placement
 from bulkhead.engine.builds.selecting import Chosen
 from bulkhead.engine.builds.shared import Build

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bulkhead.build.patterns import Pattern
+from bulkhead.containerfile.patterns import Pattern
 from bulkhead.errors import Refused
 from bulkhead.images.below import Found
 from bulkhead.images.view import Parts, View, components, shown

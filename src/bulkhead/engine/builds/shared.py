@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bulkhead.build.stages import Plan as Containerfile
+from bulkhead.containerfile.stages import Plan as Containerfile
 from bulkhead.engine.builds.holds import Hold
 from bulkhead.engine.builds.order import Alive, BuildOrder, Tell
 from bulkhead.engine.builds.running import Runner

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from bulkhead.build import lines, syntax
-from bulkhead.build.instructions import Copy, Instruction, Mount, Pairs, Run, Words
-from bulkhead.build.stages import SCRATCH, Stage, find_stage
-from bulkhead.build.words import expand, expand_document
+from bulkhead.containerfile import lines, syntax
+from bulkhead.containerfile.instructions import Copy, Instruction, Mount, Pairs, Run, Words
+from bulkhead.containerfile.stages import SCRATCH, Stage, find_stage
+from bulkhead.containerfile.words import expand, expand_document
 from bulkhead.engine.builds import configuring, mounting
 from bulkhead.engine.builds.commanding import Invocation, invocation
 from bulkhead.engine.builds.order import Told

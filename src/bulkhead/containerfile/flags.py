@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
-from bulkhead.build.instructions import Kind, Mount, Sharing
+from bulkhead.containerfile.instructions import Kind, Mount, Sharing
 from bulkhead.quantities import parse_size
 
 Given = Mapping[str, Sequence[str]]
@@ -37,7 +37,7 @@ def take(text: str, known: Collection[str], escape: str) -> tuple[dict[str, list
     while text.startswith("--"):
         found = _FLAG.match(text)
         if not found or text.startswith("-- "):
-            raise ValueError(f"{text.split()[0][:60]!r} is not a flag")
+            raise ValueError(f"{text.split(maxsplit=1)[0][:60]!r} is not a flag")
         name, value = found[1], found[2]
         if name not in known:
             raise ValueError(f"flag --{name} is not known here; {', '.join(f'--{each}' for each in sorted(known))} are")

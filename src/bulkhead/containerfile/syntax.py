@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
-from bulkhead.build import flags, words
-from bulkhead.build.instructions import (
+from bulkhead.containerfile import flags, words
+from bulkhead.containerfile.instructions import (
     Command,
     Copy,
     From,
@@ -18,7 +18,7 @@ from bulkhead.build.instructions import (
     Run,
     Words,
 )
-from bulkhead.build.lines import Line
+from bulkhead.containerfile.lines import Line
 from bulkhead.errors import Problem, Refused
 
 STAGE = re.compile(r"[a-z][a-z0-9_.-]{0,127}")
@@ -79,9 +79,8 @@ def _from(line: Line, escape: str) -> From:
 
 def _run(line: Line, escape: str) -> Run:
     given, rest = flags.take(line.rest, {"mount", "network", "security"}, escape)
-    if security := flags.one(given, "security"):
-        if security != "sandbox":
-            raise ValueError(f"--security={security}: RUN has no more rights than its wall gives")
+    if (security := flags.one(given, "security")) not in ("", "sandbox"):
+        raise ValueError(f"--security={security}: RUN has no more rights than its wall gives")
     network = flags.one(given, "network")
     if network not in ("", "default", "none", "host"):
         raise ValueError(f"--network={network} is not default, none or host")

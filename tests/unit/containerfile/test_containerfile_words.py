@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bulkhead.build.ignore import Ignore
-from bulkhead.build.patterns import Pattern
-from bulkhead.build.words import MOST, expand, expand_document, expand_words, split
+from bulkhead.containerfile.ignore import Ignore
+from bulkhead.containerfile.patterns import Pattern
+from bulkhead.containerfile.words import MOST, expand, expand_document, expand_words, split
 
 SET = {"a": "one", "e": "", "p": "foo.tar.gz", "s": "two words"}
 
@@ -66,7 +66,7 @@ def test_words() -> None:
 
 
 def test_documents_keep_their_quotes() -> None:
-    assert expand_document("it's \"$a\" \\$a \\n", SET) == 'it\'s "one" $a \\n'
+    assert expand_document('it\'s "$a" \\$a \\n', SET) == 'it\'s "one" $a \\n'
 
 
 def test_what_doubles_every_time_ends() -> None:

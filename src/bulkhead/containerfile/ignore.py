@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bulkhead.build.patterns import Pattern
+from bulkhead.containerfile.patterns import Pattern
 
 NAMES = (".containerignore", ".dockerignore")
 MOST_PATTERNS = 10_000

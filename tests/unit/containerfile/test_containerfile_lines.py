@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bulkhead.build import lines, stages, syntax
-from bulkhead.build.instructions import Copy, Health, Run
+from bulkhead.containerfile import lines, stages, syntax
+from bulkhead.containerfile.instructions import Copy, Health, Run
 from bulkhead.errors import NotFound, Refused
 
 
@@ -46,14 +46,23 @@ def test_windows_line_ends_and_a_byte_order_mark() -> None:
 def test_here_documents() -> None:
     run, copy = steps("FROM a\nRUN cat <<A <<-'B' >x\n$one\nA\n\ttwo\n\tB\nCOPY <<C <<D /x/\n1\nC\n2\nD\n")
     assert isinstance(run, Run) and isinstance(copy, Copy)
-    assert [(each.name, each.text, each.expand) for each in run.heredocs] == [("A", "$one\n", True), ("B", "two\n", False)]
+    assert [(each.name, each.text, each.expand) for each in run.heredocs] == [
+        ("A", "$one\n", True),
+        ("B", "two\n", False),
+    ]
     assert run.text == "cat <<A <<-'B' >x\n$one\nA\n\ttwo\n\tB"
     assert [each.text for each in copy.heredocs] == ["1\n", "2\n"]
     assert copy.sources == ("<<C", "<<D")
 
 
 def test_what_is_no_here_document() -> None:
-    for text in ("RUN cat <<<word", "RUN echo '<<EOF'", 'RUN echo "a <<EOF b"', "RUN echo $((1<<2))", 'RUN ["a", "<<B"]'):
+    for text in (
+        "RUN cat <<<word",
+        "RUN echo '<<EOF'",
+        'RUN echo "a <<EOF b"',
+        "RUN echo $((1<<2))",
+        'RUN ["a", "<<B"]',
+    ):
         (run,) = steps(f"FROM a\n{text}\n")
         assert isinstance(run, Run)
         assert not run.heredocs, text
@@ -119,7 +128,14 @@ def test_mounts() -> None:
     (run,) = steps("FROM a\nRUN --mount=type=cache,id=x,dst=/c,sharing=locked,mode=0700,uid=1 --mount=target=/b,ro y")
     assert isinstance(run, Run)
     cache, bind = run.mounts
-    assert (cache.kind, cache.id, cache.target, cache.sharing, cache.mode, cache.uid) == ("cache", "x", "/c", "locked", 0o700, 1)
+    assert (cache.kind, cache.id, cache.target, cache.sharing, cache.mode, cache.uid) == (
+        "cache",
+        "x",
+        "/c",
+        "locked",
+        0o700,
+        1,
+    )
     assert (bind.kind, bind.target, bind.read_only) == ("bind", "/b", True)
     (run,) = steps("FROM a\nRUN --mount=type=secret,id=token,required y")
     assert isinstance(run, Run)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bulkhead.build.lines import Heredoc, Line
-
+from bulkhead.containerfile.lines import Heredoc, Line
 
 Kind = Literal["bind", "cache", "tmpfs", "secret"]
 Sharing = Literal["shared", "private", "locked"]

@@ -55,9 +55,10 @@ class Pattern:
         """The places with those that are reached by taking a `**` for nothing."""
         found = set(places)
         for place in sorted(places):
-            while place < len(self._tokens) and self._tokens[place] is None:
-                place += 1
-                found.add(place)
+            after = place
+            while after < len(self._tokens) and self._tokens[after] is None:
+                after += 1
+                found.add(after)
         return found
 
 

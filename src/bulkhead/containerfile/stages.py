@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bulkhead.build import lines, syntax
-from bulkhead.build.instructions import Copy, From, Instruction, Pairs, Run
-from bulkhead.build.words import expand
+from bulkhead.containerfile import lines, syntax
+from bulkhead.containerfile.instructions import Copy, From, Instruction, Pairs, Run
+from bulkhead.containerfile.words import expand
 from bulkhead.errors import NotFound, Problem, Refused
 
 SCRATCH = "scratch"
@@ -66,7 +66,7 @@ def plan(data: bytes, *, given: Mapping[str, str], target: str = "", platform: s
     arguments = _global_arguments(before, given, text.escape, platform)
     stages, problems = list[Stage](), list[Problem]()
     for group in groups:
-        stage, wrong = _stage(len(stages), group, stages, arguments, text.escape, platform)
+        stage, wrong = _stage(group, stages, arguments, escape=text.escape, platform=platform)
         stages.append(stage)
         problems += wrong
     if problems:
@@ -105,9 +105,7 @@ def platform_arguments(platform: str) -> dict[str, str]:
     }
 
 
-def _global_arguments(
-    before: Sequence[Pairs], given: Mapping[str, str], escape: str, platform: str
-) -> dict[str, str]:
+def _global_arguments(before: Sequence[Pairs], given: Mapping[str, str], escape: str, platform: str) -> dict[str, str]:
     found = platform_arguments(platform)
     for instruction in before:
         for name, value in instruction.pairs:
@@ -122,13 +120,9 @@ def _global_arguments(
 
 
 def _stage(
-    number: int,
-    group: Sequence[Instruction],
-    earlier: Sequence[Stage],
-    arguments: Mapping[str, str],
-    escape: str,
-    platform: str,
+    group: Sequence[Instruction], earlier: Sequence[Stage], arguments: Mapping[str, str], *, escape: str, platform: str
 ) -> tuple[Stage, list[Problem]]:
+    number = len(earlier)
     start = group[0]
     assert isinstance(start, From)
     problems = []
@@ -152,7 +146,9 @@ def _stage(
                 problems.append(Problem(f"line {step.line.number}: stage {origin} is not there yet"))
             elif (other := find_stage(earlier, origin)) is not None:
                 needs.add(other.number)
-    made = Stage(number, start.name, base, base_stage, replace(start, image=base), tuple(group[1:]), tuple(sorted(needs)))
+    made = Stage(
+        number, start.name, base, base_stage, replace(start, image=base), tuple(group[1:]), tuple(sorted(needs))
+    )
     return made, problems
 
 
