@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead.agent.session import short_path
-from bulkhead.errors import Conflict
+from bulkhead.errors import AgentError, Conflict
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp, QmpError
 from bulkhead.isolation import guest, vmm
@@ -27,6 +28,7 @@ from bulkhead.isolation.vmm import Drive
 from bulkhead.model import Plan
 
 _QDEV = re.compile(r"^/machine/peripheral/spare(\d{1,3})(?:/|$)")
+_SECONDS, _PAUSE = 5.0, 0.002
 _SHORT = 20
 """Characters of an id or digest in a name of QEMU's, which has at most 31."""
 
@@ -134,13 +136,26 @@ def open_port(monitor: Qmp, path: Path, name: str) -> None:
 def unplug(monitor: Qmp, inner: int, instance_id: str, port: str, *, others: Iterable[str]) -> None:
     """Take everything of an instance away; `others` are the digests of layers that are still needed. Idempotent."""
     spares = Spares(monitor, inner)
-    for command in ("device_del", "chardev-remove"):
-        with suppress(QmpError):
-            monitor.execute(command, {"id": port})
+    _close_port(monitor, port)
     spares.take((disk_node(instance_id),))
     with suppress(QmpError):
         monitor.execute("object-del", {"id": limits_node(instance_id)})
     spares.take(spares.layers() - {layer_node(digest) for digest in others})
+
+
+def _close_port(monitor: Qmp, port: str) -> None:
+    """Its other side is busy until QEMU has let go of the port itself, some milliseconds after it was told to."""
+    with suppress(QmpError):
+        monitor.execute("device_del", {"id": port})
+    deadline = time.monotonic() + _SECONDS
+    with sensible():
+        while port in {row["label"] for row in monitor.execute("query-chardev")}:  # type: ignore[attr-defined]
+            with suppress(QmpError):
+                monitor.execute("chardev-remove", {"id": port})
+                return
+            if time.monotonic() > deadline:
+                raise AgentError(f"QEMU has not let go of the port {port} within {_SECONDS:g} s")
+            time.sleep(_PAUSE)
 
 
 def device(inside: Inside, number: int) -> str:

@@ -167,6 +167,8 @@ class Monitor:
     def __init__(self, inner: int) -> None:
         self.holds = {number: vmm.spare(number) for number in range(vmm.spare_count(inner))}
         self.nodes: set[str] = set()
+        self.ports: list[str] = []
+        self.busy = 0
         self.said: list[tuple[str, Any]] = []
 
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> object:
@@ -177,6 +179,13 @@ class Monitor:
                 {"qdev": f"/machine/peripheral/spare{number}/virtio-backend", "inserted": {"node-name": name}}
                 for number, name in self.holds.items()
             ]
+        if command == "query-chardev":
+            return [{"label": port} for port in self.ports]
+        if command == "chardev-remove" and self.busy:
+            self.busy -= 1
+            raise QmpError("it is busy")
+        if command == "chardev-remove":
+            self.ports.remove(given["id"])
         if command == "blockdev-add":
             self.nodes.add(given["node-name"])
         elif command == "blockdev-del":
@@ -229,7 +238,9 @@ def test_what_is_taken_leaves_nothing(drives: list[Drive]) -> None:
     before = dict(monitor.holds)
     for name, drive in (("disk-a", drives[0]), ("layer-a", drives[1]), ("layer-b", drives[3])):
         disks.put(name, drive)
+    monitor.ports, monitor.busy = ["agent", "port"], 3
     plugging.unplug(cast(Qmp, monitor), 2, "a", "port", others=["sha256:b"])
+    assert monitor.ports == ["agent"]
     assert disks.layers() == {"layer-b"}
     assert monitor.nodes == {"layer-b"}
     disks.take(["layer-b"])
