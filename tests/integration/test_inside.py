@@ -243,6 +243,29 @@ def test_stopping_a_machine_stops_what_is_in_it_first(bulkhead: Daemon) -> None:
     assert state(bulkhead, "web") == ""
 
 
+def test_in_a_machine_that_is_paused_nothing_is_asked_for(bulkhead: Daemon) -> None:
+    inner(bulkhead, "web", ENDLESS)
+    says(bulkhead, "web", "ready")
+    bulkhead.cli("pause", "home")
+    for verb in ("stop", "kill", "pause", "rm -f"):
+        refused = bulkhead.cli(*verb.split(), "web", check=False)
+        assert "runs in home, which is paused" in refused.stderr, verb
+    bulkhead.cli("unpause", "home")
+    assert bulkhead.cli("exec", "web", "echo", "on").stdout == "on\n"
+    bulkhead.cli("pause", "home")
+    bulkhead.cli("rm", "-f", "home")
+    assert bulkhead.json("ps", "-a", "--format", "json") == []
+
+
+def test_it_comes_back_with_its_machine_by_its_policy(bulkhead: Daemon) -> None:
+    inner(bulkhead, "web", ENDLESS, "--restart", "always")
+    assert bulkhead.json("inspect", "home")[0]["holds"] == ["web"]
+    os.kill(hypervisor(bulkhead, "home"), signal.SIGKILL)
+    until("the machine has ended", lambda: state(bulkhead, "home") == "exited")
+    bulkhead.cli("start", "home")
+    until("it runs again", lambda: state(bulkhead, "web") == "running")
+
+
 def test_it_is_started_again_by_its_policy(bulkhead: Daemon) -> None:
     inner(bulkhead, "web", "echo once; sleep 0.2; exit 1", "--restart", "on-failure:2")
     until("it has ended for good", lambda: bulkhead.json("inspect", "web")[0]["restarts"] == 2)

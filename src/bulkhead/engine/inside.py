@@ -213,6 +213,24 @@ def require_running(context: Context, spec: Spec) -> Instance:
     return machine
 
 
+def require_free(context: Context, spec: Spec, *, force: bool) -> None:
+    """Before a VM is removed: raise Conflict where it was made for an instance, or without `force` holds any."""
+    for inner in held(context, spec.id):
+        name, owner = spec.name, inner.spec.name
+        if spec.only_for:
+            raise Conflict(f"{name} is there for {owner} alone", hint=f"say {owner} in its place")
+        if not force:
+            raise Conflict(f"{name} holds {owner}", hint=f"remove that first, or bulkhead rm -f {name}")
+
+
+def require_awake(context: Context, spec: Spec) -> None:
+    """Raise Conflict where an instance's VM is paused: nobody in it can answer, and nothing be taken from it."""
+    machine = machine_of(context, spec) if spec.inside else None
+    if machine and machine.state is State.PAUSED:
+        name = machine.spec.name
+        raise Conflict(f"{spec.name} runs in {name}, which is paused", hint=f"bulkhead unpause {name}")
+
+
 def place(context: Context, instance: Instance) -> tuple[Inside, limits.LimitProgram]:
     """What a start in its VM needs, which runs. From here on the instance's disk is a guest's for good."""
     spec, directory = instance.spec, context.bundle_dir(instance)

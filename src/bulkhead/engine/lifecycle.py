@@ -9,7 +9,8 @@ from __future__ import annotations
 import signal as signals
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from bulkhead.engine.pausing import Pausing
 from bulkhead.engine.resources import Resources
 from bulkhead.engine.updating import Updates
 from bulkhead.engine.waiters import Waiters
-from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
+from bulkhead.errors import BulkheadError, Conflict, Refused
 from bulkhead.events import Progress, quiet
 from bulkhead.images import Image
 from bulkhead.isolation.base import Presses
@@ -114,12 +115,8 @@ class Lifecycle:
     def delete(self, instance: Instance, *, force: bool = False) -> None:
         """Remove the instance and everything that it holds."""
         instance_id = instance.spec.id
-        if instance.spec.only_for:
-            self._require_free(instance)
-        for inner in inside.held(self._context, instance_id):
-            if not force:
-                what = f"instance {instance.spec.name} holds {inner.spec.name}"
-                raise Conflict(what, hint=f"remove that first, or bulkhead rm -f {instance.spec.name}")
+        inside.require_free(self._context, instance.spec, force=force)
+        for inner in self._within(instance):
             self.delete(inner, force=True)
         if force and instance.state in (State.RUNNING, State.PAUSED, State.STARTING, State.STOPPING):
             self._kill_now(instance)
@@ -132,13 +129,6 @@ class Lifecycle:
                     hint=f"stop it first, or bulkhead rm -f {instance.spec.name}",
                 )
             self._delete(instance)
-
-    def _require_free(self, machine: Instance) -> None:
-        """Raise Conflict where a VM was made for an instance that is there."""
-        with suppress(NotFound):
-            owner = self._context.state.get(machine.spec.only_for)
-            what = f"{machine.spec.name} is there for {owner.spec.name} alone"
-            raise Conflict(what, hint=f"say {owner.spec.name} in its place")
 
     def _delete(self, instance: Instance) -> None:
         checkpoint("delete.begin")
@@ -271,9 +261,9 @@ class Lifecycle:
     def stop(self, instance: Instance, *, timeout: float | None = None, signal: str | None = None) -> Instance:
         """End the workload: its stop signal, after `timeout` seconds KILL. Returns when it has ended."""
         spec = instance.spec
-        for inner in inside.held(self._context, spec.id):
-            if inner.pid and not spec.only_for:
-                self.stop(inner)
+        inside.require_awake(self._context, spec)
+        if not spec.only_for:
+            self._stop_within([each for each in self._within(instance) if each.pid])
         with self._context.locks.hold(spec.id):
             instance = self._context.state.get(spec.id)
             if instance.state is State.PAUSED:
@@ -292,9 +282,23 @@ class Lifecycle:
             checkpoint("stop.signalled")
             return self.finish(spec.id) or instance
 
+    def _within(self, machine: Instance) -> list[Instance]:
+        """What is in a VM, which goes on for it where it is paused."""
+        found = inside.held(self._context, machine.spec.id)
+        if found and self._context.state.get(machine.spec.id).state is State.PAUSED:
+            self.pausing.unpause(machine)
+        return found
+
+    def _stop_within(self, instances: Sequence[Instance]) -> None:
+        """End what runs in a VM, all of it side by side."""
+        if instances:
+            with ThreadPoolExecutor(len(instances)) as workers:
+                list(workers.map(self.stop, instances))
+
     def signal(self, instance: Instance, number: int) -> Instance:
         """Send a signal to the workload. KILL returns when it has ended; KILL and the stop signal end restarts."""
         spec = instance.spec
+        inside.require_awake(self._context, spec)
         if instance.state is State.PAUSED:
             instance = self.pausing.unpause(instance)
         if number == signals.SIGKILL:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bulkhead.engine import bundles, records
+from bulkhead.engine import bundles, inside, records
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import Conflict, Refused
@@ -42,6 +42,7 @@ class Pausing:
 
     def _expect(self, instance: Instance, state: State) -> tuple[Instance, Pauses, Path, Handle]:
         instance = self._context.state.get(instance.spec.id)
+        inside.require_awake(self._context, instance.spec)
         name, driver, bundle = instance.spec.name, self._context.driver(instance), self._context.bundle_dir(instance)
         if instance.state is not state:
             raise Conflict(f"instance {name} is {instance.state}, not {state}", hint=f"bulkhead inspect {name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bulkhead.engine import bundles, inits, inside, machines, snapshotting
-from bulkhead.engine.admission import SHARED_NETWORKS
+from bulkhead.engine.admission import DEFAULT_INNER, SHARED_NETWORKS
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.plans import Plans
@@ -44,6 +44,7 @@ class Walls:
                 "plan": wanted,
                 "plan_name": plan.name or (spec.plan_name if wanted == spec.plan else ""),
                 "network": network or spec.network,
+                "inner": DEFAULT_INNER if level is Isolation.VM and not spec.powered else 0,
             }
         )
         known = {one.name for one in context.state.networks()}

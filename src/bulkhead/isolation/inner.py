@@ -21,12 +21,13 @@ from bulkhead.agent.session import SOCKET, Session
 from bulkhead.config import Config
 from bulkhead.errors import AgentError, BulkheadError, Problem, Unavailable
 from bulkhead.host import processes
-from bulkhead.host.qmp import Qmp
+from bulkhead.host.qmp import Qmp, connect_below
 from bulkhead.isolation import ending, guest, nesting, plugging, vmm
 from bulkhead.isolation.base import Bundle, Change, Command, Handle, Inside, Probe
+from bulkhead.isolation.plugging import Known
 from bulkhead.isolation.supervised import Outside, Supervised, common_problems
 from bulkhead.isolation.vm import Machine
-from bulkhead.model import Isolation, Spec
+from bulkhead.model import Isolation, Plan, Spec
 
 ANSWER_SECONDS = 60.0
 """Within which a guest has started a supervisor, also under TCG on a busy host."""
@@ -152,9 +153,9 @@ class InnerDriver(Supervised):
         quit_or_kill(bundle)
         place = read_place(bundle)
         if place:
-            machine, inner, port = place
+            machine, inner, _ = place
             with self._lock(machine):
-                self._clear(bundle, instance_id, machine, inner, port)
+                self._clear(bundle, instance_id, machine, inner)
                 (bundle / PLACE).unlink(missing_ok=True)
         (bundle / SOCKET).unlink(missing_ok=True)
         shutil.rmtree(bundle / vmm.DIRECTORY, ignore_errors=True)
@@ -179,22 +180,25 @@ class InnerDriver(Supervised):
 
     def resize(self, bundle: Path, handle: Handle, change: Change) -> None:
         """Write the new plan's limits in the guest; a disk's file has its new size already."""
-        instance_id = handle.data["id"]
-        with Session.connect(bundle / SOCKET) as session:
+        machine, instance_id = bundle.parent / handle.data["machine"], handle.data["id"]
+        with (
+            self._lock(machine.name),
+            Session.connect(bundle / SOCKET) as session,
+            Qmp.open(machine / vmm.DIRECTORY, vmm.QMP) as monitor,
+        ):
+
+            def enforce(old: Plan, new: Plan) -> None:
+                session.guest_run(change.host(old, new))
+                plugging.limit(monitor, instance_id, new)
+
             try:
-                session.guest_run(change.host(change.old, change.new))
-            except AgentError:
-                session.guest_run(change.host(change.new, change.old))
+                enforce(change.old, change.new)
+            except BulkheadError:
+                enforce(change.new, change.old)
                 raise
-            machine = bundle.parent / handle.data["machine"]
-            with self._lock(machine.name), Qmp.open(machine / vmm.DIRECTORY, vmm.QMP) as monitor:
-                limits = {"path": f"/objects/{plugging.limits_node(instance_id)}", "property": "limits"}
-                monitor.execute("qom-set", {**limits, "value": vmm.throttle(change.new)})
-                if change.new.disk != change.old.disk:
-                    monitor.execute(
-                        "block_resize", {"node-name": plugging.disk_node(instance_id), "size": change.new.disk}
-                    )
-                    session.guest_run([simple(Code.GROW, handle.data["disk"], change.new.disk)])
+            if change.new.disk != change.old.disk:
+                plugging.resize_disk(monitor, instance_id, change.new.disk)
+                session.guest_run([simple(Code.GROW, handle.data["disk"], change.new.disk)])
 
     # --- parts
 
@@ -202,13 +206,14 @@ class InnerDriver(Supervised):
     def _placed(self, bundle: Bundle) -> Iterator[Bundle]:
         """The bundle with its disks and its port in the VM; with an error nothing of it stays there."""
         inside, instance_id = require_inside(bundle), bundle.spec.id
-        port = f"port-{instance_id[:8]}-{secrets.token_hex(4)}"
+        port = f"{plugging.PORT}{instance_id[:8]}-{secrets.token_hex(4)}"
         with ExitStack() as undo:
             undo.callback(self.delete, bundle.directory, instance_id)
             with self._lock(inside.machine):
                 write_place(bundle.directory, inside, port)
                 (bundle.directory / vmm.DIRECTORY).mkdir(mode=0o700, exist_ok=True)
                 with Qmp.open(inside.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
+                    plugging.sweep(monitor, inside.inner, self._known(bundle.directory, inside.machine))
                     plugged = plugging.plug(monitor, inside, instance_id, bundle.spec.plan)
                     plugging.open_port(monitor, bundle.directory / vmm.DIRECTORY / vmm.AGENT, port)
             with Session.connect(inside.directory / SOCKET) as session:
@@ -216,7 +221,7 @@ class InnerDriver(Supervised):
             yield nesting.placed(bundle, plugged)
             undo.pop_all()
 
-    def _clear(self, bundle: Path, instance_id: str, machine: str, inner: int, port: str) -> None:
+    def _clear(self, bundle: Path, instance_id: str, machine: str, inner: int) -> None:
         """Of a VM that runs: what may be left in the guest, then the disks and the port. Else there is nothing."""
         directory = bundle.parent / machine
         try:
@@ -224,20 +229,21 @@ class InnerDriver(Supervised):
                 session.guest_run(_remains(instance_id), timeout=CLEAR_SECONDS)
         except (AgentError, Unavailable):
             pass  # it has ended, or does not answer: then its disks are taken from it
+        known = {each for each in self._known(bundle, machine) if each.id != instance_id}
         with (
-            suppress(BulkheadError),  # the same
-            Qmp.open(directory / vmm.DIRECTORY, vmm.QMP, timeout=_patience(directory)) as monitor,
+            suppress(BulkheadError),  # the same; what a hypervisor that hangs keeps, the next start takes away
+            Qmp(connect_below(directory / vmm.DIRECTORY, vmm.QMP), name=f"QEMU of {machine[:12]}") as monitor,
         ):
-            plugging.unplug(monitor, inner, instance_id, port, others=self._others(bundle, machine))
+            plugging.sweep(monitor, inner, known)
 
-    def _others(self, bundle: Path, machine: str) -> set[str]:
-        """Digests of the layers of all others in the same VM."""
-        needed: set[str] = set()
-        for other in bundle.parent.iterdir():
-            place = read_place(other) if other.name != bundle.name else None
+    def _known(self, bundle: Path, machine: str) -> set[Known]:
+        """Everybody who has, or may have, something in a VM."""
+        found = set()
+        for directory in bundle.parent.iterdir():
+            place = read_place(directory)
             if place and place[0] == machine:
-                needed.update((other / "layers").read_text().split())
-        return needed
+                found.add(Known(directory.name, place[2], tuple((directory / "layers").read_text().split())))
+        return found
 
     def _freeze(self, bundle: Path, handle: Handle, *, frozen: bool) -> None:
         group = group_of(handle.data["id"])
@@ -300,8 +306,3 @@ def _remains(instance_id: str) -> list[Operation]:
         rmdir(group, optional=True),
         simple(Code.SYNC),
     ]
-
-
-def _patience(directory: Path) -> float:
-    """Seconds to wait for a VM's monitor: none where it has gone."""
-    return 10.0 if (directory / vmm.DIRECTORY / vmm.QMP).exists() else 0.0

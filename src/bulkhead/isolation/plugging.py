@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from bulkhead.model import Plan
 
 _QDEV = re.compile(r"^/machine/peripheral/spare(\d{1,3})(?:/|$)")
 _SECONDS, _PAUSE = 5.0, 0.002
+PORT = "port-"
+"""What the names of ports begin with."""
 _SHORT = 20
 """Characters of an id or digest in a name of QEMU's, which has at most 31."""
 
@@ -40,6 +42,15 @@ class Plugged:
     disk: str
     layers: tuple[str, ...]
     """The lowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An instance that has something in a VM: its id, its port's name, the digests of its layers."""
+
+    id: str
+    port: str
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +98,6 @@ class Spares:
             with suppress(QmpError):
                 self.monitor.execute("blockdev-del", {"node-name": name})
 
-    def layers(self) -> set[str]:
-        """QEMU's names of the layers that are there."""
-        return {name for name in self.contents().values() if name.startswith("layer-")}
-
     def _free(self, contents: dict[int, str], *, writable: bool) -> int:
         for number, held in sorted(contents.items()):
             if held == vmm.spare(number) and vmm.is_writable(number, self.inner) == writable:
@@ -133,14 +140,35 @@ def open_port(monitor: Qmp, path: Path, name: str) -> None:
     monitor.execute("device_add", port)
 
 
-def unplug(monitor: Qmp, inner: int, instance_id: str, port: str, *, others: Iterable[str]) -> None:
-    """Take everything of an instance away; `others` are the digests of layers that are still needed. Idempotent."""
+def sweep(monitor: Qmp, inner: int, known: Collection[Known]) -> None:
+    """Take away whatever is none of these instances': disks, limits, ports, layers. Idempotent."""
     spares = Spares(monitor, inner)
-    _close_port(monitor, port)
-    spares.take((disk_node(instance_id),))
-    with suppress(QmpError):
-        monitor.execute("object-del", {"id": limits_node(instance_id)})
-    spares.take(spares.layers() - {layer_node(digest) for digest in others})
+    wanted = {disk_node(each.id) for each in known} | {layer_node(layer) for each in known for layer in each.layers}
+    for port in _ports(monitor) - {each.port for each in known}:
+        _close_port(monitor, port)
+    gone = {name for number, name in spares.contents().items() if name not in (vmm.spare(number), *wanted)}
+    spares.take(gone)
+    for name in gone:
+        with suppress(QmpError):  # a layer has none
+            monitor.execute("object-del", {"id": name.replace("disk-", "limits-", 1)})
+
+
+def limit(monitor: Qmp, instance_id: str, plan: Plan) -> None:
+    """Put an instance's disk under the limits of a plan."""
+    limits = {"path": f"/objects/{limits_node(instance_id)}", "property": "limits", "value": vmm.throttle(plan)}
+    monitor.execute("qom-set", limits)
+
+
+def resize_disk(monitor: Qmp, instance_id: str, size: int) -> None:
+    """The file of an instance's disk has `size` bytes."""
+    monitor.execute("block_resize", {"node-name": disk_node(instance_id), "size": size})
+
+
+def _ports(monitor: Qmp) -> set[str]:
+    """Names of the ports that the VM was given for instances."""
+    with sensible():
+        labels = {str(row["label"]) for row in monitor.execute("query-chardev")}  # type: ignore[attr-defined]
+    return {label for label in labels if label.startswith(PORT)}
 
 
 def _close_port(monitor: Qmp, port: str) -> None:
@@ -148,14 +176,13 @@ def _close_port(monitor: Qmp, port: str) -> None:
     with suppress(QmpError):
         monitor.execute("device_del", {"id": port})
     deadline = time.monotonic() + _SECONDS
-    with sensible():
-        while port in {row["label"] for row in monitor.execute("query-chardev")}:  # type: ignore[attr-defined]
-            with suppress(QmpError):
-                monitor.execute("chardev-remove", {"id": port})
-                return
-            if time.monotonic() > deadline:
-                raise AgentError(f"QEMU has not let go of the port {port} within {_SECONDS:g} s")
-            time.sleep(_PAUSE)
+    while port in _ports(monitor):
+        with suppress(QmpError):
+            monitor.execute("chardev-remove", {"id": port})
+            return
+        if time.monotonic() > deadline:
+            raise AgentError(f"QEMU has not let go of the port {port} within {_SECONDS:g} s")
+        time.sleep(_PAUSE)
 
 
 def device(inside: Inside, number: int) -> str:

@@ -21,7 +21,7 @@ from bulkhead.isolation.base import Bundle, Inside, Probe
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.inner import InnerDriver, read_place, write_place
-from bulkhead.isolation.plugging import Plugged, Spares
+from bulkhead.isolation.plugging import Known, Plugged, Spares
 from bulkhead.isolation.root import Namespace
 from bulkhead.isolation.vmm import Drive
 from bulkhead.model import Isolation, Mount, Plan
@@ -238,11 +238,12 @@ def test_what_is_taken_leaves_nothing(drives: list[Drive]) -> None:
     before = dict(monitor.holds)
     for name, drive in (("disk-a", drives[0]), ("layer-a", drives[1]), ("layer-b", drives[3])):
         disks.put(name, drive)
-    monitor.ports, monitor.busy = ["agent", "port"], 3
-    plugging.unplug(cast(Qmp, monitor), 2, "a", "port", others=["sha256:b"])
-    assert monitor.ports == ["agent"]
-    assert disks.layers() == {"layer-b"}
+    monitor.ports, monitor.busy = ["agent", "port-a", "port-b"], 3
+    plugging.sweep(cast(Qmp, monitor), 2, [Known("b", "port-b", ("sha256:b",))])
+    assert monitor.ports == ["agent", "port-b"]
+    assert set(monitor.holds.values()) & {"disk-a", "layer-a", "layer-b"} == {"layer-b"}
     assert monitor.nodes == {"layer-b"}
+    assert ("object-del", {"id": "limits-a"}) in monitor.said
     disks.take(["layer-b"])
     assert (monitor.holds, monitor.nodes) == (before, set())
 
