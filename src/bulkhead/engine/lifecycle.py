@@ -116,6 +116,7 @@ class Lifecycle:
         """Remove the instance and everything that it holds."""
         instance_id = instance.spec.id
         inside.require_free(self._context, instance.spec, force=force)
+        inside.require_awake(self._context, instance.spec)
         for inner in self._within(instance):
             self.delete(inner, force=True)
         if force and instance.state in (State.RUNNING, State.PAUSED, State.STARTING, State.STOPPING):
