@@ -1,4 +1,4 @@
-"""The demo: two applications, three walls, one plan. Uses the command line alone, as a user would."""
+"""The demo: two applications, five walls, one plan. Uses the command line alone, as a user would."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ NGINX_ON = (
     " && exec nginx -g 'daemon off;'"
 )
 KERNEL = "kernel/debian:latest"
+INSIDE = "container in a VM"
+UNIKERNEL = "redis-unikernel"
+UNIKERNEL_COMMAND = ("redis-server", "--save", "", "--bind", "0.0.0.0", "--protected-mode", "no")
 DEADLINE = 60.0
 console = Console()
 
@@ -38,14 +41,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Service:
-    """An instance to run; `port` is where it answers on this host."""
+    """An instance to run; `port` is where it answers on this host, `wall` what the tables call its wall."""
 
     name: str
     image: str
-    isolation: str
+    wall: str
     port: int
     options: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> tuple[str, ...]:
+        """The options that ask for its wall."""
+        return ("--inside", "new") if self.wall == INSIDE else ("--isolation", self.wall)
 
 
 PICTURES = (
@@ -64,6 +72,8 @@ SERVICES = (
     Service("demo-redis-chroot", "redis", "chroot", 16380, (), ("redis-server", "--port", "16380")),
     Service("demo-nginx-vm", "nginx", "vm", 8082, ("-p", "8082:80")),
     Service("demo-redis-vm", "redis", "vm", 16381, ("-p", "16381:6379")),
+    Service("demo-redis-inside", "redis", INSIDE, 16382, ("-p", "16382:6379")),
+    Service("demo-redis-unikernel", UNIKERNEL, "unikernel", 16383, ("-p", "16383:6379")),
 )
 
 
@@ -91,6 +101,11 @@ def make_images() -> None:
     else:
         console.print(f"[bold]making image {KERNEL}[/] from Debian's kernel package")
         bulkhead("image", "kernel", "debian", show=True)
+    if f"{UNIKERNEL}:latest" in have:
+        console.print(f"[dim]image {UNIKERNEL} is there[/]")
+    else:
+        console.print(f"[bold]making image {UNIKERNEL}[/] of the program in redis and a kernel")
+        bulkhead("build", "--unikernel", "-t", UNIKERNEL, "-w", "/tmp", "redis", *UNIKERNEL_COMMAND, show=True)
 
 
 def run_service(service: Service) -> None:
@@ -98,7 +113,7 @@ def run_service(service: Service) -> None:
     known = {row["spec"]["name"] for row in json.loads(bulkhead("ps", "-a", "--format", "json"))}
     if service.name in known:
         bulkhead("rm", "-f", service.name)
-    options = ("--name", service.name, "--isolation", service.isolation, *PLAN, *service.options)
+    options = ("--name", service.name, *service.level, *PLAN, *service.options)
     console.print(f"[bold]$[/] bulkhead run -d {' '.join(options)} {service.image}")
     bulkhead("run", "-d", *options, service.image, *service.command)
 
@@ -123,19 +138,17 @@ def ask(service: Service) -> str:
 def show(answers: dict[str, str]) -> None:
     """The tables that the demo is for: what runs, and what holds it to its plan."""
     usage = {row["name"]: row for row in json.loads(bulkhead("stats", "--no-stream", "--format", "json"))}
-    services = Table(
-        title="nginx and redis behind three walls", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for column in ("name", "level", "start", "memory", "address", "answer"):
+    services = Table(title="nginx and redis behind five walls", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("name", "wall", "start", "memory", "address", "answer"):
         services.add_column(column, justify="right" if column in ("start", "memory") else "left", no_wrap=True)
     holds: dict[str, dict[str, str]] = {}
     for service in SERVICES:
         described = json.loads(bulkhead("inspect", service.name))[0]
         for row in described["limits"]:
-            holds.setdefault(f"{row['field']} {row['value']}", {})[service.isolation] = row["mechanism"]
+            holds.setdefault(f"{row['field']} {row['value']}", {})[service.wall] = row["mechanism"]
         services.add_row(
             service.name,
-            service.isolation,
+            service.wall,
             f"{described['start_seconds'] * 1000:,.0f} ms",
             f"{usage[service.name]['memory'] / 2**20:.1f} MiB",
             f"127.0.0.1:{service.port}",
@@ -146,13 +159,13 @@ def show(answers: dict[str, str]) -> None:
 
 
 def limits(holds: dict[str, dict[str, str]]) -> Table:
-    """What enforces each limit of the plan, by level; levels that share a mechanism share a row."""
+    """What enforces each limit of the plan, by wall; walls that share a mechanism share a row."""
     table = Table(title="one plan, and what enforces it", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("limit", "level", "enforced by"):
+    for column in ("limit", "wall", "enforced by"):
         table.add_column(column)
-    for limit, levels in holds.items():
-        for mechanism in dict.fromkeys(levels.values()):
-            shared = [level for level, enforced in levels.items() if enforced == mechanism]
+    for limit, walls in holds.items():
+        for mechanism in dict.fromkeys(walls.values()):
+            shared = [wall for wall, enforced in walls.items() if enforced == mechanism]
             table.add_row(limit, ", ".join(shared), mechanism)
     return table
 

@@ -294,6 +294,8 @@ def test_a_machine_of_its_own_is_no_larger_than_needed(bulkhead: Daemon) -> None
 
 def test_a_machine_of_its_own_comes_and_goes_with_it(bulkhead: Daemon) -> None:
     alone(bulkhead, "-d", "--name", "boxed", "-p", "8081:80", IMAGE, "sh", "-c", SERVE)
+    assert len(bulkhead.cli("ps", "-q", "--filter", "name=boxed").stdout.split()) == 1
+    assert len(bulkhead.cli("ps", "-q", "--tree", "--filter", "name=boxed").stdout.split()) == 2
     assert bulkhead.outside
     assert until("it answers", lambda: bulkhead.outside and bulkhead.outside.fetch(8081))[1] == b"here\n"
     refused = bulkhead.cli("rm", "-f", "boxed-vm", check=False)

@@ -23,7 +23,9 @@ def arguments(parser: Parser) -> None:
     """Which ones, and how."""
     parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
     parser.add_argument("-f", "--filter", action="append", default=[], metavar="K=V", help=f"K is {', '.join(FILTERS)}")
-    parser.add_argument("--tree", action="store_true", help="show instances within VMs below these")
+    parser.add_argument(
+        "--tree", action="store_true", help="show instances within VMs below these, and VMs of one instance alone"
+    )
     parser.add_argument("--no-trunc", action="store_true", help="show ids, images and commands whole")
     add_listing(parser, "ids")
 
@@ -41,6 +43,9 @@ def main(args: Namespace, app: App) -> int:
     ]
     if args.tree:
         instances = _nested(instances)
+    elif args.format != "json":
+        # A VM that is there for one instance alone comes and goes with that: its name is none to give a command.
+        instances = [instance for instance in instances if not instance["spec"]["only_for"]]
     if args.quiet:
         for instance in instances:
             write(short_id(instance["spec"]["id"], whole=args.no_trunc))
