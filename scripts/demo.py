@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 BULKHEAD = str(Path(sys.executable).with_name("bulkhead"))
+CONTAINERFILES = Path(__file__).with_name("demo.d")
 PLAN = ("--memory", "512M", "--cpus", "2", "--disk", "5G")
 NGINX_ON = (
     "sed -i 's/80 default_server/{port} default_server/' /etc/nginx/sites-enabled/default"
@@ -28,15 +29,6 @@ UNIKERNEL = "redis-unikernel"
 UNIKERNEL_COMMAND = ("redis-server", "--save", "", "--bind", "0.0.0.0", "--protected-mode", "no")
 DEADLINE = 60.0
 console = Console()
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image to make: its name, the package that brings the application, and how it is started."""
-
-    name: str
-    packages: tuple[str, ...]
-    config: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -56,15 +48,9 @@ class Service:
         return ("--inside", "new") if self.wall == INSIDE else ("--isolation", self.wall)
 
 
-PICTURES = (
-    Picture("debian:bookworm", (), ()),
-    Picture("nginx", ("nginx-light",), ("--cmd", json.dumps(["nginx", "-g", "daemon off;"]), "--expose", "80")),
-    Picture(
-        "redis",
-        ("redis-server",),
-        ("--cmd", json.dumps(["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"]), "--expose", "6379"),
-    ),
-)
+BASE = "debian:bookworm"
+PICTURES = ("nginx", "redis")
+"""Images that are built; the Containerfiles are in scripts/demo.d/."""
 SERVICES = (
     Service("demo-nginx", "nginx", "container", 8080, ("-p", "8080:80")),
     Service("demo-redis", "redis", "container", 16379, ("-p", "16379:6379")),
@@ -86,16 +72,17 @@ def bulkhead(*arguments: str, show: bool = False) -> str:
 
 
 def make_images() -> None:
-    """Bootstrap what is not there yet."""
+    """Bootstrap and build what is not there yet."""
     have = {name for image in json.loads(bulkhead("image", "ls", "--format", "json")) for name in image["references"]}
-    for picture in PICTURES:
-        name = picture.name if ":" in picture.name else f"{picture.name}:latest"
-        if name in have:
-            console.print(f"[dim]image {name} is there[/]")
-            continue
-        console.print(f"[bold]making image {name}[/] from Debian packages {' '.join(picture.packages)}")
-        packages = ("--packages", ",".join(picture.packages)) if picture.packages else ()
-        bulkhead("image", "bootstrap", "debian:bookworm", *packages, "--name", name, *picture.config, show=True)
+    if BASE in have:
+        console.print(f"[dim]image {BASE} is there[/]")
+    else:
+        console.print(f"[bold]making image {BASE}[/] from Debian packages")
+        bulkhead("image", "bootstrap", BASE, show=True)
+    for name in PICTURES:
+        # A build whose steps were all done before takes no time.
+        console.print(f"[bold]$[/] bulkhead build -t {name} scripts/demo.d/{name}")
+        bulkhead("build", "-t", name, *proxies(), str(CONTAINERFILES / name), show=True)
     if KERNEL in have:
         console.print(f"[dim]image {KERNEL} is there[/]")
     else:
@@ -106,6 +93,18 @@ def make_images() -> None:
     else:
         console.print(f"[bold]making image {UNIKERNEL}[/] of the program in redis and a kernel")
         bulkhead("build", "--unikernel", "-t", UNIKERNEL, "-w", "/tmp", "redis", *UNIKERNEL_COMMAND, show=True)
+
+
+def proxies() -> list[str]:
+    """Where this host's apt is set to use a proxy, builds are to use it too; what is in the environment they see anyway."""
+    found = []
+    for scheme in ("http", "https"):
+        command = ["apt-config", "shell", "PROXY", f"Acquire::{scheme}::Proxy"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        proxy = said.strip().removeprefix("PROXY='").removesuffix("'")
+        if proxy and proxy != "DIRECT":
+            found += ["--build-arg", f"{scheme}_proxy={proxy}"]
+    return found
 
 
 def run_service(service: Service) -> None:

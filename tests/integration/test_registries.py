@@ -284,3 +284,17 @@ def test_saved_images_are_loaded_again(shared_daemon: Daemon, app: str, tmp_path
     assert daemon.cli("image", "load", stdin=archive.read_bytes()).stdout == "app:1\n"
     missing = daemon.cli("image", "save", "-o", tmp_path / "none.tar", "nix", check=False)
     assert (missing.returncode, os.listdir(tmp_path)) == (125, ["saved.tar"])  # noqa: PTH208
+
+
+def test_a_build_pulls_what_it_begins_with(shared_daemon: Daemon, registry: Registry, app: str, tmp_path: Path) -> None:
+    shared_daemon.cli("image", "push", app, f"{registry.host}/base:1")
+    forget(shared_daemon, app)
+    (tmp_path / "Containerfile").write_text(
+        f"FROM scratch\nCOPY --from={registry.host}/base:1 /bin/sh /x\nFROM {registry.host}/base:1\nRUN echo 1 > /a\n"
+    )
+    refused = shared_daemon.cli("build", "--pull", "never", tmp_path, check=False)
+    assert "line 3: no image" in refused.stderr
+    shared_daemon.cli("build", "-t", "pulled", tmp_path)
+    assert shared_daemon.cli("run", "--rm", "--network", "none", "pulled", "cat", "/a").stdout == "1\n"
+    shared_daemon.cli("build", "-q", "--pull", "always", "--target", "0", tmp_path)
+    forget(shared_daemon, "pulled")

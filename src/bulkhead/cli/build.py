@@ -20,6 +20,8 @@ _FILE = ("file", "build_arg", "target", "secret", "no_cache", "isolation", "netw
 
 def arguments(parser: Parser) -> None:
     """What is to be made, and of what."""
+    from bulkhead.cli.registry import add_access
+
     add = parser.add_argument
     add("-t", "--tag", action="append", default=[], metavar="NAME", help="what to call it; may be given several times")
     add("-f", "--file", metavar="FILE", help="the Containerfile (CONTEXT/Containerfile, else Dockerfile); - for stdin")
@@ -28,6 +30,8 @@ def arguments(parser: Parser) -> None:
     add(
         "--secret", action="append", default=[], metavar="id=ID[,src=FILE|,env=VAR]", help="for RUN --mount=type=secret"
     )
+    add("--pull", choices=("missing", "always", "never"), default="missing", help="ask registries for images (missing)")
+    add_access(parser)
     add("--no-cache", action="store_true", help="carry every step out, whatever was made before")
     add("--isolation", metavar="LEVEL", help="the wall of RUN steps: chroot, container or vm (container)")
     add("--network", "--net", metavar="N", help="of RUN steps: a network's name, none or host (default)")
@@ -68,7 +72,7 @@ def main(args: Namespace, app: App) -> int:
 
     context = open_context(args.source, args.file)
     order["containerfile"] = context.text
-    digest = building.build(app, order, context.chunks, quiet=args.quiet, shell=args.on_failure == "shell")
+    digest = building.build(app, order, context.chunks, args)
     if args.iidfile is not None:
         with open(args.iidfile, "w", encoding="utf-8") as file:  # noqa: PTH123
             file.write(digest)
@@ -99,6 +103,7 @@ def request(args: Namespace) -> dict[str, object]:
         "labels": dict(problems.each(values.parse_label, args.label)),
         "secrets": dict(problems.each(_secret, args.secret)),
         "no_cache": args.no_cache,
+        "pull": args.pull,
         "isolation": args.isolation or "container",
         "network": args.network,
         "plan": plan,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from bulkhead.cli.output import printable, talk
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bulkhead.cli.app import App
+    from bulkhead.cli.parsing import Namespace
 
 TAIL = 20
 """Lines of a failed step's output that are shown where its output was not."""
@@ -22,11 +23,40 @@ QUICK = 0.01
 """Seconds: what takes less is not worth a line."""
 
 
-def build(app: App, order: dict[str, object], context: Iterable[bytes], *, quiet: bool, shell: bool) -> str:
-    """Send the order and the context, show what happens; the image's digest. Raises what went wrong."""
-    from bulkhead.errors import BuildFailed
+def build(app: App, order: dict[str, Any], context: Callable[[], Iterable[bytes]], args: Namespace) -> str:
+    """Send the order and the context, show what happens; the image's digest. Raises what went wrong.
 
-    watch = Watch(quiet=quiet)
+    Images that are not in the store are pulled, and the build begun again.
+    """
+    order["pulled"] = {}
+    while True:
+        watch = Watch(quiet=args.quiet)
+        try:
+            return _build(app, order, context(), watch, shell=args.on_failure == "shell")
+        except Exception as error:
+            # The error tree is loaded only now, where something went wrong.
+            from bulkhead.errors import NoImage
+
+            if not isinstance(error, NoImage) or not watch.missing or args.pull == "never":
+                raise
+            for name in watch.missing:
+                if name in order["pulled"] or not _has_source(app, name):
+                    raise
+                order["pulled"][name] = _pulled(args, app, name)
+
+
+def _has_source(app: App, name: str) -> bool:
+    return bool(app.client.call("GET", "/v1/registries/sources", query={"reference": name}))
+
+
+def _pulled(args: Namespace, app: App, name: str) -> str:
+    """Pull an image; the name by which the store has it."""
+    from bulkhead.cli.registry import name_of, pull
+
+    return name_of(name, pull(args, app, name, policy=args.pull, platform=None, quiet=args.quiet))
+
+
+def _build(app: App, order: dict[str, Any], context: Iterable[bytes], watch: Watch, *, shell: bool) -> str:
     try:
         with app.client.upload("POST", "/v1/build", _body(order, context)) as response:
             for item in response.json_lines():
@@ -34,12 +64,15 @@ def build(app: App, order: dict[str, object], context: Iterable[bytes], *, quiet
                     watch.take(item["build"])
                 else:
                     return str(item["result"]["digest"])
-    except BuildFailed as error:
-        watch.failed()
+    except Exception as error:
         if watch.failure:
-            error.exit_code = watch.failure["code"] or error.exit_code
+            from bulkhead.errors import BulkheadError
+
+            watch.failed()
+            if isinstance(error, BulkheadError):
+                error.exit_code = watch.failure["code"] or error.exit_code
             if shell:
-                talk(f"Error: {printable(error.what)}")
+                talk(f"Error: {printable(str(error))}")
                 _shell(app, watch.failure)
         raise
     from bulkhead.errors import Unavailable
@@ -47,7 +80,7 @@ def build(app: App, order: dict[str, object], context: Iterable[bytes], *, quiet
     raise Unavailable("the daemon ended the build without a result", hint="daemon.log says why")
 
 
-def _body(order: dict[str, object], context: Iterable[bytes]) -> Iterator[bytes]:
+def _body(order: dict[str, Any], context: Iterable[bytes]) -> Iterator[bytes]:
     yield json.dumps(order).encode() + b"\n"
     yield from context
 
@@ -62,12 +95,16 @@ class Watch:
         self._labels: dict[int, str] = {}
         self._colour = sys.stderr.isatty()
         self.failure: dict[str, Any] | None = None
+        self.missing: list[str] = []
+        """Images that the store does not have."""
 
     def take(self, told: dict[str, Any]) -> None:
         """Show one event."""
         kind, step = told["kind"], told["step"]
         if kind == "note":
             talk(f"note: {printable(told['text'])}")
+        elif kind == "missing":
+            self.missing.append(told["text"])
         elif kind == "begin":
             self._labels[step] = f"[{' '.join(filter(None, (told['stage'], told['place'])))}]"
             self._tails[step] = deque(maxlen=TAIL)

@@ -22,7 +22,7 @@ MOST_FILE = 1 << 20
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 Context = namedtuple("Context", ("text", "chunks"))
-"""The Containerfile's text, and the tar in pieces."""
+"""The Containerfile's text, and what makes the tar, in pieces; it may be asked for again."""
 
 
 def open_context(place: str, file: str | None) -> Context:
@@ -34,7 +34,8 @@ def open_context(place: str, file: str | None) -> Context:
         raise Refused(f"the context {place!r} is not a directory", hint=hint)
     path = _find(place, file)
     text = _read(sys.stdin.buffer if file == "-" else path)
-    return Context(text, _tar(place, _ignore(place, path)))
+    ignore = _ignore(place, path)
+    return Context(text, lambda: _tar(place, ignore))
 
 
 def _find(place: str, file: str | None) -> str:
@@ -151,7 +152,7 @@ def _standard_input(file: str | None) -> Context:
     if not (first.startswith(_MAGIC) or first[257:262] == b"ustar"):
         text = first + sys.stdin.buffer.read(MOST_FILE)
         try:
-            return Context(text.decode(), iter([ustar.END]))
+            return Context(text.decode(), lambda: iter([ustar.END]))
         except UnicodeDecodeError as error:
             raise Refused("stdin is neither a tar nor a Containerfile") from error
     import tarfile
@@ -167,8 +168,12 @@ def _standard_input(file: str | None) -> Context:
             text = _member(archive, (file,) if file else FILES)
     except tarfile.TarError as error:
         raise Refused(f"the tar on stdin cannot be read: {error}") from error
+    return Context(text, lambda: _again(spool))
+
+
+def _again(spool: BinaryIO) -> Iterator[bytes]:
     spool.seek(0)
-    return Context(text, iter(lambda: spool.read(PORTION), b""))
+    return iter(lambda: spool.read(PORTION), b"")
 
 
 def _member(archive: object, names: tuple[str, ...]) -> str:

@@ -53,6 +53,20 @@ class Plan:
     """Arguments that were given and no ARG asks for."""
 
     @property
+    def images(self) -> dict[str, int]:
+        """The images that it begins with or takes files of, with the line that names each first."""
+        found: dict[str, int] = {}
+        for stage in self.stages:
+            if stage.base_stage is None and stage.base.lower() != SCRATCH:
+                found.setdefault(stage.base, stage.start.line.number)
+            earlier = [each for each in self.stages if each.number < stage.number]
+            for step in stage.steps:
+                for origin in _origins(step):
+                    if find_stage(earlier, origin) is None:
+                        found.setdefault(origin, step.line.number)
+        return found
+
+    @property
     def target(self) -> Stage:
         """The stage that becomes the image."""
         return self.stages[-1]

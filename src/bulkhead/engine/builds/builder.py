@@ -22,7 +22,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.engine.plans import Plans
-from bulkhead.errors import ImageError, NotFound, Problem, Refused
+from bulkhead.errors import ImageError, NoImage, NotFound, Problem, Refused
 from bulkhead.host.workspace import abandoned, workspace
 from bulkhead.images import Image, ImageConfig
 from bulkhead.images.rootfs import host_architecture
@@ -57,7 +57,7 @@ class Builder:
         with ExitStack() as always:
             directory, _ = always.enter_context(workspace(context.config.run_dir / "builds"))
             hold = always.enter_context(context.building.hold())
-            bases = self._bases(containerfile, hold)
+            bases = self._bases(order, containerfile, hold, tell)
             view = self._context_view(files, containerfile, bases, always)
             checkpoint("build.context")
             build = Build(
@@ -124,19 +124,26 @@ class Builder:
             raise Refused(dict.fromkeys(problems))
         return plan, network, epoch
 
-    def _bases(self, containerfile: stages.Plan, hold: Hold) -> dict[str, Base]:
-        """The images that stages begin with, held. Raises Refused with every one that is not there or cannot be."""
-        found, problems = dict[str, Base](), list[Problem]()
-        for stage in containerfile.stages:
-            if stage.base_stage is not None or stage.base.lower() == stages.SCRATCH or stage.base in found:
-                continue
+    def _bases(self, order: BuildOrder, containerfile: stages.Plan, hold: Hold, tell: Tell) -> dict[str, Base]:
+        """The images that it begins with or takes files of, held.
+
+        Raises NoImage where some are not in the store, having told which, and Refused with what is wrong with others.
+        """
+        found, missing, problems = dict[str, Base](), list[Problem](), list[Problem]()
+        for name, line in containerfile.images.items():
             try:
-                found[stage.base] = held_image(self._context, hold, stage.base)
+                if order.pull == "always" and name not in order.pulled:
+                    raise NoImage(f"image {name} is to be pulled")
+                found[name] = held_image(self._context, hold, order.pulled.get(name, name))
+            except NoImage as error:
+                tell(Told("missing", text=name))
+                missing.append(Problem(f"line {line}: {error.what}", error.hint))
             except (NotFound, Refused, ImageError) as error:
-                where = f"line {stage.start.line.number}: FROM {stage.base}"
-                problems += [Problem(f"{where}: {each.what}", each.hint) for each in error.problems]
+                problems += [Problem(f"line {line}: {each.what}", each.hint) for each in error.problems]
         if problems:
-            raise Refused(problems)
+            raise Refused([*missing, *problems])
+        if missing:
+            raise NoImage("; ".join(problem.what for problem in missing), hint=missing[0].hint)
         return found
 
     def _context_view(

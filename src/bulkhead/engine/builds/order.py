@@ -30,6 +30,12 @@ class BuildOrder(Model):
         default={}, max_length=64, repr=False, description="base64, by id"
     )
     no_cache: bool = False
+    pull: Literal["missing", "always", "never"] = Field(
+        default="missing", description="always: images that `pulled` does not name count as missing"
+    )
+    pulled: dict[Annotated[str, Field(max_length=512)], Annotated[str, Field(max_length=512)]] = Field(
+        default={}, max_length=1000, description="what the store calls images, by what the Containerfile calls them"
+    )
     isolation: Level = Isolation.CONTAINER
     network: str | None = Field(default=None, max_length=64, description="of RUN steps; None: as instances have it")
     plan: PlanRequest = PlanRequest()
@@ -41,7 +47,7 @@ class BuildOrder(Model):
 class Told:
     """One thing that a build tells."""
 
-    kind: Literal["note", "begin", "output", "cached", "done", "failed"]
+    kind: Literal["note", "missing", "begin", "output", "cached", "done", "failed"]
     step: int = 0
     """Which step it is about: numbers of the whole build, from 1."""
     stage: str = ""

@@ -96,8 +96,8 @@ class Build:
             return self._count
 
     def image(self, name: str) -> Base:
-        """An image of the store, held from now on. Raises NotFound, Refused."""
-        return held_image(self.context, self.hold, name)
+        """An image that steps take files of, held from now on. Raises NotFound, Refused."""
+        return self.bases.get(name) or held_image(self.context, self.hold, name)
 
 
 def held_image(context: Context, hold: Hold, name: str) -> Base:
