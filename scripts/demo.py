@@ -96,7 +96,7 @@ def make_images() -> None:
 
 
 def proxies() -> list[str]:
-    """Where this host's apt is set to use a proxy, builds are to use it too; what is in the environment they see anyway."""
+    """Where this host's apt is set to use a proxy, builds are to use it too; those of the environment they see."""
     found = []
     for scheme in ("http", "https"):
         command = ["apt-config", "shell", "PROXY", f"Acquire::{scheme}::Proxy"]
