@@ -90,6 +90,14 @@ class Mount(Model):
     read_only: bool = False
 
 
+class Scratch(Model):
+    """Memory inside the instance in the place of a directory."""
+
+    target: str = Field(pattern=r"^/.*")
+    size: int = Field(gt=0)
+    """Bytes, which count against the plan's memory."""
+
+
 class RestartPolicy(Model):
     """What happens after the workload ended; `retries` 0 is without end."""
 
@@ -283,6 +291,7 @@ class Spec(Model):
     """It belongs to the request that opened it, and is removed when that ends, however it ends."""
     build: bool = False
     """It is a step of a build: after a crash there is nobody whom it is for."""
+    scratch: tuple[Scratch, ...] = ()
     created: float
     """Seconds since the epoch."""
 

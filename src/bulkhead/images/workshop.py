@@ -117,9 +117,12 @@ class Workshop:
         return into.add_image(config, [made.descriptor for made in product.layers], keys, names)
 
     @contextmanager
-    def context(self, chunks: Iterable[bytes]) -> Iterator[Path]:
-        """A build's context, a tar, as an EROFS file. It is gone at the end. Raises ImageError for attacks."""
-        with workspace(self.layout.ingest) as (directory, _):
+    def context(self, chunks: Iterable[bytes], parent: Path | None = None) -> Iterator[Path]:
+        """A build's context, a tar, as an EROFS file. It is gone at the end. Raises ImageError for attacks.
+
+        `parent`: the directory to make it in; None: one of the store's.
+        """
+        with workspace(parent or self.layout.ingest) as (directory, _):
             check_space(directory, self.layout.bounds)
             path = directory / "context.erofs"
             with path.open("xb+") as file:

@@ -76,6 +76,7 @@ class ChrootDriver(Supervised):
                 mount("proc", "/proc", attrs=KERNEL_FS),
                 *hardening.device_mounts(root.shm_size(spec)),
                 *root.names(bundle, hostname=False),
+                *root.scratch(bundle.spec),
                 *hardening.hidden(),
                 simple(Code.KEYRING),
                 *([simple(Code.CONSOLE)] if spec.tty else []),

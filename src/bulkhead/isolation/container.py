@@ -182,6 +182,7 @@ class Lists:
             *hardening.device_mounts(root.shm_size(bundle.spec)),
             mount("mqueue", "/dev/mqueue", attrs=KERNEL_FS),
             *root.names(bundle, hostname=True),
+            *root.scratch(bundle.spec),
             *(root.show_lxcfs() if self._lxcfs else []),
             *hardening.hidden(),
             simple(Code.HOSTNAME, bundle.spec.hostname),

@@ -165,6 +165,12 @@ def names(bundle: Bundle, *, hostname: bool) -> list[Operation]:
     return [simple(Code.FILE, path, 0o644, 0, 0, text) for path, text in files.items()]
 
 
+def scratch(spec: Spec) -> list[Operation]:
+    """Inside, where the file systems of the instance's own user namespace are mounted: memory that anybody may use."""
+    attrs = Attr.NOSUID | Attr.NODEV
+    return [mount("tmpfs", item.target, attrs=attrs, data=f"mode=1777,size={item.size}") for item in spec.scratch]
+
+
 def shm_size(spec: Spec) -> int:
     """Bytes of /dev/shm: half the plan's memory, which it counts against."""
     return spec.plan.memory // 2

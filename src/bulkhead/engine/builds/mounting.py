@@ -9,26 +9,26 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from bulkhead.containerfile.instructions import Mount
 from bulkhead.containerfile.words import expand
 from bulkhead.engine.builds.placing import Manner, Placement
-from bulkhead.engine.builds.selecting import Chosen
+from bulkhead.engine.builds.selecting import Chosen, Text
 from bulkhead.engine.builds.shared import Build
 from bulkhead.engine.builds.state import StageState
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.errors import Problem, Refused
-from bulkhead.host import mounts as host_mounts
-from bulkhead.host import syscalls
 from bulkhead.images.view import View, components
-from bulkhead.model import Isolation
+from bulkhead.model import Isolation, Scratch
 from bulkhead.model import Mount as InstanceMount
 
 _ALWAYS = ("/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/etc")  # noqa: S108 - in the image
 """Where every root gets something."""
 SECRET_MODE = 0o400
+_NAME = b"source"
 _AS_IT_IS = Manner(owner=None, keep_owners=True, mode=None, latest=0, clamp=False, unpack=False)
 
 
@@ -52,25 +52,40 @@ def problems(mounts: Sequence[tuple[int, Mount]], isolation: Isolation) -> list[
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What an instance is given."""
+
+    mounts: tuple[InstanceMount, ...]
+    scratch: tuple[Scratch, ...]
+
+    @property
+    def targets(self) -> list[str]:
+        """Where something is mounted."""
+        return [mount.target for mount in self.mounts] + [memory.target for memory in self.scratch]
+
+
 @contextmanager
 def mounted(
     build: Build, state: StageState, mounts: Sequence[Mount], bound: Sequence[Chosen], scripts: Mapping[str, str]
-) -> Iterator[tuple[InstanceMount, ...]]:
+) -> Iterator[Places]:
     """Make everything ready; `bound` are the sources of the binds, in their order. Gone when the block ends."""
     with ExitStack() as always:
-        made: list[InstanceMount] = []
+        made, scratch = list[InstanceMount](), list[Scratch]()
         sources = iter(bound)
         for mount in mounts:
-            place = _place(build, mount, sources, always)
-            if place is None:
-                continue
             target = os.path.normpath(os.path.join(state.workdir, mount.target))  # noqa: PTH118 - in the image
-            kind = "volume" if mount.kind == "cache" else "bind"
-            made.append(InstanceMount(kind=kind, source=place, target=target, read_only=mount.read_only))
+            if mount.kind == "tmpfs":
+                scratch.append(Scratch(target=target, size=mount.size or build.plan.memory // 2))
+                continue
+            place = _place(build, mount, sources, always)
+            if place is not None:
+                kind: Literal["volume", "bind"] = "volume" if mount.kind == "cache" else "bind"
+                made.append(InstanceMount(kind=kind, source=place, target=target, read_only=mount.read_only))
         for target, text in scripts.items():
             path = _file(build, text.encode(), 0o755, (0, 0), always)
             made.append(InstanceMount(kind="bind", source=str(path), target=target, read_only=True))
-        yield tuple(made)
+        yield Places(tuple(made), tuple(scratch))
 
 
 def _place(build: Build, mount: Mount, sources: Iterator[Chosen], always: ExitStack) -> str | None:
@@ -79,8 +94,6 @@ def _place(build: Build, mount: Mount, sources: Iterator[Chosen], always: ExitSt
         return str(_tree(build, next(sources), always))
     if mount.kind == "cache":
         return _cache(build, mount, always)
-    if mount.kind == "tmpfs":
-        return str(_memory(build, mount, always))
     if mount.id not in build.order.secrets:
         if mount.required:
             raise Refused(f"secret {mount.id!r} was not given", hint=f"--secret id={mount.id},src=FILE")
@@ -99,24 +112,10 @@ def secret(given: Mapping[str, str], identifier: str) -> bytes:
 
 
 def _file(build: Build, data: bytes, mode: int, owner: tuple[int, int], always: ExitStack) -> Path:
-    path = build.directory / secrets.token_hex(8)
-    path.touch(mode=0o600, exist_ok=False)
-    always.callback(path.unlink)
-    path.write_bytes(data)
-    os.chown(path, *owner)
-    path.chmod(mode)
-    return path
-
-
-def _memory(build: Build, mount: Mount, always: ExitStack) -> Path:
-    path = build.directory / secrets.token_hex(8)
-    path.mkdir(mode=0o700)
-    always.callback(path.rmdir)
-    size = build.plan.memory // 2 if mount.size is None else mount.size
-    flags = syscalls.MS_NODEV | syscalls.MS_NOSUID
-    syscalls.mount("tmpfs", path, "tmpfs", flags, f"mode=1777,size={size}")
-    always.callback(host_mounts.unmount, path, patience=1.0, lazy=True)
-    return path
+    """A file that can be bound in, where nothing outlives a reboot."""
+    placement = Placement(View([]), replace(_AS_IT_IS, owner=owner))
+    placement.place([Text(_NAME, data, mode)], (_NAME,), is_directory=False)
+    return _mount(build, placement, always, build.directory / "files")
 
 
 def _cache(build: Build, mount: Mount, always: ExitStack) -> str:
@@ -135,15 +134,20 @@ def _cache(build: Build, mount: Mount, always: ExitStack) -> str:
 
 
 def _tree(build: Build, source: Chosen, always: ExitStack) -> Path:
-    """Files of a view in a file system of their own, mounted: what is bound in can be mapped to any ids."""
+    """Files of a view."""
     placement = Placement(View([]), _AS_IT_IS)
-    placement.place([source], (b"source",), is_directory=source.is_directory)
+    placement.place([source], (_NAME,), is_directory=source.is_directory)
+    return _mount(build, placement, always, None)
+
+
+def _mount(build: Build, placement: Placement, always: ExitStack, parent: Path | None) -> Path:
+    """Files in an EROFS file of their own, mounted: as a layer, it can be mapped to any ids (tmpfs: Linux 6.3)."""
     chunks = placement.layer(build.workshop.layout.bounds)
-    file = always.enter_context(build.workshop.context(chunks))
+    file = always.enter_context(build.workshop.context(chunks, parent))
     key = "sha256:" + secrets.token_hex(32)
     build.hold.layer(key)
     always.callback(build.context.layers.unmount, key)
-    return build.context.layers.mount_layer(key, file) / "source"
+    return build.context.layers.mount_layer(key, file) / os.fsdecode(_NAME)
 
 
 def stubs(root: View, targets: Sequence[str]) -> set[bytes]:

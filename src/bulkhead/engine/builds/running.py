@@ -22,7 +22,7 @@ from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.errors import BulkheadError, HostError, NotFound, Problem, Unavailable
 from bulkhead.events import quiet
 from bulkhead.images import Image
-from bulkhead.model import Exit, Isolation, Mount, Plan, Spec
+from bulkhead.model import Exit, Isolation, Mount, Plan, Scratch, Spec
 
 POLL_SECONDS = 0.5
 GIVE_BACK = 1 << 16
@@ -43,6 +43,7 @@ class Job:
     network: str
     plan: Plan
     mounts: tuple[Mount, ...] = ()
+    scratch: tuple[Scratch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Runner:
             hostname="build" if own_name else identifier[:12],
             network=job.network,
             mounts=job.mounts,
+            scratch=job.scratch,
             build=True,
             created=time.time(),
         )

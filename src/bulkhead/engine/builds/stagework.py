@@ -223,14 +223,15 @@ class StageWork:
                 plan=build.plan,
             )
             with mounting.mounted(build, state, mounts, sources, command.scripts) as places:
-                known = self._execute(state, replace(job, mounts=places), command, identity)
+                job = replace(job, mounts=places.mounts, scratch=places.scratch)
+                known = self._execute(state, job, command, identity, places.targets)
         return state.with_layer(known, command.shown)
 
     def _bound(self, mount: Mount) -> Chosen:
         view, what = self._view(mount.origin)
         return choose(view, mount.source or "/", what=what)[0]
 
-    def _execute(self, state: StageState, job: Job, command: Invocation, identity: str) -> Made:
+    def _execute(self, state: StageState, job: Job, command: Invocation, identity: str, targets: Sequence[str]) -> Made:
         build = self._build
         try:
             with build.runner.run(job, self._output, build.alive) as ran:
@@ -239,7 +240,7 @@ class StageWork:
                 chunks = difference.layer(
                     ran.upper,
                     latest=build.epoch,
-                    stubs=mounting.stubs(build.views.of(state.layers), [mount.target for mount in job.mounts]),
+                    stubs=mounting.stubs(build.views.of(state.layers), targets),
                     without=NAMES,
                     most=build.workshop.layout.bounds.total,
                 )
