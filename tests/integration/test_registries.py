@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 from urllib.request import Request, urlopen
 
 import pytest
@@ -298,3 +302,45 @@ def test_a_build_pulls_what_it_begins_with(shared_daemon: Daemon, registry: Regi
     assert shared_daemon.cli("run", "--rm", "--network", "none", "pulled", "cat", "/a").stdout == "1\n"
     shared_daemon.cli("build", "-q", "--pull", "always", "--target", "0", tmp_path)
     forget(shared_daemon, "pulled")
+
+
+def test_a_layer_that_changed_a_little_moves_a_little(
+    shared_daemon: Daemon, registry: Registry, tmp_path: Path
+) -> None:
+    """100 MB in 2,000 files that do not compress; one file is another in the second version."""
+    daemon, name = shared_daemon, f"{registry.host}/big"
+    for tag in ("1", "2"):
+        daemon.cli("image", "import", big_tar(tmp_path / f"{tag}.tar", changed=tag == "2"), f"big:{tag}")
+        daemon.cli("image", "push", "--compression-format", "zstd:chunked", f"big:{tag}", f"{name}:{tag}")
+        forget(daemon, f"big:{tag}")
+    daemon.cli("image", "pull", f"{name}:1")
+    before = sent(registry)
+    daemon.cli("image", "pull", f"{name}:2")
+    moved = sent(registry) - before
+    (about,) = daemon.json("image", "inspect", f"{name}:2")
+    size = json.loads(registry.skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}:2"))["layers"][0][
+        "size"
+    ]
+    assert size > 100_000_000
+    assert moved < size / 10, (moved, size)
+    assert about["Blobs"] == []
+    # Both versions are whole: what our store wrote is what skopeo reads, digests and all.
+    registry.skopeo("copy", "--src-tls-verify=false", f"docker://{name}:2", f"dir:{tmp_path / 'copy'}")
+
+
+def big_tar(path: Path, *, changed: bool) -> Path:
+    random = Random(1)
+    with tarfile.open(path, "w") as archive:
+        for number in range(2000):
+            data = random.randbytes(51_000)
+            if changed and number == 777:
+                data = Random(2).randbytes(60_000)
+            info = tarfile.TarInfo(f"data/{number // 100}/{number}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def sent(registry: Registry) -> int:
+    """Bytes of answers' bodies that the registry has sent so far."""
+    return sum(map(int, re.findall(r"http\.response\.written=(\d+)", registry.log())))

@@ -61,6 +61,9 @@ class PushRequest(Asked):
 
     reference: str = Field(min_length=1, max_length=MAX_REFERENCE)
     destination: str | None = Field(default=None, max_length=MAX_REFERENCE, description="None: its own name")
+    compression: Literal["gzip", "zstd", "zstd:chunked"] | None = Field(
+        default=None, description="of its layers; None: as they are, gzip where they are not compressed"
+    )
 
 
 class RepositoryRequest(Asked):
@@ -108,7 +111,13 @@ async def push_image(request: Request, body: PushRequest) -> Response:
     registries = service_of(request).engine.registries
 
     def work(progress: Progress) -> object:
-        return registries.push(body.reference, body.destination, access=body.access(), progress=progress)
+        return registries.push(
+            body.reference,
+            body.destination,
+            compression=body.compression,
+            access=body.access(),
+            progress=progress,
+        )
 
     return with_progress(request, work)
 

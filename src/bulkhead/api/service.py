@@ -147,7 +147,15 @@ class Registries(Protocol):
     def pull(self, reference: str, *, policy: str, platform: str | None, access: Access, progress: Progress) -> object:
         """Have an image in the store."""
 
-    def push(self, reference: str, destination: str | None, *, access: Access, progress: Progress) -> object:
+    def push(
+        self,
+        reference: str,
+        destination: str | None,
+        *,
+        compression: str | None,
+        access: Access,
+        progress: Progress,
+    ) -> object:
         """Give an image away."""
 
     def tags(self, repository: str, *, access: Access) -> Sequence[str]: ...

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bulkhead.client import Response
 
 _HUB = ("docker.io/library/", "docker.io/")
+COMPRESSIONS = ("gzip", "zstd", "zstd:chunked")
 POLICIES = ("missing", "always", "never")
 
 
@@ -115,6 +116,11 @@ def pull(
 def _push_arguments(parser: Parser) -> None:
     add_access(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    parser.add_argument(
+        "--compression-format",
+        choices=COMPRESSIONS,
+        help="compress layers so (they stay as they are; gzip for those that are not compressed)",
+    )
     add_json(parser)
     parser.add_argument("image", metavar="IMAGE", help="name or id")
     parser.add_argument("destination", metavar="DESTINATION", nargs="?", help="where to (the image's own name)")
@@ -125,6 +131,7 @@ def _push(args: Namespace, app: App) -> int:
     body = {
         "reference": args.image,
         "destination": destination,
+        "compression": args.compression_format,
         **access(args, app, destination or args.image, push=True),
     }
     with app.client.stream("POST", "/v1/images/push", body=body) as response:

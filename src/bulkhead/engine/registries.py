@@ -14,6 +14,7 @@ from bulkhead.errors import BulkheadError, NoImage, NotFound, Refused, Unavailab
 from bulkhead.events import Progress, Step
 from bulkhead.images import Image
 from bulkhead.images.exchange import Exchange
+from bulkhead.images.packing import FORMATS
 from bulkhead.images.pulling import parse_platform
 from bulkhead.images.pushing import Pushed
 from bulkhead.images.reference import is_digest
@@ -45,7 +46,7 @@ class RegistryCatalog:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._exchange = Exchange(context.images)
+        self._exchange = Exchange(context.images, context.config.cache_dir)
 
     def sources(self, reference: str, *, push: bool) -> Sequence[Mapping[str, object]]:
         """Where an image may come from or go to, the first first: whom credentials are needed for."""
@@ -88,8 +89,18 @@ class RegistryCatalog:
         names = [reference] if is_digest(reference) else [reference, *known.full_names(reference)]
         return self._exchange.find(names, wanted)
 
-    def push(self, reference: str, destination: str | None, *, access: Access, progress: Progress) -> Pushed:
-        """Give an image away, under its own name or another."""
+    def push(
+        self,
+        reference: str,
+        destination: str | None,
+        *,
+        compression: str | None,
+        access: Access,
+        progress: Progress,
+    ) -> Pushed:
+        """Give an image away, under its own name or another. `compression`: one of packing.FORMATS, None: the usual."""
+        if compression not in (None, *FORMATS):
+            raise Refused(f"compression {compression!r} is none", hint=", ".join(FORMATS))
         known = self._known()
         names = known.full_names(destination or reference)
         if not names:
@@ -100,7 +111,7 @@ class RegistryCatalog:
             raise Refused(f"{names[0]} is a digest, not a name to push to")
         source = known.sources(names[0], insecure=access.insecure, push=True)[-1]
         with self._repository(source, access) as repository:
-            return self._exchange.push(repository, reference, source, progress)
+            return self._exchange.push(repository, reference, source, compression=compression, progress=progress)
 
     def tags(self, repository: str, *, access: Access) -> Sequence[str]:
         """Every tag of a repository."""

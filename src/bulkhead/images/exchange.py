@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
-from bulkhead.errors import ImageError, NoImage
+from bulkhead.errors import ImageError, NoImage, Refused
 from bulkhead.events import Progress, Step
-from bulkhead.images import pulling, pushing, reference
+from bulkhead.host.workspace import workspace
+from bulkhead.images import documents, pulling, pushing, reference
 from bulkhead.images.config import Image
 from bulkhead.images.documents import Platform
 from bulkhead.images.importer import Request
-from bulkhead.images.pushing import Pushed
+from bulkhead.images.packing import USUAL, Packer, is_packed
+from bulkhead.images.pushing import Packed, Pushed
 from bulkhead.images.registry.client import Repository
 from bulkhead.images.registry.conf import Source, is_full
 from bulkhead.images.registry.fetch import Downloads
 from bulkhead.images.store import ImageStore
 
+MOST_MOUNTS = 4
+"""Repositories that are asked for one blob before it is sent."""
+
 
 class Exchange:
     """Moves images between one store and registries. Safe for threads."""
 
-    def __init__(self, images: ImageStore) -> None:
+    def __init__(self, images: ImageStore, cache: Path) -> None:
         self._images = images
+        self._packer = Packer(images.layout, cache / "packed")
         self._guard = threading.Lock()
         self._pulls: dict[str, threading.Lock] = {}
 
@@ -59,10 +67,10 @@ class Exchange:
             for last in (False, True):
                 with Downloads(layout.partial, layout.bounds, progress) as downloads:
                     try:
-                        image = self._images.take(
-                            lambda into: pulling.take(into, repository, found, downloads, request),
-                            source.name,
+                        come = partial(
+                            pulling.take, repository=repository, found=found, downloads=downloads, request=request
                         )
+                        image = self._images.take(partial(come, patch=not last), source.name)
                     except ImageError:
                         if last or not downloads.resumed:
                             raise
@@ -71,38 +79,74 @@ class Exchange:
                     return image
         raise ImageError(f"{source.name} could not be pulled")
 
-    def push(self, repository: Repository, name: str, source: Source, progress: Progress) -> Pushed:
-        """Give an image of the store away under another name. Raises NotFound, Refused, Unavailable."""
+    def push(
+        self, repository: Repository, name: str, source: Source, *, compression: str | None, progress: Progress
+    ) -> Pushed:
+        """Give an image of the store away under another name. Raises NotFound, Refused, Unavailable.
+
+        `compression`: of its layers, None: as they are, and gzip for those that are not compressed at all.
+        """
         layout = self._images.layout
         digest = self._images.resolve(name).digest
-        manifest, _ = layout.documents(digest)
+        manifest, config = layout.documents(digest)
+        if compression and manifest.kind != documents.ROOTFS:
+            raise Refused(
+                f"{name} is a {manifest.kind}, whose files stay as they are", hint="leave the compression out"
+            )
+        plain = [layer for layer in manifest.layers if not is_packed(layer, compression)]
         near = list(self._neighbours(source))
-        parcels = pushing.parcels(layout, manifest, lambda blob: [path for path, blobs in near if blob in blobs])
-        repository.begin(push=True, mount_from=sorted({path for parcel in parcels for path in parcel.mount_from}))
-        kind = manifest.media_type or layout.index().images[digest].media_type
-        letter = pushing.Letter(source, layout.read_document(digest), kind, digest)
-        return pushing.push(repository, letter, parcels, progress)
+        repository.begin(push=True, mount_from=sorted({path for path, _ in near}))
+        data, kind = layout.read_document(digest), manifest.media_type or layout.index().images[digest].media_type
+        with ExitStack() as stack:
+            layers = [Packed(layer, layout.blob_path(layer.digest)) for layer in manifest.layers]
+            if manifest.kind == documents.ROOTFS and plain:
+                directory, _ = stack.enter_context(workspace(layout.ingest))
+                packing = pushing.Packing(self._packer, repository, directory, compression or USUAL)
+                layers = packing.pack(manifest.layers, config.rootfs.diff_ids, progress)
+                data, kind = (
+                    pushing.packed_manifest(data, [layer.descriptor for layer in layers]),
+                    documents.OCI_MANIFEST,
+                )
+            known_as = dict(zip((layer.descriptor.digest for layer in layers), config.rootfs.diff_ids, strict=False))
+            parcels = [
+                pushing.Parcel(item.descriptor, item.path, _likely(near, item.descriptor.digest, known_as))
+                for item in (*layers, Packed(manifest.config, layout.blob_path(manifest.config.digest)))
+            ]
+            letter = pushing.Letter(source, data, kind, documents.digest_of(data))
+            return pushing.push(repository, letter, parcels, progress)
 
     def _neighbours(self, target: Source) -> Iterator[tuple[str, frozenset[str]]]:
-        """Other repositories of a registry that an image of the store has a name in, with the blobs of that image."""
+        """Other repositories of a registry that an image of the store has a name in, with that image's blobs and diff
+        ids: it may have been pushed there in another compression.
+        """
         index = self._images.layout.index()
         host = target.name.partition("/")[0]
         for known, digest in index.names.items():
             parsed = reference.parse(known)
             there, _, path = parsed.name.partition("/")
             if is_full(parsed.name) and there == host and path != target.path:
-                manifest, _ = self._images.layout.documents(digest)
-                yield path, frozenset(blob.digest for blob in (*manifest.layers, manifest.config))
+                with suppress(ImageError):
+                    manifest, config = self._images.layout.documents(digest)
+                    blobs = {blob.digest for blob in (*manifest.layers, manifest.config)}
+                    yield path, frozenset(blobs | {*config.rootfs.diff_ids})
 
     @contextmanager
     def _alone(self, digest: str) -> Iterator[None]:
         """One pull of an image at a time: the next one finds it in the store."""
         with self._guard:
             lock = self._pulls.setdefault(digest, threading.Lock())
-        with lock:
-            yield
-        with self._guard:
-            self._pulls.pop(digest, None)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                self._pulls.pop(digest, None)
+
+
+def _likely(near: Sequence[tuple[str, frozenset[str]]], digest: str, known_as: Mapping[str, str]) -> tuple[str, ...]:
+    """Repositories that are likely to have a blob."""
+    wanted = {digest, known_as.get(digest, digest)}
+    return tuple(path for path, there in near if wanted & there)[:MOST_MOUNTS]
 
 
 def stored_name(full: str) -> str:

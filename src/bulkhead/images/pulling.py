@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bulkhead.errors import ImageError, Refused
 from bulkhead.events import Progress, Step
-from bulkhead.images import documents
+from bulkhead.images import documents, patching
 from bulkhead.images.archive import Part, Piece, open_file
 from bulkhead.images.bounds import Bounds, check_space
 from bulkhead.images.documents import Descriptor, Index, Manifest, Platform
@@ -87,8 +87,13 @@ class _Typed(documents.Document):
     manifests: object = None
 
 
-def take(into: Ingest, repository: Repository, found: Resolved, downloads: Downloads, request: Request) -> str:
-    """Let an image come and take it in. Returns its digest. Raises ImageError, Unavailable."""
+def take(
+    into: Ingest, repository: Repository, found: Resolved, downloads: Downloads, request: Request, *, patch: bool
+) -> str:
+    """Let an image come and take it in; with `patch` what the store's layers have of it is taken from there.
+
+    Returns its digest. Raises ImageError, Unavailable.
+    """
     layout = into.layout
     missing = [blob for blob in found.parsed.layers if not _is_there(layout, blob)]
     if len(found.parsed.layers) > layout.bounds.layers:
@@ -102,7 +107,7 @@ def take(into: Ingest, repository: Repository, found: Resolved, downloads: Downl
         archive = _Remote(layout, known, downloads, stack)
         said = documents.read(Platform, known[config.digest], "the config", layout.bounds)
         check_platform(said.architecture, found.platform)
-        downloads.begin(missing, lambda download: _fill(repository, download))
+        downloads.begin(missing, lambda download: _fill(repository, download, layout if patch else None))
         try:
             return OciImage(into, archive, request).take(found.manifest, request.names)
         except ImageError:
@@ -113,7 +118,9 @@ def take(into: Ingest, repository: Repository, found: Resolved, downloads: Downl
             raise
 
 
-def _fill(repository: Repository, download: Download) -> None:
+def _fill(repository: Repository, download: Download, layout: Layout | None) -> None:
+    if layout and patching.fill(repository, download, layout):
+        return
     for chunk in repository.blob(download.descriptor, download.have):
         download.append(chunk)
 
