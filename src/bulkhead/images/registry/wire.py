@@ -17,6 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from bulkhead.errors import BulkheadError, ImageError, Refused, Unavailable
+from bulkhead.images.registry import addresses
 from bulkhead.images.registry.addresses import Guard
 from bulkhead.images.registry.meter import Meter, TlsSocket, metered
 
@@ -174,6 +175,7 @@ class Wire:
                 preload_content=False,
                 decode_content=False,
                 assert_same_host=False,
+                timeout=urllib3.Timeout(connect=addresses.CONNECT_SECONDS, read=addresses.READ_SECONDS),
             )
 
     def _pool(self, origin: tuple[str, str, int]) -> urllib3.HTTPConnectionPool:
