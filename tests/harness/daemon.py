@@ -196,7 +196,7 @@ class Daemon:
         self.sandbox.close()
         if self.outside:
             self.outside.close()
-        _remove_cgroups(self.config.cgroup)
+        remove_cgroups(self.config.cgroup)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _answers(self) -> bool:
@@ -215,7 +215,7 @@ def _toml(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _remove_cgroups(name: str) -> None:
+def remove_cgroups(name: str) -> None:
     """Remove what a failed test left, so that it fails alone."""
     for tree in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
         for directory, _, _ in os.walk(tree / name, topdown=False):

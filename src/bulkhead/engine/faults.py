@@ -98,6 +98,8 @@ MOVES = (
     "move.done",
 )
 """Of a change of the wall forwards."""
+PULLS = ("pull.blobs", "pull.stored")
+"""Of an image that comes from a registry."""
 WAYS_BACK = ("moveback.begin", "moveback.disk", "moveback.switched", "moveback.started")
 
 _wanted, _, _count = os.environ.get("BULKHEAD_CRASH_AT", "").partition(":")

@@ -13,7 +13,7 @@ from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import BulkheadError, NoImage, NotFound, Refused, Unavailable
 from bulkhead.events import Progress, Step
 from bulkhead.images import Image
-from bulkhead.images.exchange import Exchange
+from bulkhead.images.exchange import STORED, Exchange
 from bulkhead.images.packing import FORMATS
 from bulkhead.images.pulling import parse_platform
 from bulkhead.images.pushing import Pushed
@@ -173,6 +173,9 @@ def _crashing(progress: Progress) -> Progress:
     """The same, and a point to die at while a pull is under way."""
 
     def tell(step: Step) -> None:
+        if step.label == STORED:
+            checkpoint("pull.stored")
+            return
         progress(step)
         if step.done:
             checkpoint("pull.blobs")

@@ -22,6 +22,8 @@ from bulkhead.images.registry.conf import Source, is_full
 from bulkhead.images.registry.fetch import Downloads
 from bulkhead.images.store import ImageStore
 
+STORED = "stored"
+"""The step in between: the store has the image, and the files that it came in are still there."""
 MOST_MOUNTS = 4
 """Repositories that are asked for one blob before it is sent."""
 
@@ -75,6 +77,7 @@ class Exchange:
                         if last or not downloads.resumed:
                             raise
                         continue
+                    progress(Step(STORED))
                     downloads.done()
                     return image
         raise ImageError(f"{source.name} could not be pulled")

@@ -27,6 +27,7 @@ KEPT_SECONDS = 7 * 24 * 3600.0
 """How long the beginnings of blobs that nobody goes on with are kept."""
 _SPACE_EVERY = 64 << 20
 _TICK = 0.2
+_TOLD_EVERY = 8 << 20
 
 Fill = Callable[["Download"], None]
 """Appends what a download lacks by `append`."""
@@ -107,7 +108,7 @@ class Downloads:
         self._stack = ExitStack()
         self._pool = ThreadPoolExecutor(AT_ONCE, "download")
         self.all: dict[str, Download] = {}
-        self._told = 0.0
+        self._told, self._told_bytes = 0.0, 0
 
     def __enter__(self) -> Downloads:
         return self
@@ -156,11 +157,10 @@ class Downloads:
 
     def tick(self) -> None:
         """Tell how far all of it has come. Raises where nobody is there any more to be told."""
-        now = time.monotonic()
-        if now - self._told < _TICK:
+        now, have = time.monotonic(), sum(download.have for download in self.all.values())
+        if now - self._told < _TICK and have - self._told_bytes < _TOLD_EVERY:
             return
-        self._told = now
-        have = sum(download.have for download in self.all.values())
+        self._told, self._told_bytes = now, have
         total = sum(download.descriptor.size for download in self.all.values())
         self._progress(Step(f"pulling {len(self.all)} blobs", have, total, "bytes"))
 
