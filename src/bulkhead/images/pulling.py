@@ -113,7 +113,8 @@ def take(
         except ImageError:
             # What has come may be what is wrong: nothing of it is believed another time.
             for blob in missing:
-                if downloads.all[blob.digest].have == blob.size:
+                download = downloads.all[blob.digest]
+                if download.resumed or download.have == blob.size:
                     downloads.discard(blob.digest)
             raise
 
