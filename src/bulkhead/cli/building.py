@@ -74,6 +74,8 @@ def _build(app: App, order: dict[str, Any], context: Iterable[bytes], watch: Wat
             if shell:
                 talk(f"Error: {printable(str(error))}")
                 _shell(app, watch.failure)
+                if isinstance(error, BulkheadError):
+                    error.hint = ""
         raise
     from bulkhead.errors import Unavailable
 

@@ -19,6 +19,8 @@ from bulkhead.images.layout import Layout
 from bulkhead.images.node import show
 from bulkhead.images.steps import Made
 
+PIECE = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -71,7 +73,7 @@ class Workshop:
     def make(self, step: str, chunks: Iterable[bytes], below: Sequence[Made], created: float) -> Iterator[Made]:
         """Make a layer of a tar. It is in the store, as what `step` has made, when the block ends without an error."""
         with ingest(self.layout) as into:
-            descriptor, found = into.add_layer(chunks, below=[made.key for made in below], must_end=True)
+            descriptor, found = into.add_layer(_joined(chunks), below=[made.key for made in below], must_end=True)
             made = Made(
                 digest=descriptor.digest,
                 size=descriptor.size,
@@ -137,6 +139,20 @@ class Workshop:
     def names(self, given: Sequence[str]) -> list[str]:
         """Names as the store keeps them. Raises Refused."""
         return [str(reference.parse_tagged(name)) for name in given]
+
+
+def _joined(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in larger pieces: each is handed to a thread that makes digests, and that has its price."""
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size >= PIECE:
+            yield b"".join(parts) if len(parts) > 1 else chunk
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
 
 
 def _extras(document: Any) -> tuple[tuple[Mapping[str, Any], ...], tuple[str, ...]]:

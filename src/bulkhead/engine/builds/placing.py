@@ -128,6 +128,7 @@ class Placement:
         there = known.member.kind == ustar.DIRECTORY if known else found is not None and stat.S_ISDIR(found.mode)
         if item.member.kind == ustar.DIRECTORY:
             real = self._place_of_directory(place)
+            self.directory(real[:-1])
             self.items[real] = item
         elif there:
             raise Refused(f"a file cannot take the place of the directory {shown(place)}")
