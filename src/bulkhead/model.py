@@ -98,6 +98,16 @@ class Scratch(Model):
     """Bytes, which count against the plan's memory."""
 
 
+DiskFormat = Literal["raw", "qcow2"]
+
+
+class ForeignDisk(Model):
+    """A disk that is not Bulkhead's: a file or a block device of the host, which a VM gets beside its own disks."""
+
+    source: str = Field(pattern=r"^/.*", max_length=4096)
+    read_only: bool = True
+
+
 class RestartPolicy(Model):
     """What happens after the workload ended; `retries` 0 is without end."""
 
@@ -210,6 +220,8 @@ class CreateRequest(Model):
     """A network's name, "none" or "host"; None: "default" for containers, "host" for chroots."""
     ports: tuple[PortMapping, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    disks: tuple[ForeignDisk, ...] = Field(default=(), max_length=2)
+    """Of a VM that is a room."""
     tty: bool = False
     stdin: bool = False
     restart: RestartPolicy = RestartPolicy()
@@ -280,6 +292,7 @@ class Spec(Model):
     network: str
     ports: tuple[PortMapping, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    disks: tuple[ForeignDisk, ...] = ()
     tty: bool = False
     stdin: bool = False
     restart: RestartPolicy = RestartPolicy()

@@ -189,6 +189,13 @@ async def make_kernel(request: Request, body: KernelRequest) -> Response:
     return with_progress(request, work)
 
 
+@router.post("/images/rescue")
+async def prepare_rescue(request: Request) -> Response:
+    """Have the image that a helper machine for broken disks runs; progress and result as NDJSON."""
+    images = service_of(request).engine.images
+    return with_progress(request, images.prepare_rescue)
+
+
 @router.post("/images/unikernel")
 async def build_unikernel(request: Request, body: UnikernelRequest) -> Response:
     """Make a unikernel of an image or a program; progress and result as NDJSON."""

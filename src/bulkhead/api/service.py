@@ -80,6 +80,9 @@ class Images(Protocol):
         `changes`: instructions such as "CMD nginx", for the tar of a root file system.
         """
 
+    def prepare_rescue(self, progress: Progress) -> object:
+        """The image that a helper machine for broken disks runs; made where it is not there."""
+
     def import_onto(
         self, base: str, stream: BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
     ) -> object:

@@ -1,4 +1,4 @@
-"""bulkhead image from-server: a server that runs elsewhere, or a root directory, becomes an image.
+"""bulkhead image from-server: a server that runs elsewhere, a root directory or a disk becomes an image.
 
 The shells are opened here, not by the daemon: ssh's configuration, keys and agent are the user's.
 """
@@ -28,6 +28,8 @@ from bulkhead.servers.listing import Difference, Listing
 from bulkhead.servers.survey import Survey
 
 _SHOWN = 5
+HOLD_SECONDS = 120.0
+"""Within which a helper machine has opened a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,13 @@ class Copied:
 
 
 @contextmanager
-def opened(target: str, options: Sequence[str]) -> Iterator[Server]:
-    """The server that a word means: a directory here, or a host to log in to. Raises Refused, HostError."""
+def opened(app: App, target: str, options: Sequence[str]) -> Iterator[Server]:
+    """The server that a word means: a directory here, a disk, or a host to log in to. Raises Refused, HostError."""
     if "://" not in target and os.path.exists(target):  # noqa: PTH110
         if not stat.S_ISDIR(os.stat(target).st_mode):  # noqa: PTH116
-            raise Refused(f"{target} is not a directory", hint=f"bulkhead rescue {target} opens disks")
+            with _on_disk(app, target) as server:
+                yield server
+            return
         if os.geteuid() != 0:
             raise Refused(f"only root can read every file of {target}", hint="use sudo")
         root = os.path.realpath(target)
@@ -63,6 +67,39 @@ def opened(target: str, options: Sequence[str]) -> Iterator[Server]:
         return
     with remote.ssh(target, options) as shell:
         yield Server(_as_root(shell), "/", live=True, name="")
+
+
+@contextmanager
+def _on_disk(app: App, target: str) -> Iterator[Server]:
+    """The system on a disk, opened read-only in a helper machine, as `rescue` does it."""
+    from bulkhead.cli import rescue
+    from bulkhead.cli.room import HeldRoom
+
+    path = os.path.abspath(target)  # noqa: PTH100
+    request = rescue.request_of(path, plan={}, words=["--hold"], root=None, write=False, command=[])
+    request |= {"image": rescue.prepare(app), "tty": False, "stdin": False}
+    with HeldRoom(app.client, request) as room:
+        app.client.call("POST", room.path("start"))
+        config = ["--config", app.config] if app.config else []
+        shell = remote.beside(
+            [sys.executable, "-m", "bulkhead", *config, "exec", "-i", room.id], f"the helper of {target}"
+        )
+        deadline = time.monotonic() + HOLD_SECONDS
+        while not _is_open(shell):
+            if app.client.call("GET", room.path())["state"] != "running" or time.monotonic() > deadline:
+                raise HostError(
+                    f"no system was found on {target}", hint=f"bulkhead rescue {target} shows what is on it"
+                )
+            time.sleep(0.2)
+        yield Server(shell, rescue.SYSTEM, False, os.path.basename(path).partition(".")[0])  # noqa: PTH119
+
+
+def _is_open(shell: Shell) -> bool:
+    try:
+        shell.run("test -e /tmp/ready", limit=64)
+    except HostError:
+        return False
+    return True
 
 
 def _as_root(shell: Shell) -> Shell:
@@ -215,7 +252,7 @@ def _metered(chunks: Iterator[bytes], total: int) -> Iterator[bytes]:
 def main(args: Namespace, app: App) -> int:
     """Look, copy, suggest."""
     wanted = Wanted(args.minimize, tuple(args.exclude), tuple(args.keep))
-    with opened(args.target, args.option) as server:
+    with opened(app, args.target, args.option) as server:
         _check_live(args, server)
         files, found, others = look(server, wanted)
         stop = findings.to_stop(found, args.stop, all_with_data=args.quiesce)
@@ -249,7 +286,7 @@ def main(args: Namespace, app: App) -> int:
 
 def _check_live(args: Namespace, server: Server) -> None:
     if not server.live and (args.stop or args.quiesce):
-        what = f"{server.root} is a directory: nothing runs in it that could be stopped"
+        what = f"{args.target} does not run: there is nothing that could be stopped"
         raise Refused(what, hint="leave out --stop and --quiesce, or name the server that runs")
 
 

@@ -171,7 +171,7 @@ def _from_server_arguments(parser: Parser) -> None:
     add("--dry-run", action="store_true", help="look and suggest, and copy nothing")
     add("-o", dest="option", action="append", default=[], metavar="OPTION", help="an option of ssh, such as Port=2222")
     add("--format", choices=("text", "json"), default="text", help="json: all that was found, with the API's request")
-    add("target", metavar="TARGET", help="user@host or ssh://user@host:port, or a directory that is a root")
+    add("target", metavar="TARGET", help="user@host, ssh://user@host:port, a directory that is a root, a disk")
 
 
 def _from_server(args: Namespace, app: App) -> int:
@@ -251,7 +251,7 @@ SUBCOMMANDS = {
     ),
     "import": Subcommand("Read an archive or a root file system", _import_arguments, _import),
     "from-server": Subcommand(
-        "Make an image of a server that runs, or of a root", _from_server_arguments, _from_server
+        "Make an image of a server that runs, a root or a disk", _from_server_arguments, _from_server
     ),
     "inspect": Subcommand("Show everything about images, as a JSON array", _inspect_arguments, _inspect),
     "rm": Subcommand("Remove names, and images with their last one", _rm_arguments, _rm),

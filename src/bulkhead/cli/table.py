@@ -25,6 +25,7 @@ COMMANDS = {
     "update": "Change the plan or the restart policy of instances",
     "move": "Put an instance behind another wall",
     "snapshot": "Manage snapshots of instances",
+    "rescue": "Open a broken system's disk and give a shell in it",
     "build": "Make an image by a Containerfile, or a unikernel of an image or a program",
     "image": "Manage images",
     "plan": "Manage named plans",

@@ -75,7 +75,7 @@ def resolve_spec(
         isolation=level,
         choice=choice,
         kernel=request.kernel or "",
-        cold=request.cold,
+        cold=request.cold or bool(request.disks),
         inner=inner_of(request, level, whole=whole or program is not None),
         system=unmodified.system_of(request, image),
         program=program,
@@ -91,6 +91,7 @@ def resolve_spec(
         network=network_of(request, level),
         ports=request.ports,
         mounts=request.mounts,
+        disks=request.disks,
         # A system's console is a terminal, for its messages and whoever attaches.
         tty=request.tty or inits.is_system(request),
         stdin=request.stdin,
@@ -105,7 +106,7 @@ def resolve_spec(
 
 def inner_of(request: CreateRequest, level: Isolation, *, whole: bool) -> int:
     """Instances that it can hold: a VM with Bulkhead's own agent alone can hold any."""
-    if level is not Isolation.VM or whole:
+    if level is not Isolation.VM or whole or request.disks:
         return 0
     return DEFAULT_INNER if request.inner is None else request.inner
 

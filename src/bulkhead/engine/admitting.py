@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bulkhead.engine import cloning, inits, inside, machines
+from bulkhead.engine import attaching, cloning, inits, inside, machines
 from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
@@ -38,8 +38,11 @@ class Admission:
     images: ImageCatalog
     snapshots: SnapshotCatalog
 
-    def admit(self, asked: CreateRequest) -> Admitted:
-        """The spec with everything resolved. Raises Refused with every problem; nothing is changed."""
+    def admit(self, asked: CreateRequest, *, room: bool = False) -> Admitted:
+        """The spec with everything resolved. Raises Refused with every problem; nothing is changed.
+
+        `room`: it belongs to a request.
+        """
         context = self.context
         source = self.snapshots.find(asked.snapshot) if asked.snapshot else None
         request = cloning.complete(asked, source) if source else asked
@@ -60,6 +63,7 @@ class Admission:
         elif machine:
             problems += inside.plan_problems(context, machine, plan)
         problems += context.networks.check_ports(request.ports)
+        problems += attaching.problems(context, request, level, room=room)
         if source:
             disk, foreign = self.snapshots.disk(source)
             problems += cloning.problems(asked, source, level, plan, disk=disk, foreign=foreign)

@@ -151,7 +151,7 @@ class Engine:
         self, request: CreateRequest, *, at_once: bool = False, room: bool = False, progress: Progress = quiet
     ) -> Instance:
         """Make an instance; `at_once`: it is started next. Raises Refused with every problem, before any change."""
-        admitted = self._admission.admit(request)
+        admitted = self._admission.admit(request, room=room)
         spec = admitted.spec.model_copy(update={"room": True}) if room else admitted.spec
         for mount in spec.mounts:
             if mount.kind == "volume":

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from bulkhead.engine import building, kernels, systems
+from bulkhead.engine import building, kernels, rescuing, systems
 from bulkhead.engine.context import Context
-from bulkhead.errors import NotFound, Refused
+from bulkhead.errors import Conflict, NotFound, Refused
 from bulkhead.events import Progress
 from bulkhead.images import Image, saving
 from bulkhead.images.documents import ROOTFS
@@ -125,6 +125,15 @@ class ImageCatalog:
     def tag(self, reference: str, targets: Sequence[str]) -> object:
         """Give an image more names."""
         return self._store.tag(reference, targets)
+
+    def prepare_rescue(self, progress: Progress) -> Image:
+        """The image that a helper machine for broken disks runs; made where it is not there."""
+        before = rescuing.current(self._store)
+        image = rescuing.prepare(self._store, self._context.config, progress)
+        if before not in ("", image.digest):
+            with suppress(Conflict):  # one of it runs
+                self._store.remove(before, in_use=self._in_use())
+        return image
 
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name."""

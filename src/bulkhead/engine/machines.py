@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bulkhead import limits
-from bulkhead.engine import bundles, kernels
+from bulkhead.engine import attaching, bundles, kernels
 from bulkhead.engine.admission import SHARED_NETWORKS
 from bulkhead.engine.context import Context
 from bulkhead.engine.warming import WarmGuest
@@ -71,6 +71,7 @@ def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGue
         inner=spec.inner,
         largest=largest_inner(context, spec),
         warm=warm.handle if warm else None,
+        attached=attaching.opened(context, spec, always),
     )
 
 
@@ -131,7 +132,7 @@ def explained(context: Context, spec: Spec, image: Image, bundle: Bundle) -> Bun
 def problems(context: Context, spec: Spec, image: Image) -> list[Problem]:
     """What stands in the way of a VM of this image: no kernel, too many layers."""
     found = kernel_problems(context, spec)
-    disks = 1 + len(image.layers) + len(spec.mounts)
+    disks = 1 + len(image.layers) + len(spec.mounts) + len(spec.disks)
     if disks > vmm.MAX_DISKS:
         what = f"{spec.image} has {len(image.layers)} layers: with its own and the volumes these are {disks} disks"
         found.append(Problem(f"{what}, a VM takes {vmm.MAX_DISKS}", "import the image's root file system as one layer"))

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from bulkhead.agent.ending import quit_or_kill
-from bulkhead.engine import bundles, snapshotting
+from bulkhead.engine import attaching, bundles, snapshotting
 from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError
@@ -51,6 +51,7 @@ class Recovery:
         name, directory = instance.spec.name, self._context.bundle_dir(instance)
         if instance.spec.room or instance.spec.build:
             # The request that held it ended with the daemon.
+            attaching.give_back(self._context, instance)
             quit_or_kill(directory)
             self._lifecycle.erase(instance)
             what = "its build was interrupted" if instance.spec.build else "a room that nobody holds"

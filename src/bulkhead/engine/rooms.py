@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from bulkhead.engine import bundles, machines, snapshotting
+from bulkhead.engine import attaching, bundles, machines, snapshotting
 from bulkhead.engine.carrying import Carrier
 from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import Lifecycle
@@ -51,6 +51,11 @@ class Rooms:
     def close(self, instance_id: str) -> None:
         """Throw a room away, with whatever runs in it. Fine when it is gone."""
         with suppress(NotFound):
+            instance = self._context.state.get(instance_id)
+            if instance.pid and attaching.writes(instance.spec):
+                # What is in it unmounts them.
+                with suppress(BulkheadError):
+                    self._lifecycle.stop(instance, timeout=attaching.ORDER_SECONDS)
             self._lifecycle.delete(self._context.state.get(instance_id), force=True)
 
     def close_all(self) -> None:

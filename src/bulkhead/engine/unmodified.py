@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bulkhead.boot import seed
 from bulkhead.boot.seed import Seed
+from bulkhead.engine import attaching
 from bulkhead.engine.context import Context
 from bulkhead.errors import ImageError, Problem, Refused, Unavailable
 from bulkhead.images import Image
@@ -125,6 +126,7 @@ def make_seed(context: Context, spec: Spec, user_data: str | None) -> None:
 
 def boot(context: Context, instance: Instance) -> SystemBoot:
     """Everything but the network."""
+    attaching.check_free(context, instance)
     spec, directory = instance.spec, context.bundle_dir(instance)
     uefi = spec.system is not None and spec.system.firmware == "uefi"
     return SystemBoot(

@@ -16,6 +16,7 @@ from bulkhead.host.syscalls import CallError
 
 BLOCK_SIZE = 4096
 """Logical block size of the devices: ext4's own, so that direct I/O on the file is always aligned."""
+_SECTOR = 512
 
 _LOOP_CONFIGURE, _LOOP_CLR_FD, _LOOP_SET_CAPACITY = 0x4C0A, 0x4C01, 0x4C07
 _LOOP_CTL_GET_FREE = 0x4C82
@@ -55,8 +56,18 @@ class Attached:
         os.close(self.descriptor)
 
 
-def attach(file: Path, *, direct_io: bool = True, autoclear: bool = True, read_only: bool = False) -> Attached:
-    """Attach a file to a free loop device. Raises CallError. The caller closes what it gets."""
+def attach(
+    file: Path,
+    *,
+    direct_io: bool = True,
+    autoclear: bool = True,
+    read_only: bool = False,
+    part: tuple[int, int] | None = None,
+) -> Attached:
+    """Attach a file to a free loop device. Raises CallError. The caller closes what it gets.
+
+    `part`: a partition alone, with sectors of 512 bytes: offset and size in bytes; a size of 0 is up to the end.
+    """
     wanted = (_DIRECT_IO if direct_io else 0) | (_AUTOCLEAR if autoclear else 0) | (_READ_ONLY if read_only else 0)
     mode = os.O_RDONLY if read_only else os.O_RDWR
     try:
@@ -66,7 +77,7 @@ def attach(file: Path, *, direct_io: bool = True, autoclear: bool = True, read_o
     try:
         for _ in range(_RACES):
             number = _free_number()
-            descriptor = _configure(number, backing, mode, wanted, file)
+            descriptor = _configure(number, backing, mode, wanted, file, part=part)
             if descriptor is not None:
                 break
         else:
@@ -104,7 +115,9 @@ def _free_number() -> int:
         os.close(control)
 
 
-def _configure(number: int, backing: int, mode: int, flags: int, file: Path) -> int | None:
+def _configure(
+    number: int, backing: int, mode: int, flags: int, file: Path, *, part: tuple[int, int] | None
+) -> int | None:
     """Attach `backing` to device `number`: its open descriptor, or None when somebody else was faster."""
     node = f"/dev/loop{number}"
     try:
@@ -114,8 +127,10 @@ def _configure(number: int, backing: int, mode: int, flags: int, file: Path) -> 
             time.sleep(0.001)
             return None
         raise CallError("open", node, error.errno or errno.EIO) from error
-    info = (0, 0, 0, 0, 0, 0, 0, 0, flags, os.fsencode(file.name)[:63], b"", b"", 0, 0)
-    config = _CONFIG.pack(backing, BLOCK_SIZE, *info, *([0] * 8))
+    offset, size = part or (0, 0)
+    block = BLOCK_SIZE if part is None else _SECTOR
+    info = (0, 0, 0, offset, size, 0, 0, 0, flags, os.fsencode(file.name)[:63], b"", b"", 0, 0)
+    config = _CONFIG.pack(backing, block, *info, *([0] * 8))
     try:
         syscalls.ioctl(descriptor, _LOOP_CONFIGURE, config, call="LOOP_CONFIGURE", what=f"{node} on {file}")
     except CallError as error:

@@ -164,18 +164,20 @@ class ImageStore:
         config: ImageConfig | Mapping[str, object] | None = None,
         files: Mapping[str, bytes] | None = None,
         mirrors: Sequence[str] = (),
+        hooks: Sequence[str] = (),
         progress: Progress = quiet,
     ) -> Image:
         """Make an image from a Debian release's packages: `release` is "debian:bookworm", or the suite alone.
 
         `name`: by default the release, with the packages after a dash. `architecture`: Debian's word, such as
         i386; None is the host's. `files` are put in as well, by absolute path. `mirrors` are used instead of the
-        sources of this host's own apt. Takes half a minute; packages that were downloaded once are kept in the
-        cache. Raises Refused, or HostError when mmdebstrap fails.
+        sources of this host's own apt. `hooks`: as of `bootstrap.plan`. Takes half
+        a minute; packages that were downloaded once are kept in the cache. Raises Refused, or HostError when
+        mmdebstrap fails.
         """
         settings = config if isinstance(config, ImageConfig) else from_fields(config or {})
         recipe = bootstrap.plan(
-            release, packages=packages, architecture=architecture, files=files or {}, mirrors=mirrors
+            release, packages=packages, architecture=architecture, files=files or {}, mirrors=mirrors, hooks=hooks
         )
         names = _given(name or recipe.default_name)
         return self.take(

@@ -16,7 +16,7 @@ from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.operations import Operation
 from bulkhead.errors import Problem
-from bulkhead.model import Address, Exit, Isolation, Plan, Spec
+from bulkhead.model import Address, DiskFormat, Exit, Isolation, Plan, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,20 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """A foreign disk, opened: what reads its format is the hypervisor in its jail."""
+
+    fd: int
+    """The caller's."""
+    form: DiskFormat
+    device: bool
+    """It is a block device."""
+    read_only: bool
+    largest: int
+    """Bytes that its file may have in the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Boot:
     """What a VM starts from: files that its hypervisor opens, never what the host has mounted of them."""
 
@@ -148,6 +162,8 @@ class Boot:
     """Instances that the guest can hold."""
     largest: int = 0
     """Bytes of the largest disk of theirs."""
+    attached: tuple[Attached, ...] = ()
+    """Foreign disks, which come after all others."""
     warm: Handle | None = None
     """The guest that runs already and has rehearsed its start: it has its place on the network."""
 

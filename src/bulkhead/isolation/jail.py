@@ -70,10 +70,18 @@ def stage_cell(bundle: Bundle, at: Path, cell: Cell) -> list[Operation]:
     ]
 
 
-def inside(argv: Sequence[str], *, largest: int, ram_fd: int | None = None, terminal: bool = False) -> list[Operation]:
+def inside(
+    argv: Sequence[str],
+    *,
+    largest: int,
+    ram_fd: int | None = None,
+    terminal: bool = False,
+    inherit: Sequence[int] = (),
+) -> list[Operation]:
     """What QEMU's process does up to its exec. `largest` is the size in bytes of the largest file that it writes.
 
     `ram_fd`: the descriptor of a template's memory. QEMU opens it by its name in a /proc that shows its own process.
+    `inherit`: other descriptors that it keeps.
     """
     memory = [] if ram_fd is None else [mount("proc", "/proc", attrs=NOTHING_RUNS, data="subset=pid")]
     devpts = mount("devpts", "/dev/pts", attrs=Attr.NOSUID | Attr.NOEXEC, data="mode=0600,ptmxmode=0600")
@@ -93,7 +101,7 @@ def inside(argv: Sequence[str], *, largest: int, ram_fd: int | None = None, term
         simple(Code.CHDIR, "/", 0),
         simple(Code.CAPS, 0, 0, 0, 0, 0),
         simple(Code.NO_NEW_PRIVS),
-        *([] if ram_fd is None else [simple(Code.INHERIT, ram_fd)]),
+        *(simple(Code.INHERIT, fd) for fd in (*([] if ram_fd is None else [ram_fd]), *inherit)),
         *root.execute(argv),
     ]
 

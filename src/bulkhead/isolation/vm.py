@@ -204,9 +204,9 @@ class VmDriver(Supervised):
         parking.resume_saved(bundle)
 
     def inherited(self, bundle: Bundle) -> tuple[int, ...]:
-        """The memory of the template to start from."""
-        saved = vmm.require_boot(bundle).saved
-        return (saved.ram,) if saved else ()
+        """The memory of the template to start from, or foreign disks."""
+        boot = vmm.require_boot(bundle)
+        return (*((boot.saved.ram,) if boot.saved else ()), *(disk.fd for disk in boot.attached))
 
     def make_template(self, bundle: Bundle, state: Path) -> None:
         """Boot a guest without an instance to its ready point; leave its memory in `boot.ram`, its devices in `state`.
@@ -254,8 +254,12 @@ class VmDriver(Supervised):
     def _machine(self, bundle: Bundle, inside: Start | None) -> Machine:
         base, limits, boot = jail.uid_start(bundle), bundle.limits, vmm.require_boot(bundle)
         written = [drive.source for drive in vmm.drives(bundle) if not drive.read_only]
-        largest = max(map(_size, [*written, *([boot.ram] if boot.ram else [])]), default=0)
-        largest = max(largest, boot.largest)
+        sizes = [
+            *map(_size, [*written, *([boot.ram] if boot.ram else [])]),
+            boot.largest,
+            *(disk.largest for disk in boot.attached),
+        ]
+        foreign = [vmm.foreign_fd(bundle, number) for number in range(len(boot.attached))]
         ram_fd = vmm.ram_fd(bundle) if boot.saved else None
         return Machine(
             flags=StartFlag.GUEST,
@@ -270,7 +274,9 @@ class VmDriver(Supervised):
             kill=limits.kill,
             prepare=tuple(limits.prepare),
             stage=tuple(jail.stage(bundle, self._stage)),
-            inside=tuple(jail.inside(vmm.command_line(bundle), largest=largest, ram_fd=ram_fd)),
+            inside=tuple(
+                jail.inside(vmm.command_line(bundle), largest=max(sizes, default=0), ram_fd=ram_fd, inherit=foreign)
+            ),
             finish=tuple(limits.finish),
             guest=inside,
         )

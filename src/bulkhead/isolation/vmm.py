@@ -34,6 +34,8 @@ SLOTS = (2, 4, 8, MAX_DISKS)
 """Disks of templates. The first is the instance's own, so that two serve an image of one layer."""
 PLACEHOLDER: dict[str, object] = {"driver": "null-co", "size": 1 << 50, "read-zeroes": True}
 """A disk that holds nothing, as large as the largest: a guest goes on believing in the size that it has seen first."""
+FOREIGN = "foreign"
+"""What serial numbers of foreign disks begin with."""
 TEMPLATE_MAC = "02:69:00:00:00:03"
 FIRST_SLOT = 0x8
 """PCI slot of the first disk on the bus; the others follow, so that the guest finds them in this order."""
@@ -138,6 +140,7 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
         *("-device", f"virtserialport,bus={PORTS}.0,nr=1,chardev=agent,name={PORT}"),
         *_network(bundle),
         *_disks(bundle),
+        *_attached(bundle),
         *("-kernel", KERNEL, "-initrd", INITRD, "-append", kernel_line),
     )
 
@@ -235,6 +238,32 @@ def spare(number: int) -> str:
 def disks(bundle: Bundle) -> int:
     """Disks of the guest's own, placeholders among them: the spare ones come after these."""
     return max(len(drives(bundle)), require_boot(bundle).slots)
+
+
+def _attached(bundle: Bundle) -> Iterator[str]:
+    """Foreign disks by descriptors, so that the jail needs no file of theirs; the guest knows them by their serials."""
+    first = len(drives(bundle))
+    for number, disk in enumerate(require_boot(bundle).attached):
+        name, place = f"foreign{number}", f"/dev/fdset/{number}"
+        file: dict[str, object] = {
+            "driver": "host_device" if disk.device else "file",
+            "filename": place,
+            # Whoever else has the file open through QEMU and locks it, as usual, is told apart by this.
+            "locking": "off" if disk.device else "on",
+            "read-only": disk.read_only,
+        }
+        whole: dict[str, object] = {"driver": disk.form, "node-name": name, "read-only": disk.read_only, "file": file}
+        if disk.form == "qcow2":
+            whole["backing"] = None
+        yield from ("-add-fd", f"fd={foreign_fd(bundle, number)},set={number}")
+        yield from ("-blockdev", as_json(whole))
+        device = f"virtio-blk-pci,id={name},drive={name},serial={FOREIGN}{number},addr={FIRST_SLOT + first + number:#x}"
+        yield from ("-device", device)
+
+
+def foreign_fd(bundle: Bundle, number: int) -> int:
+    """The descriptor by which QEMU has a foreign disk. A guest with one is not started from a template."""
+    return inherited_fd(number, netns=bundle.netns_fd is not None)
 
 
 def disk_node(number: int) -> str:

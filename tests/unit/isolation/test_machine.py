@@ -13,7 +13,7 @@ from bulkhead.agent.frames import start_payload
 from bulkhead.agent.operations import Code, describe
 from bulkhead.config import Config
 from bulkhead.isolation import guest, jail, vmm
-from bulkhead.isolation.base import Boot, Bundle, Command, Handle, MountedVolume, Probe, Room
+from bulkhead.isolation.base import Attached, Boot, Bundle, Command, Handle, MountedVolume, Probe, Room
 from bulkhead.isolation.root import Namespace
 from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.vm import VmDriver
@@ -131,6 +131,30 @@ def test_no_two_starts_share_their_entropy() -> None:
         return next(operation.arguments for operation in prepare if operation.code is Code.ENTROPY)
 
     assert entropy() != entropy()
+
+
+def test_foreign_disks_are_descriptors_and_come_last() -> None:
+    bundle = make_bundle()
+    assert bundle.boot is not None
+    given = (
+        Attached(70, "qcow2", device=False, read_only=False, largest=9 << 30),
+        Attached(71, "raw", device=True, read_only=True, largest=0),
+    )
+    bundle = replace(bundle, netns_fd=50, boot=replace(bundle.boot, attached=given))
+    words = " ".join(vmm.command_line(bundle))
+    assert "-add-fd fd=6,set=0" in words and "-add-fd fd=7,set=1" in words
+    file = '{"driver":"file","filename":"/dev/fdset/0","locking":"on","read-only":false}'
+    assert f'{{"driver":"qcow2","node-name":"foreign0","read-only":false,"file":{file},"backing":null}}' in words
+    assert '"driver":"host_device","filename":"/dev/fdset/1","locking":"off","read-only":true' in words
+    assert f"id=foreign0,drive=foreign0,serial=foreign0,addr={vmm.FIRST_SLOT + 4:#x}" in words
+    assert driver().inherited(bundle) == (70, 71)
+    request = driver().start_request(bundle)
+    kept = [operation.arguments for operation in request.inside if operation.code is Code.INHERIT]
+    assert kept == [(6,), (7,)]
+    largest = next(operation.arguments for operation in request.inside if operation.code is Code.RLIMIT)
+    assert largest[1] == 9 << 30
+    # No path of theirs is in the jail.
+    assert not [drive for drive in vmm.drives(bundle) if "foreign" in drive.inside]
 
 
 def test_disks_come_in_the_order_in_which_the_guest_mounts_them() -> None:
