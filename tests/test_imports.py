@@ -15,7 +15,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "bulkhead"
 
-NOUNS = ("errors", "events", "config", "quantities", "elf", "ustar", "model")
+NOUNS = ("errors", "events", "config", "quantities", "elf", "ustar", "model", "moves")
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
     ("host",),

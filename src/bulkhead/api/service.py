@@ -30,7 +30,6 @@ from bulkhead.model import (
     Exit,
     Instance,
     Isolation,
-    Moved,
     NamedPlan,
     Network,
     PlanRequest,
@@ -38,6 +37,7 @@ from bulkhead.model import (
     Snapshot,
     Volume,
 )
+from bulkhead.moves import Moved
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from typing import Any
 
 from bulkhead.errors import Conflict
 from bulkhead.isolation.base import Handle
-from bulkhead.model import Address, Move, Plan, Spec
+from bulkhead.model import Address, Plan, Spec
+from bulkhead.moves import Move
 
 MEMORY = "memory"
 """A VM's memory and devices, in a snapshot and in a bundle that is to go on with it."""

@@ -51,12 +51,12 @@ from bulkhead.model import (
     HealthCheck,
     Instance,
     Isolation,
-    Moved,
     Plan,
     PlanRequest,
     RestartPolicy,
     State,
 )
+from bulkhead.moves import Moved
 from bulkhead.quantities import parse_signal
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.errors import BulkheadError, NotMoved, Unavailable
 from bulkhead.events import Progress, Step, quiet
 from bulkhead.isolation.base import Handle
-from bulkhead.model import HealthCheck, Instance, Isolation, Move, Moved, Spec, State
+from bulkhead.model import HealthCheck, Instance, Isolation, Spec, State
+from bulkhead.moves import Move, Moved
 from bulkhead.storage import foreign
 
 SETTLE_SECONDS = 1.0
