@@ -32,6 +32,8 @@ def arguments(parser: Parser) -> None:
     )
     add("--pull", choices=("missing", "always", "never"), default="missing", help="ask registries for images (missing)")
     add_access(parser)
+    add("--platform", metavar="OS/ARCH", help="what the image runs on; this host's own alone can be built")
+    add("--progress", choices=("auto", "plain"), default="auto", help="how steps are shown: as lines, either way")
     add("--no-cache", action="store_true", help="carry every step out, whatever was made before")
     add("--isolation", metavar="LEVEL", help="the wall of RUN steps: chroot, container or vm (container)")
     add("--network", "--net", metavar="N", help="of RUN steps: a network's name, none or host (default)")
@@ -100,6 +102,7 @@ def request(args: Namespace) -> dict[str, object]:
             **{name: value for name, value in given.items() if name.lower() in PROXIES},
         },
         "target": args.target or "",
+        "platform": args.platform or "",
         "labels": dict(problems.each(values.parse_label, args.label)),
         "secrets": dict(problems.each(_secret, args.secret)),
         "no_cache": args.no_cache,

@@ -27,6 +27,7 @@ KINDS = {
     "FILE": "files",
     "IMAGE": "images",
     "INSTANCE": "instances",
+    "CONTEXT": "files",
     "SOURCE": "files",
     "TARGET": "files",
 }

@@ -15,6 +15,9 @@ from bulkhead.images import Image, saving
 from bulkhead.images.documents import ROOTFS
 from bulkhead.model import Isolation, Spec
 
+BUILD = "(a build)"
+"""What a build is called among the users of an image."""
+
 
 class ImageCatalog:
     """The images of this host."""
@@ -138,7 +141,12 @@ class ImageCatalog:
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name."""
         with self._context.building.guard:
-            removed = self._store.remove(reference, in_use=self._in_use(), force=force)
+            try:
+                removed = self._store.remove(reference, in_use=self._in_use(), force=force)
+            except Conflict as error:
+                if BUILD in error.what:
+                    raise Conflict(error.what, hint="it is free when the build has ended") from error
+                raise
             self._unmount_unneeded()
         return removed
 
@@ -152,7 +160,7 @@ class ImageCatalog:
 
     def _in_use(self) -> Mapping[str, Sequence[str]]:
         """Names of instances and snapshots by the digest of their image, and of the kernel that a VM boots."""
-        found: dict[str, tuple[str, ...]] = dict.fromkeys(self._context.building.images(), ("(a build)",))
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(self._context.building.images(), (BUILD,))
         state = self._context.state
         users = [(instance.spec.name, instance.spec) for instance in state.instances()]
         users += [(snapshot.reference, snapshot.spec) for snapshot in state.snapshots()]

@@ -21,7 +21,8 @@ from bulkhead.agent.frames import TO_AGENT, Decoder, ExecFlag, ExecRequest, Fram
 from bulkhead.agent.operations import Code, Operation
 from bulkhead.api.app import create_app
 from bulkhead.api.server import Server
-from bulkhead.errors import CommandNotFound, Conflict, NotFound, Problem, Refused
+from bulkhead.engine.builds.order import BuildOrder, Tell, Told
+from bulkhead.errors import BuildFailed, CommandNotFound, Conflict, NotFound, Problem, Refused
 from bulkhead.events import Event, Progress, Step
 from bulkhead.isolation.base import Ability
 from bulkhead.model import (
@@ -287,6 +288,14 @@ class FakeEngine:
         )
         self.instances[identifier] = Instance(spec=spec, state=State.CREATED)
         return self.instances[identifier]
+
+    def build(self, order: BuildOrder, files: Iterator[bytes], *, tell: Tell, alive: Callable[[], bool]) -> object:
+        """Tells one step and keeps the context."""
+        tell(Told("begin", 1, text=order.containerfile))
+        self.uploaded = b"".join(files)
+        if "fail" in order.containerfile:
+            raise BuildFailed("line 1: RUN ended with code 3")
+        return {"digest": "sha256:" + "3" * 64, "names": order.names, "alive": alive()}
 
     def dry_run(self, request: CreateRequest) -> str:
         return f"mount {request.image}"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.client import Client
-from bulkhead.errors import BulkheadError, CommandNotFound, Conflict, ImageError, NotFound, Refused
+from bulkhead.errors import BuildFailed, BulkheadError, CommandNotFound, Conflict, ImageError, NotFound, Refused
 from bulkhead.events import Event, Progress, Step
 from bulkhead.model import Exit
 from tests.unit.api.fakes import FakeEngine, Line, command_not_found
@@ -419,3 +419,37 @@ def test_import_ends_with_the_client_also_after_the_upload(client: Client, engin
     assert next(response.json_lines())["step"]["label"] == "converting"
     response.close()
     assert ended.wait(10)
+
+
+# --- builds
+
+
+def build(client: Client, order: object, context: bytes = b"a tar") -> list[object]:
+    body = [json.dumps(order).encode() + b"\n", context]
+    with client.upload("POST", "/v1/build", iter(body)) as response:
+        return list(response.json_lines())
+
+
+def test_a_build(client: Client, engine: FakeEngine) -> None:
+    step, result = build(client, {"containerfile": "FROM a\n", "names": ["b"]})
+    assert step["build"]["text"] == "FROM a\n" and step["build"]["kind"] == "begin"  # type: ignore[index]
+    assert result == {"result": {"digest": "sha256:" + "3" * 64, "names": ["b"], "alive": True}}
+    assert engine.uploaded == b"a tar"
+
+
+def test_a_build_that_fails(client: Client) -> None:
+    with pytest.raises(BuildFailed, match="line 1"):
+        build(client, {"containerfile": "fail"})
+
+
+def test_orders_that_are_none(client: Client) -> None:
+    with pytest.raises(Refused) as caught:
+        build(client, {"isolation": "jail", "colour": "red", "secrets": {"a": 7}})
+    told = str(caught.value)
+    assert "containerfile" in told and "isolation" in told and "colour" in told
+    with pytest.raises(Refused) as caught:
+        build(client, {"containerfile": "", "secrets": {"a": "hidden" * 1_000_000}})
+    assert "hidden" not in str(caught.value)
+    for body in (b"", b"{", b"no line"):
+        with pytest.raises(Refused), client.upload("POST", "/v1/build", iter([body])) as response:
+            list(response.json_lines())

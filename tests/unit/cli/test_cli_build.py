@@ -37,6 +37,7 @@ def test_nothing_but_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
         "arguments": {},
         "proxies": {},
         "target": "",
+        "platform": "",
         "labels": {},
         "secrets": {},
         "no_cache": False,

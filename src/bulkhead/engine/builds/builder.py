@@ -89,11 +89,14 @@ class Builder:
         ]
 
     def _read(self, order: BuildOrder) -> stages.Plan:
+        platform = f"linux/{host_architecture()}"
+        if order.platform not in ("", platform):
+            raise Refused(f"--platform {order.platform}: this host builds {platform}")
         return stages.plan(
             order.containerfile.encode("utf-8", "surrogatepass"),
             given=order.arguments,
             target=order.target,
-            platform=f"linux/{host_architecture()}",
+            platform=platform,
         )
 
     def _admit(self, order: BuildOrder, containerfile: stages.Plan) -> tuple[Plan, str, int | None]:

@@ -25,6 +25,7 @@ class BuildOrder(Model):
         default={}, max_length=16, description="proxy variables that every RUN sees; no part of what a step is known by"
     )
     target: str = Field(default="", max_length=128, description="a stage; the last one where it is empty")
+    platform: str = Field(default="", max_length=64, description="such as linux/amd64; this host's alone can be built")
     labels: dict[str, Text] = Field(default={}, max_length=1000)
     secrets: dict[Annotated[str, Field(max_length=256)], Annotated[str, Field(max_length=MOST_SECRET * 2)]] = Field(
         default={}, max_length=64, repr=False, description="base64, by id"
