@@ -263,7 +263,7 @@ def resize(context: Context, instance: Instance, old: Plan, new: Plan) -> None:
     spec, directory = instance.spec, context.bundle_dir(instance)
     machine, driver = require_running(context, spec), context.driver(instance)
     assert isinstance(driver, Resizes)
-    limits.check_use(old, new, usage(context, instance)[0])
+    limits.check_use(old, new, usage(context, instance).usage)
     kept = speed(context, machine.spec.plan)
 
     def guest(before: Plan, after: Plan) -> list[Operation]:
@@ -293,14 +293,14 @@ def explained(context: Context, spec: Spec, machine: Plan, inner: int, layers: S
     )
 
 
-def usage(context: Context, instance: Instance) -> tuple[limits.Usage, int, int]:
-    """What it uses, and bytes received and sent, as its guest tells; zeros where that does not answer."""
+def usage(context: Context, instance: Instance) -> limits.InnerUse:
+    """What it uses, as its guest tells; zeros where that does not answer."""
     driver, directory = context.driver(instance), context.bundle_dir(instance)
     handle = bundles.read_handle(directory)
     if not instance.pid or handle is None or not isinstance(driver, Measures):
-        return limits.Usage(), 0, 0
+        return limits.InnerUse()
     try:
         reports = driver.measure(directory, limits.inner_use(instance.spec.id, int(handle.data["guest_pid"])))
     except BulkheadError:
-        return limits.Usage(), 0, 0
+        return limits.InnerUse()
     return limits.parse_inner_use(reports)

@@ -113,13 +113,12 @@ class Reporter:
     def usage(self, instance: Instance) -> Usage:
         """What it uses now; zeros where it does not run."""
         context, spec = self._context, instance.spec
-        if spec.inside:
-            used, received, sent = inside.usage(context, instance)
-        else:
-            used = limits.read_usage(context.layout, context.config.cgroup, spec.id)
-            link = bundles.read_link(context.bundle_dir(instance))
-            received, sent = context.networks.traffic(link) if link and instance.pid else (0, 0)
+        within = inside.usage(context, instance) if spec.inside else None
+        used = within.usage if within else limits.read_usage(context.layout, context.config.cgroup, spec.id)
+        received, sent = (within.received, within.sent) if within else self._traffic(instance)
         plan, (disk_used, disk_size), (read, written) = self._held(instance)
+        if within:
+            read, written = within.read, within.written
         return Usage(
             id=spec.id,
             name=spec.name,
@@ -137,6 +136,10 @@ class Reporter:
             received=received,
             sent=sent,
         )
+
+    def _traffic(self, instance: Instance) -> tuple[int, int]:
+        link = bundles.read_link(self._context.bundle_dir(instance))
+        return self._context.networks.traffic(link) if link and instance.pid else (0, 0)
 
     def _held(self, instance: Instance) -> tuple[Plan, tuple[int, int], tuple[int, int]]:
         """What the host holds it to; bytes used of its disk and in all; bytes read and written."""

@@ -17,11 +17,12 @@ from bulkhead.limits.machine import (
     vmm_plan,
 )
 from bulkhead.limits.program import LimitProgram, program, update
-from bulkhead.limits.usage import Ended, Usage, interpret_reports, parse_inner_use, read_usage
+from bulkhead.limits.usage import Ended, InnerUse, Usage, interpret_reports, parse_inner_use, read_usage
 
 __all__ = [
     "Ended",
     "Enforced",
+    "InnerUse",
     "LimitProgram",
     "Usage",
     "check",

@@ -33,7 +33,7 @@ OWN_MEMORY = 16 << 20
 LEAST_DISK = 16 << 20
 """Of a VM whose own disk nobody uses."""
 _STEP = 2 << 20
-INNER_FILES = ("memory.current", "memory.stat", "memory.peak", "memory.events", "cpu.stat", "pids.current")
+INNER_FILES = ("memory.current", "memory.stat", "memory.peak", "memory.events", "cpu.stat", "pids.current", "io.stat")
 """Of a cgroup: what tells an instance's use, in this order."""
 _USE = ("current", "stat")
 _GUEST_CGROUP = "bulkhead"

@@ -15,6 +15,8 @@ _PEAK = re.compile(r"\d{1,20}\s*", re.ASCII)
 _INACTIVE_FILE = re.compile(r"^inactive_file (\d{1,20})$", re.MULTILINE | re.ASCII)
 _LINK = re.compile(r"^ *eth0: *(\d{1,20})(?: +\d+){7} +(\d{1,20})(?: |$)", re.MULTILINE | re.ASCII)
 """Of /proc/PID/net/dev: bytes received, seven numbers more, bytes sent."""
+_READ, _WRITTEN = (re.compile(rf"\b{name}=(\d{{1,20}})\b", re.ASCII) for name in ("rbytes", "wbytes"))
+"""Of io.stat, which has a line for each device."""
 _V1_HEADER = "cpu user system"
 _V1_SECONDS = re.compile(r"^\d{1,20} (\d{1,20}) (\d{1,20})$", re.MULTILINE | re.ASCII)
 _INACTIVE = {1: "total_inactive_file", 2: "inactive_file"}
@@ -34,6 +36,18 @@ class Usage:
     """How long it was held back by its cpu quota."""
     pids: int = 0
     oom_kills: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InnerUse:
+    """Of an instance within a VM, as its guest tells. Bytes."""
+
+    usage: Usage = Usage()
+    received: int = 0
+    sent: int = 0
+    read: int = 0
+    """From its disk and its layers."""
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +115,9 @@ def parse_use(reports: Sequence[str]) -> Usage:
     return Usage(memory=used, memory_working=max(0, used - inactive))
 
 
-def parse_inner_use(reports: Sequence[str]) -> tuple[Usage, int, int]:
-    """What `inner_use` has read, and bytes received and sent. A guest may have written anything: what makes no sense
-    counts as nothing."""
-    texts = [*reports, *("",) * 7][:7]
-    current, stat, peak, events, cpu, pids, links = texts
+def parse_inner_use(reports: Sequence[str]) -> InnerUse:
+    """What `inner_use` has read. A guest may have written anything: what makes no sense counts as nothing."""
+    current, stat, peak, events, cpu, pids, disks, links = [*reports, *("",) * 8][:8]
     used = _number(current)
     usage = Usage(
         memory=used,
@@ -116,8 +128,14 @@ def parse_inner_use(reports: Sequence[str]) -> tuple[Usage, int, int]:
         pids=_number(pids),
         oom_kills=_field(events, "oom_kill"),
     )
-    row = _LINK.search(links)
-    return usage, int(row[1]) if row else 0, int(row[2]) if row else 0
+    link = _LINK.search(links)
+    return InnerUse(
+        usage,
+        received=int(link[1]) if link else 0,
+        sent=int(link[2]) if link else 0,
+        read=sum(int(each) for each in _READ.findall(disks)),
+        written=sum(int(each) for each in _WRITTEN.findall(disks)),
+    )
 
 
 def _number(text: str) -> int:

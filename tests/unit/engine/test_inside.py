@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkhead import limits
-from bulkhead.limits.usage import parse_inner_use
+from bulkhead.limits.usage import InnerUse, parse_inner_use
 from bulkhead.model import Plan
 
 MIB = 1 << 20
@@ -42,13 +42,15 @@ def test_a_share_of_the_guests_cores_is_one_of_what_the_machine_has() -> None:
 
 def test_what_a_guest_tells_of_use_is_read_with_care() -> None:
     net = "Inter-|\n face |\n    lo: 1 0 0 0 0 0 0 0 1 0\n  eth0: 862 5 0 0 0 0 0 0 1100 9 0 0 0 0 0 0\n"
-    reports = ["4096\n", "inactive_file 1000\n", "8192\n", "oom_kill 2\n", "usage_usec 1500000\n", "3\n", net]
-    used, received, sent = parse_inner_use(reports)
+    disks = "254:32 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=5 dios=0\n254:96 rbytes=100 wbytes=0 rios=1 wios=0\n"
+    reports = ["4096\n", "inactive_file 1000\n", "8192\n", "oom_kill 2\n", "usage_usec 1500000\n", "3\n", disks, net]
+    found = parse_inner_use(reports)
+    used = found.usage
     assert (used.memory, used.memory_working, used.memory_peak, used.pids) == (4096, 3096, 8192, 3)
-    assert (used.cpu_seconds, used.oom_kills, received, sent) == (1.5, 2, 862, 1100)
+    assert (used.cpu_seconds, used.oom_kills, found.received, found.sent) == (1.5, 2, 862, 1100)
+    assert (found.read, found.written) == (4196, 8192)
 
 
 @pytest.mark.parametrize("reports", [[], ["x"] * 7, ["9" * 400] * 7, ["-1"] * 7, ["\u0661"] * 7, [""] * 99])
 def test_nonsense_counts_as_nothing(reports: list[str]) -> None:
-    used, received, sent = parse_inner_use(reports)
-    assert (used.memory, used.pids, received, sent) == (0, 0, 0, 0)
+    assert parse_inner_use(reports) == InnerUse()
