@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,39 @@ def test_the_sum_of_the_plans_must_fit(bulkhead: Daemon) -> None:
     assert "home holds as many instances as it can: 2" in full.stderr
     plan = bulkhead.json("inspect", "second")[0]["plan"]
     assert plan["cpus"] <= 0.5, "what nobody gave is at most half of what was left"
+
+
+def own_memory(daemon: Daemon) -> int:
+    """Bytes that the VM's own workload can have."""
+    return int(daemon.cli("exec", "home", "cat", "/sys/fs/cgroup/bulkhead/instance/memory.max").stdout)
+
+
+def test_what_is_promised_is_not_the_machines_own_any_more(bulkhead: Daemon) -> None:
+    alone = own_memory(bulkhead)
+    inner(bulkhead, "web", ENDLESS)
+    assert own_memory(bulkhead) == alone - 48 * MIB
+    bulkhead.cli("update", "web", "--memory", "64M")
+    assert own_memory(bulkhead) == alone - 64 * MIB
+    bulkhead.kill9()
+    bulkhead.start()
+    assert own_memory(bulkhead) == alone - 64 * MIB
+    bulkhead.cli("stop", "web")
+    assert own_memory(bulkhead) == alone
+    hog = "dd if=/dev/zero of=/dev/shm/hog bs=1M count=90 2> /dev/null; echo full"
+    assert bulkhead.cli("exec", "home", "sh", "-c", hog).stdout == "full\n"
+    bulkhead.cli("create", "--name", "more", "--inside", "home", "--memory", "110M", IMAGE, "true")
+    refused = bulkhead.cli("start", "more", check=False)
+    assert "home itself uses" in refused.stderr
+    assert own_memory(bulkhead) == alone
+    bulkhead.cli("exec", "home", "rm", "/dev/shm/hog")
+    bulkhead.cli("start", "more")
+
+
+def test_no_two_get_the_same_room(bulkhead: Daemon) -> None:
+    create = ("create", "--inside", "home", "--memory", "50M", "--cpus", "0.1", "--pids", "20", IMAGE, "true")
+    with ThreadPoolExecutor(4) as workers:
+        codes = list(workers.map(lambda _: bulkhead.cli(*create, check=False).returncode, range(4)))
+    assert sorted(codes) == [0, 0, 125, 125], "home holds two"
 
 
 def test_where_it_cannot_run_is_told(bulkhead: Daemon) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, inside, machines, records, snapshotting, unmodified
+from bulkhead.engine import bundles, inside, machines, records, sharing, snapshotting, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.pausing import Pausing
@@ -162,6 +162,7 @@ class Lifecycle:
         checkpoint("delete.bundle")
         with context.journal.recording(records.event_of(instance, "remove")):
             context.state.remove(instance_id)
+        sharing.settle(context, instance.spec.inside)
         network = self.resources.network_of(instance.spec) if instance.address else None
         if network:
             self.resources.update_names(network)
@@ -242,6 +243,7 @@ class Lifecycle:
         if before.restarts:  # the stop that came before was the restart's own
             changes["stop_requested"] = False
         self._context.state.save(before.model_copy(update=changes))
+        sharing.settle(self._context, before.spec.inside)
         network = self.resources.network_of(before.spec)
         if network:
             self.resources.update_names(network)
@@ -346,6 +348,8 @@ class Lifecycle:
                 bundles.write_spec(context.bundle_dir(instance), changed)
                 instance = records.save(self._context, instance, "update", spec=changed)
                 checkpoint("update.saved")
+            if instance.state is State.RUNNING:
+                sharing.settle(context, spec.inside or spec.id)
         checkpoint("update.done")
         return instance
 
@@ -402,6 +406,7 @@ class Lifecycle:
             self.resources.release_volumes(instance.spec)
             checkpoint("exit.disk")
             self.end_machine(instance)
+            sharing.settle(context, instance.spec.inside)
         self.waiters.resolve(instance_id, ended)
         self.on_exited(instance)
         return instance

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from bulkhead.agent.ending import quit_or_kill
-from bulkhead.engine import attaching, bundles, snapshotting
+from bulkhead.engine import attaching, bundles, sharing, snapshotting
 from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError
@@ -98,7 +98,9 @@ class Recovery:
             if owner and owner not in running:
                 self._lifecycle.erase(machine)
                 self._repairs.append(f"{name}: the instance that it was made for is not there, removed")
-            elif owner and machine.pid and not running[owner]:
+            elif not owner:
+                sharing.settle(self._context, machine.spec.id)
+            elif machine.pid and not running[owner]:
                 self._lifecycle.stop(machine, timeout=0, signal="SIGKILL")
                 self._repairs.append(f"{name}: the instance that it was made for does not run, ended")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bulkhead import limits
 from bulkhead.agent.operations import Operation
-from bulkhead.engine import bundles, inside, machines, unikernels, unmodified
+from bulkhead.engine import bundles, inside, machines, sharing, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.warming import WarmGuest
@@ -73,6 +73,7 @@ class Resources:
         context, spec = self.context, instance.spec
         bundle = self.acquire_files(instance, undo=undo, always=always)
         machine = inside.require_running(context, spec)
+        sharing.reserve(context, machine)
         network, link = self.network_of(spec), bundles.read_link(context.bundle_dir(machine))
         if network and link:
             with self.addresses:

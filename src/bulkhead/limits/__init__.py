@@ -5,6 +5,7 @@ from bulkhead.limits.cpu import choose_cpuset
 from bulkhead.limits.enforced import Enforced, enforced
 from bulkhead.limits.machine import (
     check_guest_use,
+    check_own_use,
     guest_program,
     guest_update,
     guest_use,
@@ -14,6 +15,7 @@ from bulkhead.limits.machine import (
     inner_update,
     inner_use,
     machine_for,
+    own_memory,
     vmm_plan,
 )
 from bulkhead.limits.program import LimitProgram, program, update
@@ -27,6 +29,7 @@ __all__ = [
     "Usage",
     "check",
     "check_guest_use",
+    "check_own_use",
     "check_use",
     "choose_cpuset",
     "enforced",
@@ -40,6 +43,7 @@ __all__ = [
     "inner_use",
     "interpret_reports",
     "machine_for",
+    "own_memory",
     "parse_inner_use",
     "program",
     "read_usage",

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bulkhead.agent.operations import Operation, read
+from bulkhead.agent.operations import Operation, read, write
+from bulkhead.errors import Conflict
 from bulkhead.host.cgroups import Layout
 from bulkhead.host.facts import HostFacts
 from bulkhead.limits.check import check_use
@@ -15,6 +16,7 @@ from bulkhead.limits.enforced import Enforced, enforced
 from bulkhead.limits.program import V2_CONTROLLERS, LimitProgram, program, update
 from bulkhead.limits.usage import parse_use
 from bulkhead.model import Isolation, Plan
+from bulkhead.quantities import format_size
 
 OVERHEAD = {"kvm": 96 << 20, "tcg": 176 << 20}
 """Bytes that a hypervisor may use beyond the guest's memory: its own, the devices' and, with TCG, 64 MiB of
@@ -112,6 +114,24 @@ def guest_update(old: Plan, new: Plan) -> list[Operation]:
 def inner_memory(memory: int) -> int:
     """Bytes of a guest with `memory` bytes that the instances in it can have together."""
     return max(0, workload_memory(memory) - OWN_MEMORY)
+
+
+def own_memory(machine: Plan, promised: int) -> list[Operation]:
+    """What holds the own workload of a VM of the plan `machine` to what `promised` bytes of others leave."""
+    path = f"{_GUEST_LAYOUT.unified}/{_GUEST_CGROUP}/{_GUEST_INSTANCE}/memory.max"
+    return [write(path, str(_own_memory(machine, promised)))]
+
+
+def check_own_use(machine: Plan, promised: int, reports: Sequence[str], *, name: str) -> None:
+    """Raise Conflict where that workload uses more, as `guest_use` has read: the kernel would end it."""
+    used, most = parse_use(reports).memory_working, _own_memory(machine, promised)
+    if used > most:
+        what = f"{name} itself uses {format_size(used)} of its memory, and would be left with {format_size(most)}"
+        raise Conflict(what, hint=f"give less --memory, let {name} use less, or bulkhead update {name} --memory")
+
+
+def _own_memory(machine: Plan, promised: int) -> int:
+    return max(_LEAST, workload_memory(machine.memory) - promised)
 
 
 def machine_for(plan: Plan) -> Plan:
