@@ -79,6 +79,17 @@ def test_it_can_be_given_up(kept: tuple[Machine, Guest, Connection]) -> None:
             guest.next()
 
 
+def test_a_guest_that_breaks_a_rule_loses_it(kept: tuple[Machine, Guest, Connection]) -> None:
+    """The instance alone: there is no machine that could be ended for it."""
+    machine, guest, connection = kept
+    stream = connection.attach()
+    output = guest.begin(connection)
+    guest.data(output + 100, b"nobody asked")
+    assert connection.collect(stream).code == 255
+    assert machine.host.agent.gone()
+    assert "broke the agent's protocol" in machine.host.agent.exit()["error"]
+
+
 def test_a_place_is_made_by_no_operation(new_box: Callable[[], Box]) -> None:
     connection = new_box().launch()
     for lists in ({"stage": [simple(Code.STAGE, "/mnt")]}, {"inside": [simple(Code.PIVOT)]}):

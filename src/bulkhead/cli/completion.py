@@ -17,6 +17,7 @@ KINDS = {
     "--config": "files",
     "--env-file": "files",
     "--from": "snapshots",
+    "--inside": "instances",
     "--isolation": "auto chroot container vm unikernel",
     "--kernel": "images",
     "--net": "networks",

@@ -242,7 +242,7 @@ class InnerDriver(Supervised):
         for directory in bundle.parent.iterdir():
             place = read_place(directory)
             if place and place[0] == machine:
-                found.add(Known(directory.name, place[2], tuple((directory / "layers").read_text().split())))
+                found.add(Known(directory.name, place[2], _layers(directory)))
         return found
 
     def _freeze(self, bundle: Path, handle: Handle, *, frozen: bool) -> None:
@@ -296,6 +296,13 @@ def read_place(bundle: Path) -> tuple[str, int, str] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return (words[0], int(words[1]), words[2]) if len(words) == 3 else None
+
+
+def _layers(bundle: Path) -> tuple[str, ...]:
+    """Digests of an instance's layers; none of one that is just being removed."""
+    with suppress(FileNotFoundError):
+        return tuple((bundle / "layers").read_text().split())
+    return ()
 
 
 def _remains(instance_id: str) -> list[Operation]:
