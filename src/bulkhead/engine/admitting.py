@@ -77,8 +77,10 @@ class Admission:
                 spec = cloning.name_origin(spec, asked, source)
             made = None
             if request.inside and level in inside.LEVELS:
-                spec, made = self._placed(spec, request, machine)
-                problems += self._made_problems(made, image) if made else []
+                spec, made = self._placed(spec, request, image, machine)
+                problems += self._made_problems(made) if made else []
+                home = made or (machine.spec if machine else None)
+                problems += inside.layer_problems(home, image) if home else []
             if spec.isolation in context.drivers:
                 problems += context.driver_of(spec).check(spec)
             if machines.is_machine(spec) and not spec.powered:
@@ -96,18 +98,20 @@ class Admission:
             return inside.plan_of(self.context, request.plan, machine, self.plans.default())
         return self.plans.resolve(request.plan, base=source.spec.plan if source else None)
 
-    def _placed(self, spec: Spec, request: CreateRequest, machine: Instance | None) -> tuple[Spec, Spec | None]:
+    def _placed(
+        self, spec: Spec, request: CreateRequest, image: Image, machine: Instance | None
+    ) -> tuple[Spec, Spec | None]:
         """The spec within its VM, and the VM where one is to be made for it."""
-        made = inside.made_for(spec, request) if request.inside == inside.NEW else None
+        made = inside.made_for(spec, request, image) if request.inside == inside.NEW else None
         home = made or (machine.spec if machine else spec)
         network = home.network if request.network is None and spec.isolation is Isolation.CONTAINER else spec.network
         return spec.model_copy(update={"inside": home.id, "network": network}), made
 
-    def _made_problems(self, made: Spec, image: Image) -> list[Problem]:
+    def _made_problems(self, made: Spec) -> list[Problem]:
         """What stands in the way of the VM that is to be made."""
         problems = self.plans.problems(made.plan, isolation=made.isolation, network=made.network)
         problems += self.context.driver_of(made).check(made)
-        return problems + machines.problems(self.context, made, image)
+        return problems + machines.kernel_problems(self.context, made)
 
     def _find_image(self, reference: str) -> Image | BulkheadError:
         try:

@@ -13,7 +13,8 @@ from bulkhead.engine import bundles, plans
 from bulkhead.engine.context import Context
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Problem, Refused
 from bulkhead.host import processes
-from bulkhead.isolation import shapes
+from bulkhead.images import Image
+from bulkhead.isolation import shapes, vmm
 from bulkhead.isolation.base import Bundle, Change, Inside, Measures, Resizes
 from bulkhead.model import CreateRequest, Instance, Isolation, Plan, PlanRequest, Spec, State
 from bulkhead.quantities import format_size
@@ -177,8 +178,20 @@ def admit(context: Context, spec: Spec) -> None:
         raise Refused(problems)
 
 
-def made_for(spec: Spec, request: CreateRequest) -> Spec:
+def layer_problems(machine: Spec, image: Image) -> list[Problem]:
+    """A VM has so many spare disks for layers."""
+    most, count = vmm.spare_layers(machine.inner), len(image.layers)
+    if count <= most:
+        return []
+    what = f"the image has {count} layers, {machine.name} can be given {most}"
+    fits = -(-count // vmm.INNER_LAYERS)
+    hint = f"run a VM with --inner {fits}" if fits <= vmm.MAX_INNER else "import its root file system as one layer"
+    return [Problem(what, hint)]
+
+
+def made_for(spec: Spec, request: CreateRequest, image: Image) -> Spec:
     """A VM for one instance alone, which takes what the instance does and what its guest needs for itself."""
+    places = -(-len(image.layers) // vmm.INNER_LAYERS)
     identifier = secrets.token_hex(16)
     return Spec(
         id=identifier,
@@ -189,7 +202,7 @@ def made_for(spec: Spec, request: CreateRequest) -> Spec:
         isolation=Isolation.VM,
         kernel=request.kernel or "",
         cold=request.cold,
-        inner=1,
+        inner=min(vmm.MAX_INNER, max(1, places)),
         only_for=spec.id,
         plan=limits.machine_for(spec.plan),
         argv=(),

@@ -222,7 +222,12 @@ def _spares(inner: int) -> Iterator[str]:
 
 def spare_count(inner: int) -> int:
     """Spare disks of a guest that can hold `inner` instances."""
-    return inner + max(LEAST_LAYERS, inner * INNER_LAYERS) if inner else 0
+    return inner + spare_layers(inner)
+
+
+def spare_layers(inner: int) -> int:
+    """Those of them that are for layers."""
+    return max(LEAST_LAYERS, inner * INNER_LAYERS) if inner else 0
 
 
 def is_writable(number: int, inner: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkhead import limits
+from bulkhead.isolation import vmm
 from bulkhead.limits.usage import InnerUse, parse_inner_use
 from bulkhead.model import Plan
 
@@ -54,3 +55,8 @@ def test_what_a_guest_tells_of_use_is_read_with_care() -> None:
 @pytest.mark.parametrize("reports", [[], ["x"] * 7, ["9" * 400] * 7, ["-1"] * 7, ["\u0661"] * 7, [""] * 99])
 def test_nonsense_counts_as_nothing(reports: list[str]) -> None:
     assert parse_inner_use(reports) == InnerUse()
+
+
+def test_a_machine_takes_so_many_layers() -> None:
+    assert [vmm.spare_layers(inner) for inner in (0, 1, 2, 3, 16)] == [0, 4, 4, 6, 32]
+    assert vmm.spare_count(16) == 48, "six slots of eight functions"
