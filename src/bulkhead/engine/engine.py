@@ -142,6 +142,8 @@ class Engine:
         self._context.state.close()
 
     def _watch(self, instance: Instance) -> None:
+        if instance.spec.build:
+            return  # the build watches it
         self._exits.add(instance.spec.id, instance.started, self._context.bundle_dir(instance))
         self._health.add(instance)
 

@@ -83,23 +83,34 @@ class Runner:
             self._lifecycle.start(instance, on_launch=listener.attach)
             checkpoint("build.running")
             listener.listen()
-            self._lifecycle.finish(spec.id)
-            ended = self._context.state.get(spec.id).exit
-            if ended is None:
-                raise HostError(f"{spec.name} ended without a trace")
             checkpoint("build.ended")
-            if ended.code:
-                yield Ran(ended, None)
-                return
-            yield Ran(ended, self._upper(spec.id, always))
+            ended = self._exit(spec.id)
+            upper = None if ended.code else self._upper(spec.id, always)
+            always.callback(self._finish, spec.id)
+            yield Ran(ended, upper)
+
+    def _exit(self, instance_id: str) -> Exit:
+        """How it ended. Nothing is released yet: what it has written is read where it is, before it is on any disk."""
+        context, bundle = self._context, self._context.bundle_dir(instance_id)
+        instance, handle = context.state.get(instance_id), bundles.read_handle(bundle)
+        found = context.driver(instance).inspect(bundle, handle) if handle else None
+        if found is None or found.exit is None:
+            raise HostError(f"{instance.spec.name} ended without a trace")
+        return found.exit
 
     def _upper(self, instance_id: str, always: ExitStack) -> Path:
         """What it has changed; where a guest's kernel has written that, a copy which the host has made."""
-        instance = self._context.state.get(instance_id)
-        if instance.spec.isolation is Isolation.VM:
-            return always.enter_context(self._carrier.copied(instance, quiet))
+        if self._context.state.get(instance_id).spec.isolation is Isolation.VM:
+            self._lifecycle.finish(instance_id)
+            return always.enter_context(self._carrier.copied(self._context.state.get(instance_id), quiet))
         disk = self._context.disks.attach(instance_id, self._context.bundle_dir(instance_id) / bundles.DISK)
         return disk / "upper"
+
+    def _finish(self, instance_id: str) -> None:
+        """Let go of what it held; its data is of no more use."""
+        with suppress(NotFound):
+            self._context.disks.abandon(instance_id)
+            self._lifecycle.finish(instance_id)
 
     def _spec(self, job: Job) -> Spec:
         identifier = secrets.token_hex(16)
