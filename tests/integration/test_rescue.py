@@ -189,6 +189,33 @@ def test_an_image_of_a_disk(helper: Daemon, disk: Path) -> None:
     assert helper.cli("run", "--rm", "server/disk", "cat", "/etc/name").stdout == "a system\n"
 
 
+def test_the_disk_of_an_instance(helper: Daemon, disk: Path) -> None:
+    helper.cli("image", "import", disk, "disk/small")
+    helper.cli("create", "--isolation", "vm", "--name", "sys", "--memory", "128M", "--disk", "64M", "disk/small")
+    bundle = Path(helper.json("inspect", "sys")[0]["bundle"])
+    command = ("rescue", "--network", "none", "--instance", "-w", "sys", "sh", "-c")
+    with client(helper, *command, "echo fine > /etc/fstab; echo there; sleep 1000") as process:
+        assert process.stdout
+        until("it is open", lambda: b"there" in process.stdout.readline(), seconds=PATIENCE)  # type: ignore[union-attr]
+        refused = helper.cli("start", "sys", check=False)
+        assert refused.returncode == 125 and "is open in" in refused.stderr
+    until("it is free", lambda: len(helper.json("ps", "-a", "--format", "json")) == 1, seconds=PATIENCE)
+    copy = disk.with_name("copy.raw")
+    copy.write_bytes((bundle / "disk.img").read_bytes())
+    assert look(copy, "/etc/fstab") == "fine\n"
+    # Of an instance whose disk Bulkhead has made, there is no other system to rescue.
+    helper.cli("create", "--name", "box", "rescue/debian:bookworm")
+    wrong = rescue(helper, "--instance", "box", "true", check=False)
+    assert wrong.returncode == 125 and "own files" in wrong.stderr
+
+
+def test_a_disk_that_is_encrypted_asks_at_a_terminal_alone(helper: Daemon, tmp_path: Path) -> None:
+    locked = tmp_path / "luks.raw"
+    locked.write_bytes(b"LUKS\xba\xbe\x00\x02" + bytes(20 * MIB))
+    done = rescue(helper, locked, "true", check=False)
+    assert done.returncode == 125 and "no system was found" in done.stderr
+
+
 def test_what_is_refused(helper: Daemon, disk: Path, tmp_path: Path) -> None:
     backed, vmdk = tmp_path / "backed.qcow2", tmp_path / "disk.vmdk"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk, "-F", "raw", backed], check=True)

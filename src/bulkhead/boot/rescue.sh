@@ -42,7 +42,7 @@ put_away() {
     kill -KILL -1 2>/dev/null   # in this pid namespace there is nobody else's process
     sync
     cd /
-    [ -n "${names:-}" ] && umount "$names" && rm -f "$names"
+    [ -n "${names:-}" ] && { umount "$names" 2>/dev/null; rm -f "$names"; }
     umount -R "$top" 2>/dev/null || umount -R -l "$top" 2>/dev/null
     [ -n "${groups:-}" ] && lvm_do vgchange -an $groups >/dev/null 2>&1
     for name in ${opened:-}; do cryptsetup close "$name"; done
@@ -89,12 +89,13 @@ open_layers() {
     for one in $(devices); do
         [ "$(value "$one" TYPE)" = crypto_LUKS ] || continue
         if [ -t 0 ]; then
-            load dm-mod dm-crypt
+            # The kernel asks for ciphers by a modprobe that is not in its own first root.
+            load dm-mod dm-crypt aesni-intel aes_generic xts cbc essiv sha256_generic sha512_generic
             name=luks-$(basename "$one")
             [ "$mode" = ro ] && set -- --readonly || set --
             cryptsetup open "$@" "$one" "$name" <&3 && opened="${opened:-} $name"
         else
-            say "$one is encrypted (LUKS): a terminal is needed to ask for its passphrase (-it)"
+            say "$one is encrypted (LUKS): a terminal is needed to ask for its passphrase"
         fi
     done
     if devices | while read -r one; do value "$one" TYPE; done | grep -q LVM2_member; then

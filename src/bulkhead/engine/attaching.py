@@ -20,6 +20,7 @@ _SLACK = 64 << 20
 """Bytes that a qcow2 has for itself at least; a fiftieth of its disk where that is more."""
 ORDER_SECONDS = 30.0
 """How long a room may take to give back disks that it writes to."""
+_LUKS = b"LUKS\xba\xbe"
 _HINT = "convert it with qemu-img to a raw disk or a qcow2 that holds all of it"
 
 
@@ -75,6 +76,9 @@ def _attached(disk: ForeignDisk, fd: int, *, device: bool) -> Attached:
     if device:
         # Whatever is written on it, it is no file with a format.
         return Attached(fd, "raw", device=True, read_only=disk.read_only, largest=0)
+    if os.pread(fd, len(_LUKS), 0) == _LUKS:
+        # All of the disk is encrypted: who opens it in the helper is asked for the passphrase.
+        return Attached(fd, "raw", device=False, read_only=disk.read_only, largest=os.fstat(fd).st_size)
     found = diskformats.examine(fd, replace(Bounds(), total=1 << 50))
     if found.form == "raw":
         if os.fstat(fd).st_size % diskformats.SECTOR:
