@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("isolation", "boot", "containerfile", "images", "network", "storage", "limits", "store", "advise", "servers"),
     ("engine",),
     ("client", "api", "web"),
+    ("packaging",),
     ("cli",),
     ("__main__",),
 )
@@ -30,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {
+    "debian": {"packaging"},
     "fastapi": {"api"},
     "starlette": {"api"},
     "uvicorn": {"api"},

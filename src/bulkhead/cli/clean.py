@@ -9,9 +9,10 @@ from bulkhead.cli import options
 from bulkhead.cli.app import App
 from bulkhead.cli.output import tell_choice
 from bulkhead.cli.parsing import Namespace, Parser
-from bulkhead.cli.room import HeldRoom, describe_changes, tell
+from bulkhead.cli.room import describe_changes, tell
 from bulkhead.cli.run import add_detach_keys
 from bulkhead.cli.session import run_session
+from bulkhead.client.rooms import HeldRoom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
 
 def load(name: str) -> ModuleType:
     """A command's module: SUBCOMMANDS, or arguments() and main()."""
-    return import_module(f"bulkhead.cli.{name}")
+    return import_module(f"bulkhead.cli.{name.replace('-', '_')}")
 
 
 def run(module: ModuleType, name: str, words: list[str], app: App) -> int:

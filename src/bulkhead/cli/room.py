@@ -1,61 +1,13 @@
-"""A clean room that this process holds: it is gone when the process is, however that ends."""
+"""What is said of a clean room."""
 
 from __future__ import annotations
 
-from bulkhead.cli.each import instance_path
 from bulkhead.cli.output import printable, talk
 from bulkhead.quantities import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Any
-
-    from bulkhead.client import Client, Response
-
-
-class HeldRoom:
-    """A room from `with` to the end of it. `record` is the instance's."""
-
-    def __init__(self, client: Client, request: dict[str, object]) -> None:
-        self._client = client
-        self._request = request
-        self._answer: Response | None = None
-        self.record: dict[str, Any] = {}
-
-    @property
-    def id(self) -> str:
-        """The instance's."""
-        return str(self.record["spec"]["id"])
-
-    def path(self, action: str = "") -> str:
-        """The API's path of the room."""
-        return instance_path(self.id, action)
-
-    def __enter__(self) -> HeldRoom:
-        answer = self._client.stream("POST", "/v1/rooms", body=self._request)
-        try:
-            self.record = next(answer.json_lines())["room"]
-        except BaseException:
-            answer.close()
-            raise
-        self._answer = answer
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        """Throw it away, and return when that is done."""
-        if self._answer is None:
-            return
-        try:
-            self._client.call("DELETE", self.path(), query={"force": True})
-        except Exception as error:
-            from bulkhead.errors import NotFound, Unavailable
-
-            # Closing the connection does the same; a daemon that is gone has removed it, or the next one will.
-            if not isinstance(error, NotFound | Unavailable):
-                raise
-        finally:
-            self._answer.close()
 
 
 def describe_changes(changes: dict[str, Any]) -> str:

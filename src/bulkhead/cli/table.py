@@ -27,6 +27,7 @@ COMMANDS = {
     "snapshot": "Manage snapshots of instances",
     "rescue": "Open a broken system's disk and give a shell in it",
     "build": "Make an image by a Containerfile, or a unikernel of an image or a program",
+    "verify-deps": "Find out whether a Debian source package declares what it uses",
     "image": "Manage images",
     "plan": "Manage named plans",
     "isolation": "Show the levels of isolation, and which rule chooses one",

@@ -13,9 +13,9 @@ import sys
 from bulkhead.cli import options
 from bulkhead.cli.app import App
 from bulkhead.cli.parsing import Namespace, Parser
-from bulkhead.cli.room import HeldRoom
 from bulkhead.cli.session import run_session
 from bulkhead.client import quote
+from bulkhead.client.rooms import HeldRoom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -53,13 +53,14 @@ def run(
     env: Mapping[str, str] | None = None,
     package: str = "",
     pass_fds: Sequence[int] = (),
+    cwd: Path | None = None,
 ) -> bytes:
     """Run a program to its end and return what it wrote to stdout.
 
     Raises Unavailable when it is not installed (`package` names what brings it), HostError with the last lines of
     its stderr when it fails or takes longer than `timeout` seconds.
     """
-    program = require(str(argv[0]), package)
+    program = Path(argv[0]) if Path(argv[0]).is_absolute() else require(str(argv[0]), package)
     try:
         done = subprocess.run(
             [str(program), *map(str, argv[1:])],
@@ -69,6 +70,7 @@ def run(
             timeout=timeout,
             env={"PATH": SAFE_PATH, "LC_ALL": "C.UTF-8", **(os.environ if env is None else env)},
             pass_fds=pass_fds,
+            cwd=cwd,
             check=False,
         )
     except subprocess.TimeoutExpired as error:

@@ -205,7 +205,7 @@ def _mmdebstrap(
         proxies = {key: os.environ[key] for key in _PROXIES if key in os.environ}
         yield stack.enter_context(
             processes.stream(
-                [*argv, *(recipe.mirrors or _sources(recipe.suite))],
+                [*argv, *(recipe.mirrors or sources(recipe.suite))],
                 on_line=listen,
                 env={**proxies, "TMPDIR": str(work), "SOURCE_DATE_EPOCH": str(epoch)},
                 package="util-linux",
@@ -233,7 +233,7 @@ def _tar(files: Mapping[str, bytes], epoch: int) -> bytes:
     return out.getvalue()
 
 
-def _sources(suite: str) -> list[str]:
+def sources(suite: str) -> list[str]:
     """Lines of sources.list for what this host's own apt has of the suite; none: mmdebstrap knows the usual mirrors."""
     form = "$(RELEASE) $(COMPONENT) $(REPO_URI) $(ORIGIN)"
     said = processes.run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"], package="apt").decode()

@@ -1,0 +1,54 @@
+"""A clean room that this process holds: it is gone when the process is, however that ends."""
+
+from __future__ import annotations
+
+from bulkhead.client import Client, Response, quote
+
+TYPE_CHECKING = False  # typing is not imported at run time
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+
+class HeldRoom:
+    """A room from `with` to the end of it. `record` is the instance's."""
+
+    def __init__(self, client: Client, request: dict[str, object]) -> None:
+        self._client = client
+        self._request = request
+        self._answer: Response | None = None
+        self.record: dict[str, Any] = {}
+
+    @property
+    def id(self) -> str:
+        """The instance's."""
+        return str(self.record["spec"]["id"])
+
+    def path(self, action: str = "") -> str:
+        """The API's path of the room."""
+        return f"/v1/instances/{quote(self.id)}" + (f"/{action}" if action else "")
+
+    def __enter__(self) -> HeldRoom:
+        answer = self._client.stream("POST", "/v1/rooms", body=self._request)
+        try:
+            self.record = next(answer.json_lines())["room"]
+        except BaseException:
+            answer.close()
+            raise
+        self._answer = answer
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        """Throw it away, and return when that is done."""
+        if self._answer is None:
+            return
+        try:
+            self._client.call("DELETE", self.path(), query={"force": True})
+        except Exception as error:
+            from bulkhead.errors import NotFound, Unavailable
+
+            # Closing the connection does the same; a daemon that is gone has removed it, or the next one will.
+            if not isinstance(error, NotFound | Unavailable):
+                raise
+        finally:
+            self._answer.close()
