@@ -25,6 +25,8 @@ class Package:
     """Depends and Pre-Depends."""
     provides: frozenset[str]
     essential: bool
+    optional: frozenset[str] = frozenset()
+    """Recommends and Suggests."""
 
 
 class Graph:
@@ -49,6 +51,12 @@ class Graph:
                     depends=tuple(group for each in depends for group in each),
                     provides=frozenset(provided),
                     essential=str(paragraph.get("Essential", "no")) == "yes",
+                    optional=frozenset(
+                        name
+                        for field in ("Recommends", "Suggests", "Enhances")
+                        for group in groups(str(paragraph.get(field, "")))
+                        for name in group
+                    ),
                 )
             )
         return cls(found)
@@ -70,6 +78,11 @@ class Graph:
         package = self.packages.get(name)
         groups = package.depends if package else ()
         return frozenset(found for group in groups for found in self.satisfying(group))
+
+    def optional(self, name: str) -> frozenset[str]:
+        """What a package can use where it is there."""
+        package = self.packages.get(name)
+        return package.optional if package else frozenset()
 
     def closure(self, name: str) -> frozenset[str]:
         """A package with everything that it needs."""

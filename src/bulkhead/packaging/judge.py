@@ -120,38 +120,37 @@ class Judge:
             return False
         executed = path == step.program
         asking = step.by if executed else number
-        speaker = self.speaker(asking)
-        if speaker is None or self._owner(self.steps[asking].program) in INSPECTORS:
+        speakers = self.speakers(asking)
+        if speakers is None or self._owner(self.steps[asking].program) in INSPECTORS:
             return False
-        if speaker and package in self.graph.closure(speaker):
+        if any(package in self.graph.closure(speaker) for speaker in speakers):
             return False
-        if ".so" in path.rpartition("/")[2]:
-            # Names of libraries lead to the files of other packages: libz.so of zlib1g-dev is a link into zlib1g.
-            return not any(package in self.graph.closure(name) for name in self.declared)
-        beside = set() if executed else {self._owner(other) for other in step.files} & self.declared
-        return not any(name and package in self.graph.closure(name) for name in beside)
+        beside = set() if executed else {name for name in map(self._owner, step.files) if name}
+        if any(package in self.graph.optional(name) for name in beside):
+            return False
+        # Names of libraries lead to the files of other packages: libz.so of zlib1g-dev is a link into zlib1g.
+        brought = self.declared if ".so" in path.rpartition("/")[2] else self.declared & beside
+        return not any(package in self.graph.closure(name) for name in brought)
 
-    def speaker(self, number: int) -> str | None:
-        """For whom a step acts: "" the judged, else a package; None: for nobody that is judged."""
-        for _ in range(len(self.steps) + 1):
-            step = self.steps.get(number)
-            if step is None:
-                return None
+    def speakers(self, number: int) -> list[str] | None:
+        """The packages for which a step acts, itself first, then whoever has asked for it, up to the source; none: it
+        acts for the source itself. None: it comes from outside, and nobody that is judged has asked for it."""
+        found: list[str] = []
+        step = self.steps.get(number)
+        while step:
             package = self._owner(step.program)
-            if self.subjects:
-                if package in self.subjects:
-                    return ""
-                if package is None or package in CARRIERS:
-                    number = step.by
-                    continue
-                return package
-            if package is None:
-                return ""
-            if package in CARRIERS:
-                number = step.by
-                continue
-            return "" if package in self.free and package not in INSPECTORS else package
-        return None
+            if self._is_judged(package):
+                return found
+            if package and package not in CARRIERS:
+                found.append(package)
+            step = self.steps.get(step.by)
+        return None if self.subjects or not found else found
+
+    def _is_judged(self, package: str | None) -> bool:
+        """Whether a program of this package does what the source wants: the source's own, its make, its compiler."""
+        if self.subjects:
+            return package in self.subjects
+        return package is None or (package in self.free and package not in CARRIERS | INSPECTORS)
 
     @cached_property
     def _opened(self) -> frozenset[str]:

@@ -103,7 +103,7 @@ def _judged(names: set[str], before: Graph, graph: Graph, owned: Mapping[str, st
             steps=steps.steps,
             subjects=frozenset({name}),
         )
-        exercised = any(judge.speaker(number) == "" for number in steps.steps)
+        exercised = any(judge.speakers(number) == [] for number in steps.steps)
         found.append(Ran(name, exercised, judge.verdict() if exercised else Verdict((), (), ())))
     return found
 

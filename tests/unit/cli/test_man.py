@@ -34,7 +34,7 @@ def test_every_command_and_option_is_there() -> None:
     script = make_man()
     page = script.man_page()
     for name in COMMANDS:
-        assert f".SS bulkhead {name}" in page
+        assert f".SS bulkhead {script.roff(name)}" in page
     for command in script.commands():
         for term, meaning in command.arguments():
             assert meaning, f"bulkhead {command.name} {term} has no help"

@@ -17,7 +17,7 @@ GRAPH = Graph(
         package("libc6"),
         package("make", "libc6"),
         package("gcc", "libc6"),
-        package("dpkg-dev", "make"),
+        package("dpkg-dev", "make", "libdpkg-perl"),
         package("build-essential", "make", "gcc", "dpkg-dev"),
         package("debhelper", "gettext", "autoconf"),
         package("gettext"),
@@ -28,6 +28,8 @@ GRAPH = Graph(
         package("zlib1g-dev", "zlib1g"),
         package("zlib1g"),
         package("tools-all", "m4"),
+        package("liblocale-perl"),
+        Package("libdpkg-perl", (), frozenset(), False, frozenset({"liblocale-perl"})),
     ]
 )
 OWNERS = {
@@ -45,6 +47,8 @@ OWNERS = {
     "/lib/libpng16.so": "libpng16",
     "/usr/share/aclocal/png.m4": "libpng-dev",
     "/bin/pngtool": "libpng16",
+    "/usr/share/perl5/Locale.pm": "liblocale-perl",
+    "/usr/share/perl5/Dpkg.pm": "libdpkg-perl",
 }
 
 
@@ -73,6 +77,20 @@ def test_a_program_that_the_makefile_runs() -> None:
 def test_what_a_declared_tool_runs_and_opens_is_its_own_business() -> None:
     lines = [RULES, (2, 1, "/usr/bin/dh"), (3, 2, "/usr/bin/autoconf"), (4, 3, "/usr/bin/m4"), (2, "/usr/bin/msgfmt")]
     assert judged(*lines, declared={"debhelper"}) == Verdict((), (), ("debhelper",))
+
+
+def test_what_a_tool_has_asked_another_for_is_explained_by_the_first() -> None:
+    # autoconf does not need gettext, debhelper does, and has asked autoconf.
+    lines = [RULES, (2, 1, "/usr/bin/dh"), (3, 2, "/usr/bin/autoconf"), (4, 3, "/usr/bin/msgfmt")]
+    assert not judged(*lines, declared={"debhelper"}).undeclared
+    lines = [RULES, (3, 1, "/usr/bin/autoconf"), (4, 3, "/usr/bin/msgfmt")]
+    assert [item.package for item in judged(*lines, declared={"debhelper", "autoconf"}).undeclared] == ["gettext"]
+
+
+def test_what_a_tool_can_use_where_it_is_there() -> None:
+    lines = [RULES, (2, 1, "/usr/bin/dh"), (2, "/usr/share/perl5/Locale.pm"), (2, "/usr/share/perl5/Dpkg.pm")]
+    assert not judged(*lines, declared={"debhelper"}).undeclared
+    assert [item.package for item in judged(*lines[:-1], declared={"debhelper"}).undeclared] == ["liblocale-perl"]
 
 
 def test_a_shell_acts_for_whoever_runs_it() -> None:
