@@ -389,17 +389,6 @@ class Snapshot(Model):
         return f"{self.spec.name}/{self.name}"
 
 
-class Changes(Model):
-    """What a run has changed of its image's files."""
-
-    files: int | None
-    """Files, links and others that are new or other than the image's; None where a guest alone can tell."""
-    removed: int | None
-    """Names of the image's that are gone."""
-    size: int
-    """Bytes of those files; of a guest's disk what it takes on the host."""
-
-
 class Network(Model):
     """A bridge with its subnets."""
 

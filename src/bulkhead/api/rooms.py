@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from bulkhead.api.responses import NDJSON, Pipe, ThreadResponse, json_response, problem_line
 from bulkhead.api.service import service_of
-from bulkhead.model import Changes, CreateRequest
+from bulkhead.model import CreateRequest
+from bulkhead.storage.changes import Changes
 
 router = APIRouter(prefix="/v1", tags=["rooms"], max_body_size=1 << 20)
 LAYER = "application/vnd.oci.image.layer.v1.tar"

@@ -25,7 +25,6 @@ from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
 from bulkhead.isolation.base import Ability
 from bulkhead.model import (
-    Changes,
     CreateRequest,
     Exit,
     Instance,
@@ -38,6 +37,7 @@ from bulkhead.model import (
     Volume,
 )
 from bulkhead.moves import Moved
+from bulkhead.storage.changes import Changes
 
 P = ParamSpec("P")
 T = TypeVar("T")

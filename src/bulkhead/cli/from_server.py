@@ -73,7 +73,7 @@ def opened(app: App, target: str, options: Sequence[str]) -> Iterator[Server]:
 def _on_disk(app: App, target: str) -> Iterator[Server]:
     """The system on a disk, opened read-only in a helper machine, as `rescue` does it."""
     from bulkhead.cli import rescue
-    from bulkhead.cli.room import HeldRoom
+    from bulkhead.client.rooms import HeldRoom
 
     path = os.path.abspath(target)  # noqa: PTH100
     request = rescue.request_of(path, plan={}, words=["--hold"], root=None, write=False, command=[])

@@ -9,8 +9,8 @@ from bulkhead.cli import options
 from bulkhead.cli.app import App
 from bulkhead.cli.output import write_json
 from bulkhead.cli.parsing import Namespace, Parser, add_rest
-from bulkhead.cli.room import HeldRoom
 from bulkhead.cli.session import DETACH_KEYS, run_session
+from bulkhead.client.rooms import HeldRoom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

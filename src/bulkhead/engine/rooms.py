@@ -12,8 +12,9 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Problem, Refused
 from bulkhead.events import quiet
-from bulkhead.model import Changes, CreateRequest, Instance, Spec, State
+from bulkhead.model import CreateRequest, Instance, Spec, State
 from bulkhead.storage import changes, difference
+from bulkhead.storage.changes import Changes
 
 MOUNTED = ("/dev", "/proc", "/sys")
 """In every root."""
@@ -73,8 +74,7 @@ class Rooms:
             # The host does not look into what a guest's kernel has written.
             return Changes(files=None, removed=None, size=disk.stat().st_blocks * 512 if disk.exists() else 0)
         with self._upper(instance) as upper:
-            found = changes.measure(upper, bundles.read_own(self._context.bundle_dir(instance)))
-        return Changes(files=found.files, removed=found.removed, size=found.size)
+            return changes.measure(upper, bundles.read_own(self._context.bundle_dir(instance)))
 
     def layer(self, instance: Instance) -> Iterator[bytes]:
         """What has been changed in an instance that does not run as an OCI layer, a tar in pieces.

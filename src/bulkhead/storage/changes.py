@@ -8,27 +8,29 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead import ustar
 from bulkhead.errors import HostError, Refused
+from bulkhead.model import Model
 from bulkhead.storage.difference import MOST_NAMES, MOST_PATH, is_own
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """`files` that are new or changed (directories do not count), names `removed` from the image, `size` in bytes."""
+class Changes(Model):
+    """What a run has changed of its image's files."""
 
-    files: int
-    removed: int
+    files: int | None
+    """Files, links and others that are new or other than the image's; None where a guest alone can tell."""
+    removed: int | None
+    """Names of the image's that are gone."""
     size: int
+    """Bytes of those files; of a guest's disk what it takes on the host."""
 
 
-def measure(upper: Path, own: Mapping[str, str]) -> Measured:
-    """Count. A file with several names counts once for each, its bytes once.
+def measure(upper: Path, own: Mapping[str, str]) -> Changes:
+    """Count; directories do not. A file with several names counts once for each, its bytes once.
 
     `own`: absolute paths and texts of files that Bulkhead itself has put there: as long as they hold that, they are no
     change. Raises HostError where the directory cannot be read, Refused where there is too much in it.
@@ -45,7 +47,7 @@ def measure(upper: Path, own: Mapping[str, str]) -> Measured:
             if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in linked:
                 size += status.st_size
                 linked.add((status.st_dev, status.st_ino))
-    return Measured(files, removed, size)
+    return Changes(files=files, removed=removed, size=size)
 
 
 def check_names(upper: Path) -> None:
