@@ -50,6 +50,29 @@ def test_a_panic_ends_what_is_in_that_machine_alone(bulkhead: Daemon) -> None:
     says(bulkhead, "rogue", "serving")
 
 
+PRY = """
+echo c > /proc/sysrq-trigger; echo 1 > /sys/fs/cgroup/memory.max; echo 0 > /sys/fs/cgroup/cgroup.procs
+mknod /tmp/disk b 254 0 && cat /tmp/disk | head -c 16; cat /dev/vda; cat /proc/kcore | head -c 16
+insmod /x.ko; reboot -f; hostname other; ip link set eth0 address 02:00:00:00:00:01; ip addr add 10.9.9.9/24 dev eth0
+unshare -U true && echo unshared; chroot /proc/1/root true; nsenter -t 1 -m true && echo entered
+ls /proc | grep -c '^[0-9]'; echo /proc/[0-9]*/root/sys/fs/cgroup/bulkhead
+"""
+
+
+def test_a_containers_root_gets_nowhere_in_its_machine(bulkhead: Daemon) -> None:
+    """Nothing that it tries succeeds, its machine goes on, and there is nobody else to be seen."""
+    said = bulkhead.cli("exec", "rogue", "sh", "-c", PRY, check=False)
+    assert not {"unshared", "ELF"} & set(said.stdout.split()), said
+    assert int(next(word for word in said.stdout.split() if word.isdigit())) < 12, "its own processes"
+    assert bulkhead.cli("exec", "rogue", "cat", "/sys/fs/cgroup/memory.max").stdout == f"{48 << 20}\n"
+    address = bulkhead.json("inspect", "rogue")[0]["address"]
+    seen = bulkhead.cli("exec", "rogue", "ip", "addr", "show", "eth0").stdout
+    assert address["mac"] in seen
+    assert "10.9.9.9" not in seen
+    assert [state(bulkhead, name) for name in ("bad", "rogue")] == ["running", "running"]
+    check_the_others(bulkhead)
+
+
 @pytest.mark.parametrize("script", [BOMB, "tail /dev/zero & dd if=/dev/zero of=/fill bs=1M & wait"])
 def test_a_rogue_container_is_held_by_its_own_plan(bulkhead: Daemon, script: str) -> None:
     answer = bulkhead.api("POST", "/v1/instances/rogue/exec", {"command": ["sh", "-c", script], "detach": True})

@@ -144,13 +144,16 @@ def sweep(monitor: Qmp, inner: int, known: Collection[Known]) -> None:
     """Take away whatever is none of these instances': disks, limits, ports, layers. Idempotent."""
     spares = Spares(monitor, inner)
     wanted = {disk_node(each.id) for each in known} | {layer_node(layer) for each in known for layer in each.layers}
-    for port in _ports(monitor) - {each.port for each in known}:
-        _close_port(monitor, port)
+    ports = _ports(monitor) - {each.port for each in known}
+    for port in ports:
+        with suppress(QmpError):
+            monitor.execute("device_del", {"id": port})
     gone = {name for number, name in spares.contents().items() if name not in (vmm.spare(number), *wanted)}
     spares.take(gone)
     for name in gone:
         with suppress(QmpError):  # a layer has none
             monitor.execute("object-del", {"id": name.replace("disk-", "limits-", 1)})
+    _let_go(monitor, ports)
 
 
 def limit(monitor: Qmp, instance_id: str, plan: Plan) -> None:
@@ -171,17 +174,15 @@ def _ports(monitor: Qmp) -> set[str]:
     return {label for label in labels if label.startswith(PORT)}
 
 
-def _close_port(monitor: Qmp, port: str) -> None:
-    """Its other side is busy until QEMU has let go of the port itself, some milliseconds after it was told to."""
-    with suppress(QmpError):
-        monitor.execute("device_del", {"id": port})
+def _let_go(monitor: Qmp, ports: set[str]) -> None:
+    """The other side of a port is busy until QEMU has let go of the port itself, some milliseconds later."""
     deadline = time.monotonic() + _SECONDS
-    while port in _ports(monitor):
-        with suppress(QmpError):
-            monitor.execute("chardev-remove", {"id": port})
-            return
+    while left := ports & _ports(monitor):
+        for port in left:
+            with suppress(QmpError):
+                monitor.execute("chardev-remove", {"id": port})
         if time.monotonic() > deadline:
-            raise AgentError(f"QEMU has not let go of the port {port} within {_SECONDS:g} s")
+            raise AgentError(f"QEMU has not let go of {', '.join(sorted(left))} within {_SECONDS:g} s")
         time.sleep(_PAUSE)
 
 
