@@ -25,11 +25,20 @@ from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.fake import FakeDriver
 from bulkhead.isolation.inner import InnerDriver, group_of
 from bulkhead.isolation.supervised import Outside
+from bulkhead.isolation.unikernel import UnikernelDriver
 from bulkhead.isolation.vm import VmDriver
-from bulkhead.model import UID_RANGE, Isolation, Mount, Plan, Spec
+from bulkhead.isolation.vmm import CMDLINE
+from bulkhead.model import UID_RANGE, Isolation, Mount, Plan, Program, Spec
 from tests.harness.abilities import require
 from tests.harness.images import busybox_tar
-from tests.harness.machines import SLOTS, from_template, make_boot, make_disk
+from tests.harness.machines import (
+    SLOTS,
+    from_template,
+    make_boot,
+    make_disk,
+    make_program,
+    program_from_template,
+)
 from tests.harness.naming import PREFIX, make_config
 
 Argv = tuple[str, ...]
@@ -48,8 +57,11 @@ class Commands:
     """At once, with this code."""
     echoes: Callable[[str], Argv]
     """Writes a word and ends with 0."""
-    missing: Argv
-    not_executable: Argv
+    missing: Argv | None
+    """None, where the program is a part of the image: what is missing is found when that is made."""
+    not_executable: Argv | None
+    beside: bool = True
+    """Whether commands can be run beside the workload: whether anybody is inside who could."""
 
 
 class Factory(Protocol):
@@ -313,6 +325,46 @@ class InnerFactory(VmFactory):
         return bundle, driver.start(bundle).pid
 
 
+class UnikernelFactory(VmFactory):
+    """The unikernel: one static program that obeys its words. From a template, as the VM."""
+
+    isolation = Isolation.UNIKERNEL
+    commands = Commands(
+        runs=("run", READY),
+        stubborn=("stubborn", READY),
+        exits=lambda code: ("exit", str(code)),
+        echoes=lambda word: ("echo", word),
+        missing=None,
+        not_executable=None,
+        beside=False,
+    )
+
+    def driver(self) -> Driver:
+        """As `build_engine` makes it."""
+        return UnikernelDriver(self._config, self.outside(), ability=super().driver().probe)
+
+    def bundle(self, argv: Argv) -> Bundle:
+        """A kernel and an initrd with the program."""
+        plan = Plan(memory=128 << 20, cpus=1, disk=16 << 20)
+        program = Program(kernel="/kernel", initrd="/initrd", cmdline=CMDLINE, type="linux", own=True, waits=True)
+        spec = make_spec(argv, self.isolation).model_copy(update={"plan": plan, "program": program})
+        directory = self._directory / spec.id
+        directory.mkdir()
+        run = self._directory.parent
+        boot = make_program(directory, run=run, stack=self._stack)
+        return Bundle(
+            directory=directory,
+            spec=spec,
+            limits=PidsLimits(spec.id),
+            uid_start=self._config.uid_base,
+            program=program_from_template(boot, spec, run=run, stack=self._stack),
+        )
+
+    def faulty(self, spec: Spec) -> tuple[Spec, int]:
+        """A terminal, words that no command line can hold, and an architecture that no host of ours has."""
+        return spec.model_copy(update={"tty": True, "argv": ('a"b',), "architecture": "vax"}), 3
+
+
 _INNER = 4
 _DIGEST = "sha256:" + "1" * 64
 
@@ -322,6 +374,7 @@ FACTORIES: dict[str, Callable[[Path, ExitStack], Factory]] = {
     "container": ContainerFactory,
     "vm": VmFactory,
     "inner": InnerFactory,
+    "unikernel": UnikernelFactory,
 }
 
 

@@ -25,7 +25,16 @@ def banner(directory: Path, *, multiboot: bool = False) -> Path:
 
 def server(directory: Path) -> Path:
     """A static program that serves HTTP on port 8080; "exit N" says who it is and ends with N, TERM ends it with 7."""
+    return _static("server", directory)
+
+
+def obedient(directory: Path) -> Path:
+    """A static program that does what the contract of drivers asks of a workload, by its first word."""
+    return _static("contract", directory)
+
+
+def _static(name: str, directory: Path) -> Path:
     require("gcc")
-    made = directory / "server"
-    subprocess.run(["gcc", "-Os", "-static", "-s", "-o", made, SOURCES / "server.c"], check=True)
+    made = directory / name
+    subprocess.run(["gcc", "-Os", "-static", "-s", "-o", made, SOURCES / f"{name}.c"], check=True)
     return made

@@ -23,7 +23,10 @@ def held(context: Context, resources: Resources, instance: Instance) -> Iterator
     spec = instance.spec
     driver = context.driver(instance)
     if not isinstance(driver, Holds):
-        raise Refused(f"files of a stopped {spec.isolation} cannot be reached", hint="start it first")
+        hint = "what it serves on a published port can be reached" if spec.powered else "start it first"
+        raise Refused(
+            f"files of {spec.name} cannot be reached: nobody of Bulkhead's is in a {spec.isolation}", hint=hint
+        )
     directory = context.bundle_dir(instance)
     with ExitStack() as always:
         always.callback(bundles.forget_run, directory)

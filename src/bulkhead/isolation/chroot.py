@@ -12,7 +12,8 @@ from bulkhead.isolation import capabilities, hardening, root
 from bulkhead.isolation.base import Bundle, Command, Probe
 from bulkhead.isolation.hardening import KERNEL_FS
 from bulkhead.isolation.root import Confinement, Namespace
-from bulkhead.isolation.supervised import Supervised, common_problems, exec_flags, start_flags
+from bulkhead.isolation.rooted import Rooted
+from bulkhead.isolation.supervised import common_problems, exec_flags, start_flags
 from bulkhead.model import Isolation, Spec
 
 NOT_ISOLATED = (
@@ -26,7 +27,7 @@ NOT_ISOLATED = (
 HOST_OWNER = 0
 
 
-class ChrootDriver(Supervised):
+class ChrootDriver(Rooted):
     """Runs instances in chroots under an agent each."""
 
     isolation = Isolation.CHROOT

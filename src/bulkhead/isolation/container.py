@@ -14,7 +14,8 @@ from bulkhead.isolation import capabilities, hardening, inits, root, seccomp
 from bulkhead.isolation.base import Bundle, Command, Probe
 from bulkhead.isolation.hardening import KERNEL_FS
 from bulkhead.isolation.root import Confinement, Namespace
-from bulkhead.isolation.supervised import Outside, Supervised, exec_flags, start_flags
+from bulkhead.isolation.rooted import Rooted
+from bulkhead.isolation.supervised import Outside, exec_flags, start_flags
 from bulkhead.model import UID_RANGE, Isolation, Spec
 
 NOT_ISOLATED = (
@@ -29,7 +30,7 @@ USERLESS_ULP = "mptcp"
 """The kernel's own use of the mechanism: it refuses sockets of programs."""
 
 
-class ContainerDriver(Supervised):
+class ContainerDriver(Rooted):
     """Runs instances in containers under an agent each."""
 
     isolation = Isolation.CONTAINER

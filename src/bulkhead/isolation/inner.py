@@ -25,7 +25,8 @@ from bulkhead.host.qmp import Qmp, connect_below
 from bulkhead.isolation import ending, guest, nesting, plugging, vmm
 from bulkhead.isolation.base import Bundle, Change, Command, Handle, Inside, Probe
 from bulkhead.isolation.plugging import Known
-from bulkhead.isolation.supervised import Outside, Supervised, common_problems
+from bulkhead.isolation.rooted import Rooted
+from bulkhead.isolation.supervised import Outside, common_problems
 from bulkhead.isolation.vm import Machine
 from bulkhead.model import Isolation, Plan, Spec
 
@@ -39,10 +40,10 @@ PLACE = "inside"
 _PAUSE = 0.01
 
 
-class InnerDriver(Supervised):
+class InnerDriver(Rooted):
     """Runs instances in VMs. `level` makes the lists of what they are within the guest."""
 
-    def __init__(self, config: Config, outside: Outside, *, level: Supervised, machines: Callable[[], Probe]) -> None:
+    def __init__(self, config: Config, outside: Outside, *, level: Rooted, machines: Callable[[], Probe]) -> None:
         super().__init__(config, outside)
         self.isolation: Isolation = level.isolation
         self._level = level.within(Path(guest.STAGE))

@@ -34,9 +34,8 @@ class Powered(Supervised):
 
     sockets: ClassVar[tuple[str, ...]] = (vmm.QMP,)
     """What QEMU makes in the directory of its sockets."""
-    no_files: ClassVar[str]
     no_command: ClassVar[tuple[str, str]]
-    """Why its files cannot be reached, and why no command can be run; what can be done instead."""
+    """Why no command can be run, and what can be done instead."""
 
     def __init__(self, config: Config, outside: Outside, *, ability: Callable[[], Probe]) -> None:
         super().__init__(config, outside)
@@ -46,11 +45,7 @@ class Powered(Supervised):
         """Whether VMs work here, and with what."""
         return self._ability()
 
-    def hold_request(self, bundle: Bundle) -> Start:
-        """Refused."""
-        raise Refused(self.no_files, hint="what it serves on a published port can be reached")
-
-    def command_request(self, spec: Spec, join: Sequence[str], command: Command) -> ExecRequest:
+    def exec_request(self, spec: Spec, handle: Handle, command: Command) -> ExecRequest:
         """Refused."""
         what, hint = self.no_command
         raise Refused(what, hint=hint)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -82,11 +81,6 @@ class Supervised:
         self._probe: Probe | None = None
         self._probing = threading.Lock()
 
-    def within(self, stage: Path) -> Self:
-        """The same, to make lists for a guest: its agent has made `stage`, and is held back by no limits."""
-        self._stage, self.hard_limits = stage, {}
-        return self
-
     def check(self, spec: Spec) -> list[Problem]:
         """Everything that the level cannot do for `spec`."""
         return common_problems(spec)
@@ -101,14 +95,6 @@ class Supervised:
 
     def start_request(self, bundle: Bundle) -> Start:
         """What the agent is asked to start; no side effects."""
-        raise NotImplementedError
-
-    def hold_request(self, bundle: Bundle) -> Start:
-        """What the agent is asked to hold open for the instance's files; no side effects."""
-        raise NotImplementedError
-
-    def command_request(self, spec: Spec, join: Sequence[str], command: Command) -> ExecRequest:
-        """What the agent is asked to run beside the workload; no side effects."""
         raise NotImplementedError
 
     def explain(self, bundle: Bundle) -> str:
@@ -141,13 +127,9 @@ class Supervised:
         """Run the workload; returns when it has been executed. Raises AgentError; leaves nothing then."""
         return self._launch(bundle, self.start_request(bundle), on_launch)
 
-    def hold(self, bundle: Bundle) -> Handle:
-        """Make the root without running the program, for `cp`; `stop` ends it."""
-        return self._launch(bundle, self.hold_request(bundle), None)
-
     def exec_request(self, spec: Spec, handle: Handle, command: Command) -> ExecRequest:
         """The EXEC for a command beside the workload."""
-        return self.command_request(spec, handle.data["join"].splitlines(), command)
+        raise NotImplementedError
 
     def inspect(self, bundle: Path, handle: Handle) -> Inspection:
         """Whether it runs; how it ended. Neither, where its supervisor was killed."""

@@ -35,7 +35,6 @@ class SystemDriver(Powered):
 
     isolation = Isolation.VM
     sockets = (vmm.QMP, hardware.GUEST_AGENT)
-    no_files = "an unmodified system's files are its own kernel's business"
     no_command = ("a command cannot be joined to in an unmodified system", "leave out -i and -t")
 
     def check(self, spec: Spec) -> list[Problem]:

@@ -32,7 +32,6 @@ class UnikernelDriver(Powered):
 
     isolation = Isolation.UNIKERNEL
     sockets = (vmm.QMP, program.ASK)
-    no_files = "a unikernel has no files that anybody else could reach"
     no_command = (
         "there is nobody in a unikernel who could run a command",
         "bulkhead logs shows what it says; as a container or a VM the application can be looked into",

@@ -25,7 +25,8 @@ from bulkhead.host.qmp import Qmp
 from bulkhead.isolation import ending, guest, inits, jail, parking, resizing, saving, shapes, vmm, warming
 from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe
 from bulkhead.isolation.console import last_words
-from bulkhead.isolation.supervised import Outside, Supervised, common_problems
+from bulkhead.isolation.rooted import Rooted
+from bulkhead.isolation.supervised import Outside, common_problems
 from bulkhead.model import UID_RANGE, Isolation, Spec
 from bulkhead.quantities import format_size
 
@@ -50,7 +51,7 @@ class Machine(Start):
     """None: nothing, it becomes a template."""
 
 
-class VmDriver(Supervised):
+class VmDriver(Rooted):
     """Runs instances in virtual machines under an agent each. `ability` finds out whether QEMU works here."""
 
     isolation = Isolation.VM

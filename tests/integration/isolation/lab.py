@@ -20,7 +20,8 @@ from bulkhead.host import mounts
 from bulkhead.isolation.base import Bundle, Command, Handle, MountedVolume
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
-from bulkhead.isolation.supervised import Outside, Supervised
+from bulkhead.isolation.rooted import Rooted
+from bulkhead.isolation.supervised import Outside
 from bulkhead.model import Isolation, Plan, Spec
 from tests.harness.abilities import require
 from tests.harness.naming import PREFIX, make_config
@@ -87,7 +88,7 @@ class Lab:
         """A directory of the host's that no instance may change or see."""
         self.outside_dir.mkdir()
         outside = Outside(remove_cgroups=lambda _: None, was_oom=lambda _: False)
-        self.driver: Supervised = (
+        self.driver: Rooted = (
             ContainerDriver(self.config, outside)
             if isolation is Isolation.CONTAINER
             else ChrootDriver(self.config, outside)

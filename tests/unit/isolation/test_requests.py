@@ -16,7 +16,8 @@ from bulkhead.isolation.base import Bundle, Command, Handle, MountedVolume
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
 from bulkhead.isolation.root import Namespace
-from bulkhead.isolation.supervised import Outside, Supervised
+from bulkhead.isolation.rooted import Rooted
+from bulkhead.isolation.supervised import Outside
 from bulkhead.model import Isolation, Mount, Plan, PortMapping, Spec
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "isolation"
@@ -87,9 +88,9 @@ def make_bundle(isolation: Isolation, **changes: object) -> Bundle:
     )
 
 
-def make_driver(isolation: Isolation, lxcfs: Path | None = None) -> Supervised:
+def make_driver(isolation: Isolation, lxcfs: Path | None = None) -> Rooted:
     """A driver as it would be on a host without limits of its own."""
-    made: Supervised = (
+    made: Rooted = (
         ContainerDriver(CONFIG, OUTSIDE, lxcfs=lambda: lxcfs)
         if isolation is Isolation.CONTAINER
         else ChrootDriver(CONFIG, OUTSIDE)
