@@ -6,22 +6,24 @@ Credentials come with each request and go with it: they are in no record, log or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import BulkheadError, NoImage, NotFound, Refused, Unavailable
 from bulkhead.events import Progress, Step
 from bulkhead.images import Image
+from bulkhead.images.documents import Platform
 from bulkhead.images.exchange import STORED, Exchange
 from bulkhead.images.packing import FORMATS
 from bulkhead.images.pulling import parse_platform
 from bulkhead.images.pushing import Pushed
 from bulkhead.images.reference import is_digest
-from bulkhead.images.registry import conf
+from bulkhead.images.registry import conf, policy
 from bulkhead.images.registry.auth import Credentials
 from bulkhead.images.registry.client import Repository
 from bulkhead.images.registry.conf import Registries, Source
+from bulkhead.images.registry.policy import Verdict
 
 POLICIES = ("missing", "always", "never")
 
@@ -76,12 +78,26 @@ class RegistryCatalog:
         failure: BulkheadError = conf.nowhere(reference, known.directory)
         for source in (source for name in names for source in known.sources(name, insecure=access.insecure)):
             try:
+                allowed = self._allowed(source, wanted, access, progress)
                 with self._repository(source, access) as repository:
-                    return self._exchange.pull(repository, source, platform=wanted, progress=_crashing(progress))
+                    return self._exchange.pull(repository, allowed, platform=wanted, progress=_crashing(progress))
             except (NotFound, Unavailable, Refused) as error:
                 progress(Step(f"{_host(source)}: {error.what}"))
                 failure = error
         raise failure
+
+    def _allowed(self, source: Source, platform: Platform | None, access: Access, progress: Progress) -> Source:
+        """The same source where policy.json lets the image come, by its digest where signatures were checked."""
+        rules = policy.load(self._context.config.containers_dir)
+        verdict = rules.verdict(source.name)
+        if verdict is Verdict.REJECT:
+            raise Refused(f"{source.name} is rejected by {rules.file}", hint="see containers-policy.json(5)")
+        if verdict is Verdict.ACCEPT:
+            return source
+        progress(Step(f"checking the signatures of {source.name}"))
+        host = _host(source)
+        asked = policy.Asked(source.name, platform, source.place.insecure, host, access.credentials.get(host))
+        return replace(source, reference=self._exchange.verify(asked, rules))
 
     def _there(self, reference: str, known: Registries, platform: str | None) -> Image | None:
         """The image where the store has it already, under any of the names that it may have."""

@@ -17,6 +17,7 @@ from bulkhead.images.documents import Platform
 from bulkhead.images.importer import Request
 from bulkhead.images.packing import USUAL, Packer, is_packed
 from bulkhead.images.pushing import Packed, Pushed
+from bulkhead.images.registry import policy
 from bulkhead.images.registry.client import Repository
 from bulkhead.images.registry.conf import Source, is_full
 from bulkhead.images.registry.fetch import Downloads
@@ -58,7 +59,7 @@ class Exchange:
         repository.begin()
         found = pulling.resolve(repository, source.reference, platform, layout.bounds)
         digest = found.manifest.digest
-        names = () if source.reference.startswith("sha256:") else (stored_name(source.name),)
+        names = () if "@" in source.name else (stored_name(source.name),)
         with self._alone(digest):
             if digest in layout.index().images:
                 there = self._images.resolve(digest)
@@ -81,6 +82,12 @@ class Exchange:
                     downloads.done()
                     return image
         raise ImageError(f"{source.name} could not be pulled")
+
+    def verify(self, asked: policy.Asked, rules: policy.Policy) -> str:
+        """The digest of an image whose signatures are as the policy wants them. Raises Refused."""
+        layout = self._images.layout
+        with workspace(layout.ingest) as (directory, _):
+            return policy.verified(asked, rules, directory=directory, bounds=layout.bounds)
 
     def push(
         self, repository: Repository, name: str, source: Source, *, compression: str | None, progress: Progress

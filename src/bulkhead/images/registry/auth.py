@@ -25,6 +25,10 @@ class Credentials:
     identity_token: str = field(default="", repr=False)
     """In the place of a password, for servers that gave one at a login."""
 
+    def encoded(self) -> str:
+        """As HTTP's basic authentication and files of logins have it."""
+        return base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
@@ -89,7 +93,7 @@ class Identity:
 
     @staticmethod
     def _basic(who: Credentials) -> str:
-        return "Basic " + base64.b64encode(f"{who.username}:{who.password}".encode()).decode()
+        return "Basic " + who.encoded()
 
     def _token(self, challenge: Challenge, scopes: Sequence[str]) -> str:
         """Ask the token server that the registry names."""
