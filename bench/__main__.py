@@ -16,7 +16,7 @@ from bench import archives, host, namespaces
 from bench.compare import compare
 from bench.contest import PEERS, QUICK, Cast, Sizes, say
 from bench.figures import Figure, Results, dump, load
-from bench.measures import applications, builds, burst, commands, execs, imports, machines, memory, starts
+from bench.measures import applications, builds, burst, commands, execs, imports, machines, memory, pulls, starts
 from bench.peers.base import Scene
 from bench.report import markdown, terminal
 from tests.harness import trimmed
@@ -31,6 +31,7 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "burst": burst.measure,
     "memory": memory.measure,
     "import": imports.measure,
+    "pull": pulls.measure,
     "build": builds.measure,
     "vm": machines.measure,
     "unikernel": applications.measure,

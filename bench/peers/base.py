@@ -78,6 +78,7 @@ class CommandLine(Starter):
     prefix: tuple[str, ...] = ()
     """Program and options that begin every command."""
     run_options: tuple[str, ...] = ()
+    pull_options: tuple[str, ...] = ("--tls-verify=false",)
     remove_options: tuple[str, ...] = ("rm", "-f")
 
     def command(self, *arguments: str) -> float:
@@ -101,6 +102,10 @@ class CommandLine(Starter):
     def remove(self, refs: Sequence[str]) -> None:
         """Remove running instances."""
         self.command(*self.remove_options, *refs)
+
+    def pull(self, image: str) -> float:
+        """Milliseconds of a pull from a registry that speaks HTTP."""
+        return self.command("pull", "-q", *self.pull_options, image)
 
     @abstractmethod
     def import_tar(self, archive: Path, image: str) -> float:

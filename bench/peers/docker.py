@@ -15,6 +15,7 @@ class Docker(CommandLine, ImageBuilder):
     """docker; its daemon is started for the run."""
 
     name = "docker"
+    pull_options = ()  # what is on loopback may speak HTTP anyway
 
     def setup(self, scene: Scene, stack: ExitStack) -> str:
         """Start dockerd, import the image."""
