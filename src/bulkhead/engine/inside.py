@@ -36,9 +36,11 @@ class Left:
     places: int
 
 
-def held(context: Context, machine_id: str) -> list[Instance]:
-    """The instances within a VM, running or not."""
-    return [instance for instance in context.state.instances() if instance.spec.inside == machine_id]
+def held(context: Context, machine: Spec) -> list[Instance]:
+    """The instances within a VM, running or not; nothing is looked for in what can hold none."""
+    if machine.inner == 0:
+        return []
+    return [instance for instance in context.state.instances() if instance.spec.inside == machine.id]
 
 
 def machine_of(context: Context, spec: Spec) -> Instance | None:
@@ -58,7 +60,7 @@ def own_machine(context: Context, spec: Spec) -> Instance | None:
 def left(context: Context, machine: Instance, *, without: str = "") -> Left:
     """What is left of a VM's plan; the instance `without` counts as if it were not there."""
     plan = machine.spec.plan
-    there = [each.spec.plan for each in held(context, machine.spec.id) if each.spec.id != without]
+    there = [each.spec.plan for each in held(context, machine.spec) if each.spec.id != without]
     return Left(
         memory=limits.inner_memory(plan.memory) - sum(each.memory for each in there),
         cpus=plan.cpus - sum(each.cpus for each in there),
@@ -158,10 +160,11 @@ def plan_problems(context: Context, machine: Instance, plan: Plan, *, without: s
 
 def machine_problems(context: Context, machine: Instance, plan: Plan) -> list[Problem]:
     """Why a VM that holds instances cannot have another plan: theirs would not fit."""
-    changed = machine.model_copy(update={"spec": machine.spec.model_copy(update={"plan": plan})})
-    rest = left(context, changed)
+    if not held(context, machine.spec):
+        return []
+    rest = left(context, machine.model_copy(update={"spec": machine.spec.model_copy(update={"plan": plan})}))
     short = [name for name in ("memory", "cpus", "pids") if getattr(rest, name) < -1e-9]
-    if not short or not held(context, machine.spec.id):
+    if not short:
         return []
     what = f"{', '.join(short)}: the instances within {machine.spec.name} have been promised more"
     return [Problem(what, "give it more, or let them have less")]
@@ -228,7 +231,7 @@ def require_running(context: Context, spec: Spec) -> Instance:
 
 def require_free(context: Context, spec: Spec, *, force: bool) -> None:
     """Before a VM is removed: raise Conflict where it was made for an instance, or without `force` holds any."""
-    for inner in held(context, spec.id):
+    for inner in held(context, spec):
         name, owner = spec.name, inner.spec.name
         if spec.only_for:
             raise Conflict(f"{name} is there for {owner} alone", hint=f"say {owner} in its place")

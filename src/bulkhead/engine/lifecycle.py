@@ -287,7 +287,7 @@ class Lifecycle:
 
     def _within(self, machine: Instance) -> list[Instance]:
         """What is in a VM, which goes on for it where it is paused."""
-        found = inside.held(self._context, machine.spec.id)
+        found = inside.held(self._context, machine.spec)
         if found and self._context.state.get(machine.spec.id).state is State.PAUSED:
             self.pausing.unpause(machine)
         return found

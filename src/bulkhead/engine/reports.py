@@ -66,7 +66,7 @@ class Reporter:
             ),
             "kernel": machines.kernel_report(context, instance),
             "layers": bundles.read_layers(directory),
-            "holds": [within.spec.name for within in inside.held(context, spec.id)],
+            "holds": [within.spec.name for within in inside.held(context, spec)],
             "snapshots": [
                 snapshot.model_dump(mode="json", include={"name", "created", "size", "memory"})
                 for snapshot in context.state.snapshots(spec.id)

@@ -35,7 +35,9 @@ def reserve(context: Context, machine: Instance) -> None:
 
 
 def settle(context: Context, machine_id: str) -> None:
-    """Give a VM's own workload what no instance in it has any more. Fine where the VM does not run, or has gone."""
+    """Give a VM's own workload what no instance in it has any more. Fine where the VM does not run, or is none."""
+    if not machine_id:
+        return
     try:
         machine = context.state.get(machine_id)
     except NotFound:
@@ -52,5 +54,5 @@ def settle(context: Context, machine_id: str) -> None:
 
 def _promised(context: Context, machine: Instance) -> int:
     """Bytes that those have which run in it, or start just now."""
-    there = inside.held(context, machine.spec.id)
+    there = inside.held(context, machine.spec)
     return sum(each.spec.plan.memory for each in there if each.state in _ALIVE)

@@ -31,7 +31,7 @@ class Walls:
         context, spec = self.context, instance.spec
         self._check_state(instance)
         problems = _impossible(spec, level)
-        if within := [each.spec.name for each in inside.held(context, spec.id)]:
+        if within := [each.spec.name for each in inside.held(context, spec)]:
             what = f"{spec.name} holds {', '.join(within)}, which need a VM to run in"
             problems.append(Problem(what, "remove them first"))
         if problems:
