@@ -399,7 +399,9 @@ def test_what_is_flushed_runs_on(factory: Factory) -> None:
         if not isinstance(driver, Flushes):
             # Where nobody is inside, a snapshot is what is there after a loss of power.
             told = factory.commands.beside
-            assert bundle.disk is not None or not told, "its disk is not the host's to freeze, and it cannot be told to write"
+            assert bundle.disk is not None or not told, (
+                "its disk is not the host's to freeze, and it cannot be told to write"
+            )
             return
         driver.flush(bundle.directory, handle)
         driver.flush(bundle.directory, handle)

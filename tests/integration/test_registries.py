@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from bulkhead.images.registry.addresses import Reach, reach
+from tests.harness import unikernels
 from tests.harness.daemon import Daemon
+from tests.harness.kernels import kernel_layout
 from tests.harness.namespaces import in_network
 from tests.harness.registries import PASSWORD, USER, Registry, configure, plain
 
@@ -271,6 +275,36 @@ def test_a_disk_is_pushed_and_pulled_like_any_image(shared_daemon: Daemon, regis
     assert about["Kind"] == "disk"
     (unpacked,) = (daemon.config.images_dir / "erofs").glob("*.raw")
     assert unpacked.read_bytes() == raw.read_bytes()
+
+
+def test_kernels_and_unikernels_are_pushed_and_pulled_too(
+    shared_daemon: Daemon, registry: Registry, tmp_path: Path
+) -> None:
+    daemon = shared_daemon
+    kernel, program = f"{registry.host}/kernel/debian:1", f"{registry.host}/uni/banner:1"
+    daemon.cli("image", "import", kernel_layout(), kernel)
+    daemon.cli("image", "import", "--unikernel", unikernels.banner(tmp_path), program)
+    for name in (kernel, program):
+        daemon.cli("image", "push", name)
+        forget(daemon, name)
+        daemon.cli("image", "pull", name)
+    kinds = {image["references"][0]: image["kind"] for image in daemon.json("image", "ls", "--format", "json")}
+    assert (kinds[kernel], kinds[program]) == ("kernel", "unikernel")
+    daemon.cli("run", "-d", "--name", "uni", "--isolation", "unikernel", "--memory", "8M", program)
+    deadline = time.monotonic() + 60
+    while unikernels.SAYS not in daemon.cli("logs", "uni").stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    refused = daemon.cli("push", "--compression-format", "zstd", kernel, check=False)
+    assert "is a kernel, whose files stay as they are" in refused.stderr
+
+
+def test_every_address_of_a_link_is_the_hosts_own(shared_daemon: Daemon) -> None:
+    outside = shared_daemon.outside
+    assert outside
+    addresses = (outside.inside4, outside.inside6, outside.outside4)
+    found = in_network(f"/proc/{shared_daemon.sandbox.pid}/ns/net", lambda: list(map(reach, addresses)))
+    assert found == [Reach.OWN, Reach.OWN, Reach.PRIVATE]
 
 
 def test_saved_images_are_loaded_again(shared_daemon: Daemon, app: str, tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ def _entry(entry: dict[str, Any], path: Path, key: str) -> dict[str, str] | None
     login: dict[str, str] = {}
     if entry.get("auth"):
         try:
-            text = base64.b64decode(entry["auth"]).decode().rstrip("\0")
-        except ValueError as error:
+            text = base64.b64decode(entry["auth"], validate=True).decode().rstrip("\0")
+        except (ValueError, TypeError) as error:
             raise Refused(f"{path}: the login of {key} is damaged", hint=f"bulkhead image login {key}") from error
         login["username"], _, login["password"] = text.partition(":")
     elif entry.get("username"):
