@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -16,26 +18,45 @@ _NAME = 100
 _ID, _SIZE = 0o7777777, 0o77777777777
 
 
-@dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a tar. `path` is relative, without a slash at its end."""
+    """One file of a tar. No dataclass: the command line loads this, and dataclasses take it milliseconds."""
 
-    path: bytes
-    kind: bytes
-    mode: int = 0o644
-    """Permissions alone."""
-    uid: int = 0
-    gid: int = 0
-    mtime: int = 0
-    """Whole seconds since the epoch."""
-    size: int = 0
-    """Bytes that follow the head, of a file."""
-    link: bytes = b""
-    """A symlink's target, or the path that a hard link is another name of."""
-    major: int = 0
-    minor: int = 0
-    xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    """Sorted by name."""
+    __slots__ = ("gid", "kind", "link", "major", "minor", "mode", "mtime", "path", "size", "uid", "xattrs")
+
+    def __init__(  # noqa: PLR0917 - in the order of a header's fields
+        self,
+        path: bytes,
+        kind: bytes,
+        mode: int = 0o644,
+        uid: int = 0,
+        gid: int = 0,
+        mtime: int = 0,
+        size: int = 0,
+        link: bytes = b"",
+        major: int = 0,
+        minor: int = 0,
+        xattrs: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        """`path`: relative, without a slash at its end. `mode`: permissions alone. `mtime`: seconds since the epoch.
+
+        `size`: bytes that follow the head, of a file. `link`: a symlink's target, or the path that a hard link is
+        another name of. `xattrs`: sorted by name.
+        """
+        self.path = path
+        self.kind = kind
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        self.size = size
+        self.link = link
+        self.major = major
+        self.minor = minor
+        self.xattrs = xattrs
+
+    def but(self, **changes: Any) -> Member:
+        """The same with some fields changed."""
+        return Member(**{**{name: getattr(self, name) for name in self.__slots__}, **changes})
 
 
 def head(member: Member) -> bytes:

@@ -8,8 +8,6 @@ import sys
 from collections import namedtuple
 from collections.abc import Iterator
 
-from bulkhead.errors import Refused
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -31,7 +29,7 @@ def open_context(place: str, file: str | None) -> Context:
         return _standard_input(file)
     if not os.path.isdir(place):  # noqa: PTH112
         hint = "give a directory, or - for a tar on stdin"
-        raise Refused(f"the context {place!r} is not a directory", hint=hint)
+        raise _refused(f"the context {place!r} is not a directory", hint=hint)
     path = _find(place, file)
     text = _read(sys.stdin.buffer if file == "-" else path)
     ignore = _ignore(place, path)
@@ -49,7 +47,7 @@ def _find(place: str, file: str | None) -> str:
             path = os.path.join(directory, name)  # noqa: PTH118
             if os.path.isfile(path):  # noqa: PTH113
                 return path
-    raise Refused(f"there is no {' or '.join(names)} in {place}", hint="name it with -f FILE")
+    raise _refused(f"there is no {' or '.join(names)} in {place}", hint="name it with -f FILE")
 
 
 def _read(file: str | BinaryIO) -> str:
@@ -61,9 +59,9 @@ def _read(file: str | BinaryIO) -> str:
             data = file.read(MOST_FILE + 1)
         return data.decode()
     except OSError as error:
-        raise Refused(f"{file} cannot be read: {error.strerror}") from error
+        raise _refused(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise Refused(f"the Containerfile is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise _refused(f"the Containerfile is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def _ignore(place: str, path: str) -> Ignore:
@@ -78,9 +76,9 @@ def _ignore(place: str, path: str) -> Ignore:
         except FileNotFoundError:
             continue
         except ValueError as error:
-            raise Refused(f"{name}: {error}") from error
+            raise _refused(f"{name}: {error}") from error
         except OSError as error:
-            raise Refused(f"{name} cannot be read: {error.strerror}") from error
+            raise _refused(f"{name} cannot be read: {error.strerror}") from error
     return Ignore(())
 
 
@@ -111,7 +109,7 @@ def _tar(place: str, ignore: Ignore) -> Iterator[bytes]:
                 mode = stat.S_IMODE(status.st_mode)
                 yield ustar.head(ustar.Member(path, of[kind], mode, mtime=int(status.st_mtime), link=target))
         except OSError as error:
-            raise Refused(
+            raise _refused(
                 f"{os.fsdecode(path)!r} of the context cannot be read: {error.strerror}",
                 hint="leave it out by a line in .containerignore",
             ) from error
@@ -139,7 +137,7 @@ def _file(base: bytes, path: bytes) -> Iterator[bytes]:
             if not left:
                 yield ustar.padding(size)
         if left:
-            raise Refused(f"{os.fsdecode(path)!r} of the context became shorter while it was read")
+            raise _refused(f"{os.fsdecode(path)!r} of the context became shorter while it was read")
 
 
 def _standard_input(file: str | None) -> Context:
@@ -147,14 +145,14 @@ def _standard_input(file: str | None) -> Context:
     from bulkhead import ustar
 
     if file == "-":
-        raise Refused("the context and the Containerfile cannot both be on stdin")
+        raise _refused("the context and the Containerfile cannot both be on stdin")
     first = sys.stdin.buffer.read(ustar.BLOCK)
     if not (first.startswith(_MAGIC) or first[257:262] == b"ustar"):
         text = first + sys.stdin.buffer.read(MOST_FILE)
         try:
             return Context(text.decode(), lambda: iter([ustar.END]))
         except UnicodeDecodeError as error:
-            raise Refused("stdin is neither a tar nor a Containerfile") from error
+            raise _refused("stdin is neither a tar nor a Containerfile") from error
     import tarfile
     import tempfile
 
@@ -167,7 +165,7 @@ def _standard_input(file: str | None) -> Context:
         with tarfile.open(fileobj=spool) as archive:
             text = _member(archive, (file,) if file else FILES)
     except tarfile.TarError as error:
-        raise Refused(f"the tar on stdin cannot be read: {error}") from error
+        raise _refused(f"the tar on stdin cannot be read: {error}") from error
     return Context(text, lambda: _again(spool))
 
 
@@ -184,4 +182,11 @@ def _member(archive: object, names: tuple[str, ...]) -> str:
         if os.path.normpath(member.name) in names and member.isfile():
             opened = archive.extractfile(member)
             return opened.read(MOST_FILE).decode(errors="replace") if opened else ""
-    raise Refused(f"the tar on stdin has no {' or '.join(names)}", hint="name it with -f FILE")
+    raise _refused(f"the tar on stdin has no {' or '.join(names)}", hint="name it with -f FILE")
+
+
+def _refused(what: str, *, hint: str = "") -> Exception:
+    # The error tree is loaded only where something is wrong.
+    from bulkhead.errors import Refused
+
+    return Refused(what, hint=hint)

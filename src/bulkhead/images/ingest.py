@@ -177,15 +177,9 @@ class Ingest:
         annotations: Mapping[str, str] | None = None,
     ) -> str:
         """Take in an image of layers or blobs that were added: makes its manifest. Returns the manifest's digest."""
-        manifest: dict[str, object] = {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": as_json(self.add_document(config, OCI_CONFIG)),
-            "layers": [as_json(descriptor) for descriptor in layers],
-        }
-        if annotations:
-            manifest["annotations"] = dict(annotations)
-        return self.name_image(self.add_document(documents.dump(manifest), OCI_MANIFEST), keys, names)
+        self.add_document(config, OCI_CONFIG)
+        manifest = manifest_of(config, layers, annotations)
+        return self.name_image(self.add_document(manifest, OCI_MANIFEST), keys, names)
 
     def name_image(self, manifest: Descriptor, keys: Sequence[str], names: Sequence[str]) -> str:
         """Put an image whose manifest was added into the index at commit, under these names.
@@ -272,6 +266,19 @@ def ingest(layout: Layout) -> Iterator[Ingest]:
     """An import under way. Without a commit nothing of it remains."""
     with workspace(layout.ingest) as (directory, _):
         yield Ingest(layout, directory)
+
+
+def manifest_of(config: bytes, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None) -> bytes:
+    """The manifest of an image with this configuration."""
+    manifest: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": documents.digest_of(config), "size": len(config)},
+        "layers": [as_json(descriptor) for descriptor in layers],
+    }
+    if annotations:
+        manifest["annotations"] = dict(annotations)
+    return documents.dump(manifest)
 
 
 def as_json(descriptor: Descriptor) -> dict[str, object]:

@@ -35,6 +35,10 @@ class Made(Document):
         """As a manifest has it."""
         return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
 
+    def is_there(self, layout: Layout) -> bool:
+        """Whether the store has its files. Only whole ones get into it, and the recovery after a crash looks closer."""
+        return layout.blob_path(self.digest).exists() and layout.erofs_path(self.key).exists()
+
     def is_whole(self, layout: Layout) -> bool:
         """Whether the store has its files."""
         blob, erofs = layout.blob_path(self.digest), layout.erofs_path(self.key)
@@ -54,7 +58,7 @@ def path_of(layout: Layout, step: Digest) -> Path:
 def read(layout: Layout, step: Digest) -> Made | None:
     """The layer of a step; None where it was never done, is gone, or its files are."""
     made = _read(layout, path_of(layout, step))
-    return made if made and made.is_whole(layout) else None
+    return made if made and made.is_there(layout) else None
 
 
 def _read(layout: Layout, path: Path) -> Made | None:

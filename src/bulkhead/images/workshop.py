@@ -14,7 +14,7 @@ from bulkhead.host.workspace import workspace
 from bulkhead.images import documents, layer, reference, steps
 from bulkhead.images.bounds import check_space
 from bulkhead.images.config import Image, ImageConfig
-from bulkhead.images.ingest import Ingest, ingest
+from bulkhead.images.ingest import ingest, manifest_of
 from bulkhead.images.layout import Layout
 from bulkhead.images.node import show
 from bulkhead.images.steps import Made
@@ -107,16 +107,17 @@ class Workshop:
         data = documents.dump(document)
         if len(data) > self.layout.bounds.document:
             raise ImageError(f"the image's configuration has {len(data)} bytes: too much")
+        descriptors = [made.descriptor for made in product.layers]
+        digest = documents.digest_of(manifest_of(data, descriptors))
+        index = self.layout.index()
+        if digest in index.images and all(index.names.get(name) == digest for name in names):
+            return digest
         with ingest(self.layout) as into:
-            digest = self._fill(into, data, product, names)
+            for made in product.layers:
+                into.pin(made.descriptor, made.key)
+            into.add_image(data, descriptors, [made.key for made in product.layers], names)
             into.commit()
         return digest
-
-    def _fill(self, into: Ingest, config: bytes, product: Product, names: Sequence[str]) -> str:
-        for made in product.layers:
-            into.pin(made.descriptor, made.key)
-        keys = [made.key for made in product.layers]
-        return into.add_image(config, [made.descriptor for made in product.layers], keys, names)
 
     @contextmanager
     def context(self, chunks: Iterable[bytes], parent: Path | None = None) -> Iterator[Path]:

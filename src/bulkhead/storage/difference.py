@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead import ustar
@@ -154,13 +154,13 @@ class _Walk:
         if status.st_nlink > 1:
             first = self.linked.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                yield self._head(replace(self._member(path, status), kind=ustar.LINK, size=0, link=first))
+                yield self._head(self._member(path, status).but(kind=ustar.LINK, size=0, link=first))
                 return
         if stat.S_ISREG(status.st_mode):
             yield from self._file(path, status)
         elif stat.S_ISLNK(status.st_mode):
             target = os.fsencode(os.readlink(path, dir_fd=self.top))
-            yield self._head(replace(self._member(path, status), link=target))
+            yield self._head(self._member(path, status).but(link=target))
         else:
             yield self._head(self._member(path, status))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from bulkhead.containerfile import stages
 from bulkhead.containerfile.instructions import Copy, Run
@@ -55,7 +56,6 @@ class Builder:
         for name in containerfile.unused:
             tell(Told("note", text=f"no ARG asks for --build-arg {name}"))
         with ExitStack() as always:
-            directory, _ = always.enter_context(workspace(context.config.run_dir / "builds"))
             hold = always.enter_context(context.building.hold())
             bases = self._bases(order, containerfile, hold, tell)
             view = self._context_view(files, containerfile, bases, always)
@@ -73,14 +73,22 @@ class Builder:
                 bases=bases,
                 views=Views(workshop, always),
                 files=view,
-                directory=directory,
+                directory=self._directory(containerfile, bases, always),
                 tell=tell,
                 alive=alive,
             )
             state = _carry_out(build)
-            digest = self._finish(build, state, names)
+            image = self._finish(build, state, names)
             checkpoint("build.image")
-            return context.images.resolve(digest)
+            return image
+
+    def _directory(self, containerfile: stages.Plan, bases: Mapping[str, Base], always: ExitStack) -> Path | None:
+        """A directory of the build's own, where a step may need one."""
+        runs = [step for stage in containerfile.stages for step in stage.steps if isinstance(step, Run)]
+        if not any(run.mounts or run.heredocs for run in runs) and not any(base.onbuild for base in bases.values()):
+            return None
+        directory, _ = always.enter_context(workspace(self._context.config.run_dir / "builds"))
+        return directory
 
     def recover(self) -> list[str]:
         """After a crash: remove what builds have left; in words."""
@@ -162,7 +170,7 @@ class Builder:
         descriptor = always.enter_context(path.open("rb"))
         return View([descriptor.fileno()])
 
-    def _finish(self, build: Build, state: StageState, names: list[str]) -> str:
+    def _finish(self, build: Build, state: StageState, names: list[str]) -> Image:
         labels = {**state.config.labels, **build.order.labels}
         product = Product(
             layers=state.layers,
@@ -172,7 +180,10 @@ class Builder:
             architecture=state.architecture,
             created=build.time if build.epoch is not None else state.created or build.now,
         )
-        return build.workshop.finish(product, names)
+        store = self._context.images
+        return build.hold.image(
+            lambda: store.resolve(build.workshop.finish(product, names)), lambda image: image.digest
+        )
 
 
 def _needs_context(step: object) -> bool:

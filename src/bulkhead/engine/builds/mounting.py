@@ -113,6 +113,7 @@ def secret(given: Mapping[str, str], identifier: str) -> bytes:
 
 def _file(build: Build, data: bytes, mode: int, owner: tuple[int, int], always: ExitStack) -> Path:
     """A file that can be bound in, where nothing outlives a reboot."""
+    assert build.directory is not None
     placement = Placement(View([]), replace(_AS_IT_IS, owner=owner))
     placement.place([Text(_NAME, data, mode)], (_NAME,), is_directory=False)
     return _mount(build, placement, always, build.directory / "files")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from bulkhead import ustar
 from bulkhead.boot import solo
@@ -187,7 +187,7 @@ class Placement:
         """The layer. Raises ImageError for an archive that is damaged or hostile."""
         for path in sorted(self.items):
             item = self.items[path]
-            yield ustar.head(replace(item.member, path=b"/".join(path)))
+            yield ustar.head(item.member.but(path=b"/".join(path)))
             if item.member.kind == ustar.FILE:
                 if item.view:
                     yield from item.view.data(item.path, item.member.size)

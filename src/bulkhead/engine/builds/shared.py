@@ -65,7 +65,7 @@ class Build:
     views: Views
     files: View | None
     """The context; None where no step needs one."""
-    directory: Path
+    directory: Path | None
     """A directory of its own for what is mounted into steps."""
     tell: Tell
     alive: Alive
