@@ -241,6 +241,28 @@ def test_what_is_refused(helper: Daemon, disk: Path, tmp_path: Path) -> None:
     assert "rescue or a clean room" in json.dumps(answer.body)
 
 
+def test_a_device_that_is_mounted_is_refused(helper: Daemon, disk: Path, tmp_path: Path) -> None:
+    assert disk
+    where = tmp_path / "mounted"
+    where.mkdir()
+    found = subprocess.run(
+        ["losetup", "--find", "--show", tmp_path / "part"], capture_output=True, text=True, check=True
+    )
+    device = found.stdout.strip()
+    try:
+        subprocess.run(["mount", device, where], check=True)
+        for words in ((), ("-w",)):
+            done = rescue(helper, *words, device, "true", check=False)
+            assert done.returncode == 125 and "busy" in done.stderr, done.stderr
+            assert on_host(*words, device, "true").returncode == 125
+        subprocess.run(["umount", where], check=True)
+        assert rescue(helper, "-w", device, "sh", "-c", "cat /etc/name; echo fine > /etc/name").stdout == "a system\n"
+        assert on_host(device, "cat", "/etc/name").stdout == "fine\n"
+    finally:
+        subprocess.run(["umount", "-q", where], check=False)
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
 def on_host(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     argv = [str(BULKHEAD), "rescue", "--on-host", *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
