@@ -80,7 +80,7 @@ def _keep(app: App, room: HeldRoom, path: str, *, ended: bool) -> None:
         file = undo.enter_context(open(draft, "wb"))  # noqa: PTH123
         undo.callback(os.unlink, draft)
         if path.endswith(".gz"):
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                 for portion in response.portions():
                     packed.write(portion)
         else:
