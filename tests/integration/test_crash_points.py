@@ -156,6 +156,14 @@ def check_that_it_was_updated(daemon: Daemon, web: dict[str, object]) -> None:
     assert (layout.path("pids", f"{daemon.config.cgroup}/{spec['id']}") / "pids.max").read_text() == "99\n"
 
 
+def answers(daemon: Daemon) -> bool:
+    """From outside. In a guest its server begins a while after its start."""
+    assert daemon.outside
+    with suppress(ConnectionRefusedError):
+        return daemon.outside.fetch(8080, timeout=60.0) == (200, b"hello\n")
+    return False
+
+
 def check_that_it_works(daemon: Daemon, web: dict[str, object]) -> None:
     """Start it, made anew if it is gone: its name, its port and its volume are free. Then remove it."""
     assert daemon.outside
@@ -165,7 +173,7 @@ def check_that_it_works(daemon: Daemon, web: dict[str, object]) -> None:
         ask(daemon, "POST", "instances/web/unpause")
     if state(daemon, "web") != "running":
         ask(daemon, "POST", "instances/web/start")
-    assert daemon.outside.fetch(8080, timeout=60.0) == (200, b"hello\n")
+    until("it answers", lambda: answers(daemon))
     assert daemon.cli("exec", "web", "cat", "/data/index.html").stdout == "hello\n"
     until("healthy", lambda: daemon.api("GET", "/v1/instances/web").body["health"] == "healthy")
     ask(daemon, "DELETE", "instances/web?force=true")
