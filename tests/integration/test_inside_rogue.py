@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,13 @@ def bulkhead(shared_daemon: Daemon, busybox_tar: Path) -> Iterator[Daemon]:
     for home, name in (("bad", "rogue"), ("good", "victim")):
         run(shared_daemon, home, "sleep 100000", *HOME)
         inner(shared_daemon, name, SERVE, inside=home)
-        says(shared_daemon, name, "serving")
+        until(f"{name} serves", partial(serves, shared_daemon, home, name))
     yield shared_daemon
+
+
+def serves(daemon: Daemon, home: str, name: str) -> bool:
+    """Whether it answers its own VM."""
+    return daemon.cli("exec", home, "wget", "-qO-", f"http://{name}/", check=False).stdout == "here\n"
 
 
 def check_the_others(daemon: Daemon) -> None:
