@@ -270,7 +270,7 @@ def test_a_supervisor_that_was_killed_leaves_nothing_in_the_machine(bulkhead: Da
     handle = (bulkhead.config.instances_dir / identifier / "handle.json").read_text()
     os.kill(int(handle.partition('"supervisor_pid": ')[2].partition(",")[0]), signal.SIGKILL)
     until("its end is known", lambda: state(bulkhead, "web") == "exited")
-    look = f"ls -d /sys/fs/cgroup/bulkhead/{identifier}"
+    look = f"ls -d /sys/fs/cgroup/bulkhead/{identifier}*"
     assert bulkhead.cli("exec", "home", "sh", "-c", look, check=False).returncode != 0
     bulkhead.cli("start", "web")
     assert bulkhead.cli("exec", "web", "cat", "/etc/kept").stdout == "kept\n"

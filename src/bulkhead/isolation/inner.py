@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from bulkhead.agent.ending import quit_or_kill
@@ -154,9 +155,9 @@ class InnerDriver(Rooted):
         quit_or_kill(bundle)
         place = read_place(bundle)
         if place:
-            machine, inner, _ = place
+            machine, inner, port = place
             with self._lock(machine):
-                self._clear(bundle, instance_id, machine, inner)
+                self._clear(bundle, instance_id, machine, inner, port)
                 (bundle / PLACE).unlink(missing_ok=True)
         (bundle / SOCKET).unlink(missing_ok=True)
         shutil.rmtree(bundle / vmm.DIRECTORY, ignore_errors=True)
@@ -173,7 +174,7 @@ class InnerDriver(Rooted):
     def measure(self, bundle: Path, operations: Sequence[Operation]) -> list[str]:
         """What these operations report, carried out in the guest."""
         with Session.connect(bundle / SOCKET) as session:
-            return session.guest_run(operations, timeout=ending.ANSWER_SECONDS)
+            return session.guest_run(self._own(bundle, operations), timeout=ending.ANSWER_SECONDS)
 
     def flush(self, bundle: Path, handle: Handle) -> None:
         """Let the guest write what it keeps in memory to its disks."""
@@ -189,7 +190,7 @@ class InnerDriver(Rooted):
         ):
 
             def enforce(old: Plan, new: Plan) -> None:
-                session.guest_run(change.host(old, new))
+                session.guest_run(self._own(bundle, change.host(old, new)))
                 plugging.limit(monitor, instance_id, new)
 
             try:
@@ -219,15 +220,16 @@ class InnerDriver(Rooted):
                     plugging.open_port(monitor, bundle.directory / vmm.DIRECTORY / vmm.AGENT, port)
             with Session.connect(inside.directory / SOCKET) as session:
                 session.guest_run([simple(Code.SERVE, port)])
-            yield nesting.placed(bundle, plugged)
+            own = nesting.moved_limits(bundle.limits, group_of(instance_id), group_of(instance_id, port))
+            yield nesting.placed(replace(bundle, limits=own), plugged)
             undo.pop_all()
 
-    def _clear(self, bundle: Path, instance_id: str, machine: str, inner: int) -> None:
+    def _clear(self, bundle: Path, instance_id: str, machine: str, inner: int, port: str) -> None:
         """Of a VM that runs: what may be left in the guest, then the disks and the port. Else there is nothing."""
         directory = bundle.parent / machine
         try:
             with Session.connect(directory / SOCKET) as session:
-                session.guest_run(_remains(instance_id), timeout=CLEAR_SECONDS)
+                session.guest_run(_remains(group_of(instance_id, port)), timeout=CLEAR_SECONDS)
         except (AgentError, Unavailable):
             pass  # it has ended, or does not answer: then its disks are taken from it
         known = {each for each in self._known(bundle, machine) if each.id != instance_id}
@@ -248,14 +250,22 @@ class InnerDriver(Rooted):
 
     def _freeze(self, bundle: Path, handle: Handle, *, frozen: bool) -> None:
         group = group_of(handle.data["id"])
+        freeze, events = self._own(
+            bundle,
+            [write(f"{group}/cgroup.freeze", str(int(frozen))), read(f"{group}/cgroup.events", optional=False)],
+        )
         with Session.connect(bundle / SOCKET) as session:
-            session.guest_run([write(f"{group}/cgroup.freeze", str(int(frozen)))], timeout=ending.ANSWER_SECONDS)
+            session.guest_run([freeze], timeout=ending.ANSWER_SECONDS)
             deadline = time.monotonic() + FREEZE_SECONDS
-            events = read(f"{group}/cgroup.events", optional=False)
             while f"frozen {int(frozen)}" not in session.guest_run([events])[0].splitlines():
                 if time.monotonic() > deadline:
                     raise AgentError(f"instance {handle.data['id'][:12]} is not frozen after {FREEZE_SECONDS:g} s")
                 time.sleep(_PAUSE)
+
+    def _own(self, bundle: Path, operations: Sequence[Operation]) -> tuple[Operation, ...]:
+        """Operations on an instance's cgroup, on that of the run which is under way."""
+        place = read_place(bundle)
+        return nesting.moved(operations, group_of(bundle.name), group_of(bundle.name, place[2] if place else ""))
 
     def _lock(self, machine: str) -> threading.Lock:
         """Of those who change what a VM has."""
@@ -277,9 +287,10 @@ def require_inside(bundle: Bundle) -> Inside:
     return bundle.inside
 
 
-def group_of(instance_id: str) -> str:
-    """Its cgroup in the guest."""
-    return f"{GROUPS}/{instance_id}"
+def group_of(instance_id: str, port: str = "") -> str:
+    """Its cgroup in the guest: that of the run with this port, or as the limits' lists have it."""
+    nonce = port.rpartition("-")[2]
+    return f"{GROUPS}/{instance_id}-{nonce}" if nonce else f"{GROUPS}/{instance_id}"
 
 
 GROUPS = "/sys/fs/cgroup/bulkhead"
@@ -306,9 +317,8 @@ def _layers(bundle: Path) -> tuple[str, ...]:
     return ()
 
 
-def _remains(instance_id: str) -> list[Operation]:
+def _remains(group: str) -> list[Operation]:
     """End what a supervisor that was cut off may have left, and write back what it has written."""
-    group = group_of(instance_id)
     return [
         simple(Code.KILLALL, f"{group}/cgroup.kill", optional=True),
         rmdir(group, optional=True),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bulkhead.agent.frames import Start, StartFlag
-from bulkhead.agent.operations import Attr, Code, Operation, macvlan, mountdev, netif, simple, write
+from bulkhead.agent.operations import Argument, Attr, Code, Operation, macvlan, mountdev, netif, simple, write
 from bulkhead.isolation import guest
-from bulkhead.isolation.base import Bundle
+from bulkhead.isolation.base import Bundle, Limits, NoLimits
 from bulkhead.isolation.plugging import Plugged
 from bulkhead.model import Address
 
@@ -21,6 +21,31 @@ SETTINGS = {
     "ipv6/conf/default/addr_gen_mode": "1",
 }
 """Of a new network namespace before it has an interface: nothing is believed that neighbours say about routes."""
+
+
+def moved(operations: Sequence[Operation], old: str, new: str) -> tuple[Operation, ...]:
+    """The operations with the cgroup `new` in the place of `old`, both paths."""
+
+    def changed(argument: Argument) -> Argument:
+        within = isinstance(argument, str) and (argument == old or argument.startswith(f"{old}/"))
+        return new + argument[len(old) :] if within and isinstance(argument, str) else argument
+
+    return tuple(replace(each, arguments=tuple(map(changed, each.arguments))) for each in operations)
+
+
+def moved_limits(limits: Limits, old: str, new: str) -> NoLimits:
+    """A limit program for another cgroup than it was made for.
+
+    Each start has one of its own: what cleans up after an earlier one, late, must not find this one's.
+    """
+    return NoLimits(
+        prepare=moved(limits.prepare, old, new),
+        join=tuple(path.replace(old, new) for path in limits.join),
+        beside=tuple(path.replace(old, new) for path in limits.beside),
+        delegated=limits.delegated.replace(old, new),
+        kill=limits.kill.replace(old, new),
+        finish=moved(limits.finish, old, new),
+    )
 
 
 def placed(bundle: Bundle, plugged: Plugged) -> Bundle:

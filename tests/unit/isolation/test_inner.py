@@ -20,7 +20,7 @@ from bulkhead.isolation import guest, nesting, plugging, vmm
 from bulkhead.isolation.base import Bundle, Inside, Probe
 from bulkhead.isolation.chroot import ChrootDriver
 from bulkhead.isolation.container import ContainerDriver
-from bulkhead.isolation.inner import InnerDriver, read_place, write_place
+from bulkhead.isolation.inner import InnerDriver, group_of, read_place, write_place
 from bulkhead.isolation.plugging import Known, Plugged, Spares
 from bulkhead.isolation.root import Namespace
 from bulkhead.isolation.vmm import Drive
@@ -281,3 +281,16 @@ def test_the_limits_are_the_guests() -> None:
     prepared = describe(cast("tuple[Operation, ...]", bundle.limits.prepare))
     assert f"write /sys/fs/cgroup/bulkhead/{ID}/memory.max {128 << 20}" in prepared
     assert "io.max" not in prepared, "the hypervisor throttles"
+
+
+def test_each_run_has_a_cgroup_of_its_own() -> None:
+    """A supervisor of an earlier run cleans up late: it must not find what is there now."""
+    bundle, old, new = make_bundle(), group_of(ID), group_of(ID, "port-0123-abcd")
+    assert new == f"{old}-abcd"
+    made = nesting.moved_limits(bundle.limits, old, new)
+    words = describe([*made.prepare, *made.finish])
+    assert f"{old}/" not in words
+    assert f"{new}/memory.max" in words
+    assert made.kill == f"{new}/cgroup.kill"
+    assert made.join == made.beside == (f"{new}/cgroup.procs",)
+    assert "write /sys/fs/cgroup/bulkhead/cgroup.subtree_control" in words, "what all share stays"
