@@ -20,7 +20,7 @@ def _lines(results: Results) -> Iterator[str]:
     yield "# Numbers"
     yield ""
     yield f"Made by `bench/run` on {time.strftime('%Y-%m-%d', time.gmtime(results.when))}; how to read and repeat it: "
-    yield "[benchmarks](../benchmarks.md). The same as data: [results.json](results.json)."
+    yield "`docs/reference/benchmarks.md`. The same as data: [results.json](results.json)."
     yield ""
     for key, value in results.host.items():
         yield f"- {key}: {value}"
