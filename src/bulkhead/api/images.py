@@ -13,7 +13,7 @@ from starlette.responses import Response
 from bulkhead.api.progress import with_progress
 from bulkhead.api.responses import TAR, Pipe, ThreadResponse, Upload, json_response
 from bulkhead.api.service import service_of
-from bulkhead.engine.building import Order
+from bulkhead.engine.unikernel_builds import Order
 from bulkhead.errors import Refused
 from bulkhead.events import Progress
 from bulkhead.model import KernelType, Model

@@ -18,9 +18,9 @@ from starlette.requests import HTTPConnection
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
-from bulkhead.engine.building import Order
 from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.registries import Access
+from bulkhead.engine.unikernel_builds import Order
 from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
 from bulkhead.isolation.base import Ability

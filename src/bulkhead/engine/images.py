@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from bulkhead.engine import building, kernels, rescuing, systems
+from bulkhead.engine import kernels, rescuing, systems, unikernel_builds
 from bulkhead.engine.context import Context
 from bulkhead.errors import Conflict, NotFound, Refused
 from bulkhead.events import Progress
@@ -58,9 +58,9 @@ class ImageCatalog:
         """Read a kernel that is a file of its own, with its application in it."""
         return self._store.import_unikernel(source, name=name, cmdline=cmdline, type_=kind, progress=progress)
 
-    def build_unikernel(self, order: building.Order, progress: Progress) -> Image:
+    def build_unikernel(self, order: unikernel_builds.Order, progress: Progress) -> Image:
         """Make a unikernel of an image or of a static program."""
-        return building.build(self._store, self._context.config, order, progress)
+        return unikernel_builds.build(self._store, self._context.config, order, progress)
 
     def bootstrap(
         self,
