@@ -21,6 +21,7 @@ from bench.timing import Unusable
 
 SIZE = ("--isolation", "vm", "--memory", "128M", "--cpus", "1")
 TEMPLATE, COLD = "bulkhead, first answer", "bulkhead, first answer, --no-template"
+MEMORY_BYTES = 128 << 20
 STOCK = "QEMU with the distribution's own initramfs"
 BARE, BARE_COLD = "QEMU alone, restored", "QEMU alone, booted"
 RUN, RUN_COLD, RUN_DOCKER = "bulkhead run", "bulkhead run --no-template", "docker run"
@@ -130,8 +131,10 @@ class Machines:
 
     def bare_of(self, pid: int, directory: Path, network: bool) -> Bare:
         """QEMU alone, as the hypervisor `pid`, which went on from a template."""
+        keys = {path: json.loads((path / "key.json").read_text()) for path in self.templates()}
+        # One that was made for a container alone is of another size.
         (template,) = (
-            path for path in self.templates() if json.loads((path / "key.json").read_text())["network"] == network
+            path for path, key in keys.items() if key["network"] == network and key["memory"] == MEMORY_BYTES
         )
         return Bare(pid, template, directory)
 
