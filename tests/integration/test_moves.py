@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.harness.daemon import Daemon
 from tests.harness.kernels import kernel_layout
-from tests.integration.lives import state, until, with_image
+from tests.integration.lives import SECONDS, state, until, with_image
 
 SIZE = ("--memory", "128M", "--cpus", "1", "--disk", "64M")
 SERVE = "mkdir -p /w; echo hello > /w/index.html; httpd -h /w; sleep 100000 & wait"
@@ -61,7 +62,14 @@ def not_moved(daemon: Daemon, name: str, isolation: str, *options: str) -> str:
 
 
 def leftovers(daemon: Daemon) -> list[str]:
-    """What a move leaves in bundles, which is nothing."""
+    """What a move leaves in bundles, which is nothing. A template that is being made has a bundle for some seconds."""
+    deadline = time.monotonic() + SECONDS
+    while (found := _in_bundles(daemon)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def _in_bundles(daemon: Daemon) -> list[str]:
     found = [*daemon.config.instances_dir.glob("*/move.json*"), *daemon.config.instances_dir.glob("*/old-*")]
     known = {row["spec"]["id"] for row in daemon.api("GET", "/v1/instances").body}
     return [str(file) for file in found] + sorted({e.name for e in daemon.config.instances_dir.iterdir()} - known)

@@ -21,8 +21,8 @@ from bulkhead.errors import Conflict, HostError, NotFound, Refused
 from bulkhead.host import cgroups, loop, mounts, processes, syscalls
 from bulkhead.storage import Disks, area, ext4
 from tests.harness.abilities import require
-from tests.harness.naming import make_config
-from tests.integration.lives import temporary_directory, until
+from tests.harness.naming import make_config, temporary_directory
+from tests.integration.lives import until
 
 SIZE = 256 << 20
 require_all = ("root", "mount namespaces", "loop devices", "cgroups")
