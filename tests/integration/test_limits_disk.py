@@ -139,7 +139,9 @@ def test_operations(config: Config, disk: tuple[Path, tuple[int, int]], code: st
         most = IOPS * seconds * 1.05 + 32
         assert moved.reads + moved.writes > 0
         assert moved.reads <= most
-        assert moved.writes <= most
+        # With v2 the limit is the group's, and the journal's thread is in none: two writes more with each fsync.
+        journaled = instance.layout.version("blkio") != 1 and code is BUFFERED_WRITE
+        assert moved.writes <= most * (3 if journaled else 1)
         instance.finish()
 
 

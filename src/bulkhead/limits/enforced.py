@@ -46,11 +46,14 @@ def enforced(
         *([] if isolation is Isolation.UNIKERNEL else [_pids(plan, layout, machine=machine)]),
         Enforced("disk", format_size(plan.disk), "a file system of its own of exactly this size"),
     ]
-    device = f"{_cgroup(layout, 'blkio' if layout.version('blkio') else 'io')} on the disk's own block device"
+    on_device = layout.version("blkio") == 1
+    device = f"{_cgroup(layout, 'blkio' if on_device else 'io')} on the disk's own block device"
+    # v2 limits a group, v1 the device: what the journal's kernel thread writes is no instance's on v2.
+    journal = "" if on_device else "; its journal's writes come on top, two for each fsync"
     if machine or throttled:
-        device = "throttled by the hypervisor, all of its disks together"
+        device, journal = "throttled by the hypervisor, all of its disks together", ""
     if plan.iops is not None:
-        rows.append(Enforced("iops", f"{plan.iops}/s each way", device))
+        rows.append(Enforced("iops", f"{plan.iops}/s each way", f"{device}{journal}"))
     if plan.disk_bps is not None:
         rows.append(Enforced("disk_bps", f"{format_size(plan.disk_bps)}B/s each way", device))
     if plan.bandwidth is not None:
