@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bulkhead.agent.operations import Operation, read, write
@@ -46,6 +47,9 @@ GUEST_ROOT = 0
 _GUEST_LAYOUT = Layout(
     "v2", {}, Path("/sys/fs/cgroup"), frozenset(V2_CONTROLLERS), frozenset({"memory.peak", "cpu.quota", "io.max"})
 )
+# In every guest alike: disks are limited by the hypervisor, and the guest's kernel places what runs.
+_program_in_guest = partial(program, cgroup=_GUEST_CGROUP, layout=_GUEST_LAYOUT, cpuset=(), device=None)
+_update_in_guest = partial(update, cgroup=_GUEST_CGROUP, layout=_GUEST_LAYOUT, cpuset=(), device=None)
 
 
 def vmm_plan(plan: Plan, accelerator: str) -> Plan:
@@ -75,14 +79,10 @@ def guest_program(plan: Plan, *, system: bool = False) -> LimitProgram:
     The processors are the guest's own. The cgroup has no quota: the host holds all of the guest to the plan's share of
     its cores. A system gets a cgroup to manage.
     """
-    return program(
+    return _program_in_guest(
         _guest_plan(plan),
-        cgroup=_GUEST_CGROUP,
         instance_id=_GUEST_INSTANCE,
-        layout=_GUEST_LAYOUT,
         facts=_guest_facts(plan),
-        cpuset=(),
-        device=None,
         delegate=GUEST_ROOT if system else None,
     )
 
@@ -99,16 +99,8 @@ def check_guest_use(old: Plan, new: Plan, reports: Sequence[str]) -> None:
 
 def guest_update(old: Plan, new: Plan) -> list[Operation]:
     """What turns the limits within a running guest from those of `old` into those of `new`."""
-    return update(
-        _guest_plan(old),
-        _guest_plan(new),
-        cgroup=_GUEST_CGROUP,
-        instance_id=_GUEST_INSTANCE,
-        layout=_GUEST_LAYOUT,
-        facts=_guest_facts(new),
-        cpuset=(),
-        device=None,
-    )
+    plans = (_guest_plan(old), _guest_plan(new))
+    return _update_in_guest(*plans, instance_id=_GUEST_INSTANCE, facts=_guest_facts(new))
 
 
 def inner_memory(memory: int) -> int:
@@ -148,29 +140,13 @@ def inner_program(plan: Plan, instance_id: str, *, machine: Plan) -> LimitProgra
 
     Its disk is throttled by the hypervisor. A share of the guest's cores is one of what the VM has of the host's.
     """
-    return program(
-        _inner_plan(plan),
-        cgroup=_GUEST_CGROUP,
-        instance_id=instance_id,
-        layout=_GUEST_LAYOUT,
-        facts=_inner_facts(machine),
-        cpuset=(),
-        device=None,
-    )
+    return _program_in_guest(_inner_plan(plan), instance_id=instance_id, facts=_inner_facts(machine))
 
 
 def inner_update(old: Plan, new: Plan, instance_id: str, *, machine: Plan) -> list[Operation]:
     """What turns the limits of a running one from those of `old` into those of `new`."""
-    return update(
-        _inner_plan(old),
-        _inner_plan(new),
-        cgroup=_GUEST_CGROUP,
-        instance_id=instance_id,
-        layout=_GUEST_LAYOUT,
-        facts=_inner_facts(machine),
-        cpuset=(),
-        device=None,
-    )
+    plans = (_inner_plan(old), _inner_plan(new))
+    return _update_in_guest(*plans, instance_id=instance_id, facts=_inner_facts(machine))
 
 
 def inner_use(instance_id: str, pid: int) -> list[Operation]:
