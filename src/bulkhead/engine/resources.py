@@ -48,16 +48,10 @@ class Resources:
         volumes = machines.volumes(context, spec) if machines.is_machine(spec) else self._volumes(spec)
         checkpoint("start.volumes")
         instance, netns_fd = self._network(instance, undo, always, warm)
-        if bundle.boot and instance.address and netns_fd is not None:
+        if (bundle.boot or bundle.system or bundle.program) and instance.address and netns_fd is not None:
             owner = instance.uid_start or 0
             tap = warm.tap if warm else context.networks.add_tap(netns_fd, instance.address, owner=owner)
-            bundle = replace(bundle, boot=replace(bundle.boot, tap=tap), address=instance.address)
-        if bundle.system and instance.address and netns_fd is not None:
-            tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
-            bundle = replace(bundle, system=replace(bundle.system, tap=tap), address=instance.address)
-        if bundle.program and instance.address and netns_fd is not None:
-            tap = context.networks.add_tap(netns_fd, instance.address, owner=instance.uid_start or 0)
-            bundle = replace(bundle, program=replace(bundle.program, tap=tap), address=instance.address)
+            bundle = _with_tap(replace(bundle, address=instance.address), tap)
         bundle = replace(
             bundle,
             volumes=volumes,
@@ -328,3 +322,12 @@ class Resources:
         else:
             lines.append(f"127.0.1.1\t{names}")
         return "\n".join(lines) + "\n"
+
+
+def _with_tap(bundle: Bundle, tap: str) -> Bundle:
+    """A computer of whichever kind, with its end of the network."""
+    if bundle.boot:
+        return replace(bundle, boot=replace(bundle.boot, tap=tap))
+    if bundle.system:
+        return replace(bundle, system=replace(bundle.system, tap=tap))
+    return replace(bundle, program=replace(bundle.program, tap=tap)) if bundle.program else bundle
