@@ -15,7 +15,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "bulkhead"
 
-NOUNS = ("errors", "events", "config", "quantities", "elf", "ustar", "model", "moves")
+NOUNS = ("errors", "events", "config", "quantities", "elf", "ustar", "model", "moves", "tenancy")
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
     ("host",),
@@ -37,7 +37,10 @@ THIRD_PARTY = {
     "uvicorn": {"api"},
     "uvloop": {"api"},
     "httptools": {"api"},
-    "pydantic": {"model", "config", "store", "isolation", "images", "network", "storage", "limits", "engine", "api"},
+    "pydantic": {
+        *("model", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
+        *("engine", "api"),
+    },
     "pydantic_core": {"api", "model"},
     "pyseccomp": {"isolation"},
     "qemu": {"host"},

@@ -36,6 +36,31 @@ class BulkheadError(Exception):
         return (Problem(self.what, self.hint),)
 
 
+class Unauthorized(BulkheadError):
+    """Nobody knows who asks: no token or certificate, or none that is good."""
+
+    kind = "unauthorized"
+    http_status = 401
+
+
+class Forbidden(BulkheadError):
+    """Who asks is known, and may not do this."""
+
+    kind = "forbidden"
+    http_status = 403
+
+
+class TooMany(BulkheadError):
+    """More requests, or more failed sign-ins, than one may make; `after` seconds later there is room again."""
+
+    kind = "too-many"
+    http_status = 429
+
+    def __init__(self, what: str, *, hint: str = "", after: float = 1.0) -> None:
+        super().__init__(what, hint=hint)
+        self.after = after
+
+
 class NotFound(BulkheadError):
     """A name or id that nothing answers to."""
 
@@ -133,6 +158,9 @@ ERRORS: dict[str, type[BulkheadError]] = {
     error.kind: error
     for error in (
         BulkheadError,
+        Unauthorized,
+        Forbidden,
+        TooMany,
         NotFound,
         NoImage,
         Conflict,

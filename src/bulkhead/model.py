@@ -5,16 +5,20 @@ Units everywhere: bytes, bits per second for the network's bandwidth, seconds, G
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from bulkhead.tenancy import names
+from bulkhead.tenancy.names import TenantName, qualified
+
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 UID_RANGE = 65536
+DEFAULT_TENANT = names.DEFAULT
+"""The operator's own."""
 Init = Literal["none", "system"]
 """What the first process is: the image's command, or the init of a whole system."""
 
@@ -208,6 +212,8 @@ class CreateRequest(Model):
     """Of an unmodified system; None: q35, virtio, virtio, as the image says."""
     init: Init = "none"
     plan: PlanRequest = PlanRequest()
+    tenant: TenantName | None = None
+    """Whose it is to be; None: of whoever asks. Only those who see all tenants may name another."""
     name: Name | None = None
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] | None = None
@@ -258,6 +264,8 @@ class Spec(Model):
 
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
     name: Name
+    """Unique in its tenant."""
+    tenant: TenantName = DEFAULT_TENANT
     image: str
     """The reference that was asked for."""
     image_digest: str
@@ -313,6 +321,21 @@ class Spec(Model):
         if not self.argv and not self.powered and not self.only_for:
             raise ValueError("argv is empty, and there is no system that knows what to start")
         return self
+
+    @property
+    def key(self) -> str:
+        """Its name, unique on this host."""
+        return qualified(self.tenant, self.name)
+
+    @property
+    def network_key(self) -> str:
+        """Its network's name, unique on this host; that of "none" and "host" means nothing."""
+        return qualified(self.tenant, self.network)
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """Names of its volumes, unique on this host."""
+        return tuple(qualified(self.tenant, mount.source) for mount in self.mounts if mount.kind == "volume")
 
     @property
     def powered(self) -> bool:
@@ -386,31 +409,35 @@ class Snapshot(Model):
     @property
     def reference(self) -> str:
         """As a user names it."""
-        return f"{self.spec.name}/{self.name}"
+        return f"{self.spec.key}/{self.name}"
 
 
 class Network(Model):
     """A bridge with its subnets."""
 
     name: Name
+    tenant: TenantName = DEFAULT_TENANT
     id: str = Field(pattern=r"^[0-9a-f]{8}$")
     subnet4: str
     subnet6: str
     created: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Its name, unique on this host."""
+        return qualified(self.tenant, self.name)
 
 
 class Volume(Model):
     """A disk that outlives instances."""
 
     name: Name
+    tenant: TenantName = DEFAULT_TENANT
     size: int
     """Bytes of its ext4 file."""
     created: float = 0.0
 
-
-_SHORT = re.compile(r"^[0-9a-f]{4,32}$")
-
-
-def looks_like_id(text: str) -> bool:
-    """Whether `text` can be the beginning of an instance's id."""
-    return bool(_SHORT.match(text))
+    @property
+    def key(self) -> str:
+        """Its name, unique on this host."""
+        return qualified(self.tenant, self.name)

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from bulkhead.agent.session import short_path
 from bulkhead.api.app import create_app
+from bulkhead.api.auth import SocketDoor
 from bulkhead.api.service import Engine, Service
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, Refused
@@ -74,7 +75,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                SocketDoor(app),
                 loop="uvloop",
                 http="httptools",
                 ws="none",

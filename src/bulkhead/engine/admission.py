@@ -13,7 +13,7 @@ from bulkhead.engine.names import generate_name
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image, ImageConfig
 from bulkhead.isolation.vmm import MAX_INNER
-from bulkhead.model import Choice, CreateRequest, HealthCheck, Isolation, Network, Plan, Spec
+from bulkhead.model import DEFAULT_TENANT, Choice, CreateRequest, HealthCheck, Isolation, Network, Plan, Spec
 from bulkhead.quantities import parse_signal
 
 SHARED_NETWORKS = ("none", "host")
@@ -69,6 +69,7 @@ def resolve_spec(
     return Spec(
         id=identifier,
         name=request.name or generate_name(taken_names),
+        tenant=request.tenant or DEFAULT_TENANT,
         image=request.image,
         image_digest=image.digest,
         architecture=image.architecture,

@@ -12,7 +12,7 @@ from bulkhead.engine.plans import Plans
 from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.errors import BulkheadError, Problem, Refused
 from bulkhead.images import Image
-from bulkhead.model import CreateRequest, Instance, Isolation, Plan, Snapshot, Spec
+from bulkhead.model import DEFAULT_TENANT, CreateRequest, Instance, Isolation, Plan, Snapshot, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,13 @@ class Admission:
         `room`: it belongs to a request.
         """
         context = self.context
-        source = self.snapshots.find(asked.snapshot) if asked.snapshot else None
+        source = self.snapshots.find(asked.snapshot, tenant=asked.tenant) if asked.snapshot else None
+        tenant = asked.tenant or (source.spec.tenant if source else DEFAULT_TENANT)
+        asked = asked.model_copy(update={"tenant": tenant})
         request = cloning.complete(asked, source) if source else asked
         image = self._find_image(request.image)
         level, choice = decide_level(request, image if isinstance(image, Image) else None)
-        networks = {network.name: network for network in context.state.networks()}
+        networks = {network.name: network for network in context.state.networks(tenant)}
         problems = request_problems(request, level, networks=networks, drivers=tuple(context.drivers))
         if request.inside:
             machine, wrong = inside.find(context, request, level)
@@ -71,7 +73,7 @@ class Admission:
             # A missing image alone stays what it is: not found.
             raise Refused([*problems, *image.problems]) if problems else image
         try:
-            names = [instance.spec.name for instance in context.state.instances()]
+            names = [one.spec.name for one in context.state.instances() if one.spec.tenant == tenant]
             spec = resolve_spec(request, image, plan, taken_names=names, level=level, choice=choice)
             if source:
                 spec = cloning.name_origin(spec, asked, source)

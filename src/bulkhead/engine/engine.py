@@ -130,7 +130,7 @@ class Engine:
         running = [instance for instance in self._context.state.instances() if instance.pid]
         for network in self._context.state.networks():
             # A network that nothing runs on needs no bridge, rules and name server until somebody starts again.
-            if network.name not in {instance.spec.network for instance in running}:
+            if network.key not in {instance.spec.network_key for instance in running}:
                 self._context.networks.down(network)
         self._context.networks.close()
         self._context.templates.close()
@@ -157,7 +157,7 @@ class Engine:
         spec = admitted.spec.model_copy(update={"room": True}) if room else admitted.spec
         for mount in spec.mounts:
             if mount.kind == "volume":
-                self.volumes.ensure(mount.source)
+                self.volumes.ensure(mount.source, tenant=spec.tenant)
         if at_once and machines.is_machine(spec) and not (admitted.source or spec.powered):
             spec = machines.claim(self._context, spec, admitted.image)
         try:

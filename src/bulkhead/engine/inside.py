@@ -16,7 +16,7 @@ from bulkhead.host import processes
 from bulkhead.images import Image
 from bulkhead.isolation import shapes, vmm
 from bulkhead.isolation.base import Bundle, Change, Inside, Measures, Resizes
-from bulkhead.model import CreateRequest, Instance, Isolation, Plan, PlanRequest, Spec, State
+from bulkhead.model import DEFAULT_TENANT, CreateRequest, Instance, Isolation, Plan, PlanRequest, Spec, State
 from bulkhead.quantities import format_size
 
 NEW = "new"
@@ -80,7 +80,7 @@ def find(context: Context, request: CreateRequest, level: Isolation) -> tuple[In
     if request.inside in (None, NEW):
         return None, problems
     try:
-        machine = context.state.find(request.inside)
+        machine = context.state.find(request.inside, tenant=request.tenant or DEFAULT_TENANT)
     except BulkheadError as error:
         return None, [*problems, *error.problems]
     problems += _unfit(machine)
@@ -199,6 +199,7 @@ def made_for(spec: Spec, request: CreateRequest, image: Image) -> Spec:
     return Spec(
         id=identifier,
         name=f"{spec.name[:60]}-vm",
+        tenant=spec.tenant,
         image=spec.image,
         image_digest=spec.image_digest,
         architecture=spec.architecture,

@@ -18,6 +18,7 @@ from bulkhead.isolation import vmm
 from bulkhead.isolation.base import Boot, Bundle, MountedVolume, Room
 from bulkhead.model import Instance, Isolation, Plan, Spec
 from bulkhead.quantities import format_size
+from bulkhead.tenancy.names import qualified
 
 DEVICES = ("c 10:232 rwm", "c 10:200 rwm")
 """What a hypervisor may open beyond what every instance may: kvm and net/tun."""
@@ -157,7 +158,7 @@ def volumes(context: Context, spec: Spec) -> tuple[MountedVolume, ...]:
     """The files of a VM's volumes, which nobody else may be using."""
     return tuple(
         MountedVolume(
-            source=context.volumes.give(mount.source, read_only=mount.read_only),
+            source=context.volumes.give(qualified(spec.tenant, mount.source), read_only=mount.read_only),
             target=mount.target,
             read_only=mount.read_only,
             volume=True,

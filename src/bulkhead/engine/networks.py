@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from bulkhead.engine.admission import SHARED_NETWORKS
 from bulkhead.engine.context import Context
 from bulkhead.errors import Conflict
-from bulkhead.model import Network, State
+from bulkhead.model import DEFAULT_TENANT, Network, State
 
 DEFAULT = "default"
 
@@ -22,35 +22,43 @@ class NetworkCatalog:
 
     def prepare(self) -> None:
         """Make the default network where there is none."""
-        if DEFAULT not in {network.name for network in self.list()}:
+        if DEFAULT not in {network.key for network in self.list()}:
             self.create(DEFAULT, subnet4=None, subnet6=None)
 
-    def list(self) -> Sequence[Network]:
-        """Every network."""
-        return self._context.state.networks()
+    def list(self, *, tenant: str | None = None) -> Sequence[Network]:
+        """Every network, or those of a tenant."""
+        return self._context.state.networks(tenant)
 
-    def get(self, name: str) -> Network:
-        """One network. Raises NotFound."""
-        return self._context.state.network(name)
+    def get(self, name: str, *, tenant: str | None = None) -> Network:
+        """One network: of a tenant by its name, else by `Network.key`. Raises NotFound."""
+        return self._context.state.network(name, tenant=tenant)
 
-    def create(self, name: str, *, subnet4: str | None, subnet6: str | None) -> Network:
+    def create(self, name: str, *, subnet4: str | None, subnet6: str | None, tenant: str = DEFAULT_TENANT) -> Network:
         """Record a network; subnets that are not given come from the pool."""
         context = self._context
         if name in SHARED_NETWORKS:
             raise Conflict(f"{name!r} is the name of a built-in network", hint="choose another name")
         chosen4, chosen6 = context.networks.choose_subnets(self.list(), subnet4, subnet6)
-        network = Network(name=name, id=secrets.token_hex(4), subnet4=chosen4, subnet6=chosen6, created=time.time())
+        network = Network(
+            name=name,
+            tenant=tenant,
+            id=secrets.token_hex(4),
+            subnet4=chosen4,
+            subnet6=chosen6,
+            created=time.time(),
+        )
         context.state.create_network(network)
         return network
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, tenant: str | None = None) -> None:
         """Remove a network that no instance names."""
-        context, network = self._context, self.get(name)
-        if name == DEFAULT:
+        context, network = self._context, self.get(name, tenant=tenant)
+        if network.name == DEFAULT:
             raise Conflict("the network default cannot be removed", hint="instances can be run with --network none")
-        users = [i.spec.name for i in context.state.instances() if i.spec.network == name and i.state != State.DELETING]
+        there = [one for one in context.state.instances() if one.state != State.DELETING]
+        users = [one.spec.name for one in there if one.spec.network_key == network.key]
         if users:
             raise Conflict(f"network {name} is used by {', '.join(users)}", hint="remove these instances first")
-        context.warm.forget_network(name)
+        context.warm.forget_network(network.key)
         context.networks.down(network)
-        context.state.delete_network(name)
+        context.state.delete_network(network.key)

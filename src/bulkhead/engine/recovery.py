@@ -139,9 +139,7 @@ class Recovery:
         self._repairs += context.layers.recover(
             {digest for instance in running for digest in bundles.read_layers(context.bundle_dir(instance))}
         )
-        self._repairs += context.volumes.recover(
-            {mount.source for instance in running for mount in instance.spec.mounts if mount.kind == "volume"}
-        )
+        self._repairs += context.volumes.recover({volume for instance in running for volume in instance.spec.volumes})
         self._repairs += context.networks.recover(
             context.state.networks(),
             {

@@ -18,6 +18,7 @@ from bulkhead.errors import Refused
 from bulkhead.isolation import resizing
 from bulkhead.isolation.base import Bundle, Change, MountedVolume, Resizes
 from bulkhead.model import Address, Instance, Isolation, Network, Plan, Spec
+from bulkhead.tenancy.names import qualified
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,8 @@ class Resources:
     def _volumes(self, spec: Spec) -> tuple[MountedVolume, ...]:
         mounted = []
         for mount in spec.mounts:
-            source = Path(mount.source) if mount.kind == "bind" else self.context.volumes.attach(mount.source)
+            key = qualified(spec.tenant, mount.source)
+            source = Path(mount.source) if mount.kind == "bind" else self.context.volumes.attach(key)
             mounted.append(
                 MountedVolume(
                     source=source, target=mount.target, read_only=mount.read_only, volume=mount.kind == "volume"
@@ -223,14 +225,14 @@ class Resources:
         """The bridge the instance is on; None with "none" and "host" and for chroots."""
         if spec.isolation is Isolation.CHROOT or spec.network in ("none", "host"):
             return None
-        return self.context.state.network(spec.network)
+        return self.context.state.network(spec.network_key)
 
     def update_names(self, network: Network) -> None:
         """Tell the network's name server who is there now."""
         there = [
             (instance.spec, instance.address)
             for instance in self.context.state.instances()
-            if instance.address and instance.spec.network == network.name
+            if instance.address and instance.spec.network_key == network.key
         ]
         names = {name: address for spec, address in there for name in (spec.name, spec.id[:12], spec.hostname)}
         askers = [(address, spec.hostname) for spec, address in there if spec.system]
@@ -290,16 +292,15 @@ class Resources:
 
     def release_volumes(self, spec: Spec) -> None:
         """Unmount the volumes that no other running instance uses."""
-        volumes = [mount.source for mount in spec.mounts if mount.kind == "volume"]
-        if not volumes:
+        if not spec.volumes:
             return
         busy = {
-            mount.source
+            volume
             for other in self.context.state.instances()
             if other.pid and other.spec.id != spec.id
-            for mount in other.spec.mounts
+            for volume in other.spec.volumes
         }
-        for volume in volumes:
+        for volume in spec.volumes:
             if volume not in busy:
                 self.context.volumes.detach(volume)
 

@@ -25,26 +25,27 @@ class SnapshotCatalog:
         self._context = context
         self._lifecycle = lifecycle
 
-    def list(self, ref: str | None = None) -> Sequence[Snapshot]:
-        """Every snapshot, or those of one instance, the oldest first."""
-        instance_id = self._context.state.find(ref).spec.id if ref else ""
-        return [one for one in self._context.state.snapshots(instance_id) if one.state == "ready"]
+    def list(self, ref: str | None = None, *, tenant: str | None = None) -> Sequence[Snapshot]:
+        """Every snapshot, those of a tenant, or those of one instance, the oldest first."""
+        instance_id = self._context.state.find(ref, tenant=tenant).spec.id if ref else ""
+        found = [one for one in self._context.state.snapshots(instance_id) if one.state == "ready"]
+        return [one for one in found if tenant in (None, one.spec.tenant)]
 
-    def get(self, ref: str, name: str) -> Snapshot:
+    def get(self, ref: str, name: str, *, tenant: str | None = None) -> Snapshot:
         """One snapshot of an instance. Raises NotFound with names that look alike."""
-        instance = self._context.state.find(ref)
+        instance = self._context.state.find(ref, tenant=tenant)
         found = {snapshot.name: snapshot for snapshot in self.list(instance.spec.id)}
         if name not in found:
             hint = near(name, found) or f"see: bulkhead snapshot ls {instance.spec.name}"
             raise NotFound(f"{instance.spec.name} has no snapshot {name}", hint=hint)
         return found[name]
 
-    def find(self, reference: str) -> Snapshot:
+    def find(self, reference: str, *, tenant: str | None = None) -> Snapshot:
         """The snapshot that INSTANCE/NAME means. Raises NotFound, Refused."""
         ref, slash, name = reference.partition("/")
         if not (ref and slash and name):
             raise Refused(f"{reference!r} is no snapshot", hint="say INSTANCE/NAME; see: bulkhead snapshot ls")
-        return self.get(ref, name)
+        return self.get(ref, name, tenant=tenant)
 
     def disk(self, snapshot: Snapshot) -> tuple[int, bool]:
         """Bytes of its disk, and whether a guest's kernel has written it."""

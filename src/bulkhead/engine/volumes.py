@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bulkhead.engine.context import Context
 from bulkhead.errors import Conflict
-from bulkhead.model import Volume
+from bulkhead.model import DEFAULT_TENANT, Volume
 
 DEFAULT_SIZE = 5 << 30
 """Bytes of a volume that nobody gave a size."""
@@ -19,41 +19,37 @@ class VolumeCatalog:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def list(self) -> Sequence[Volume]:
-        """Every volume."""
-        return self._context.state.volumes()
+    def list(self, *, tenant: str | None = None) -> Sequence[Volume]:
+        """Every volume, or those of a tenant."""
+        return self._context.state.volumes(tenant)
 
-    def get(self, name: str) -> Volume:
-        """One volume. Raises NotFound."""
-        return self._context.state.volume(name)
+    def get(self, name: str, *, tenant: str | None = None) -> Volume:
+        """One volume: of a tenant by its name, else by `Volume.key`. Raises NotFound."""
+        return self._context.state.volume(name, tenant=tenant)
 
-    def create(self, name: str, *, size: int | None) -> Volume:
+    def create(self, name: str, *, size: int | None, tenant: str = DEFAULT_TENANT) -> Volume:
         """Make a volume of `size` bytes: one sparse file."""
         context = self._context
-        volume = Volume(name=name, size=size or DEFAULT_SIZE, created=time.time())
+        volume = Volume(name=name, tenant=tenant, size=size or DEFAULT_SIZE, created=time.time())
         context.state.create_volume(volume)
         try:
-            context.volumes.create(name, volume.size)
+            context.volumes.create(volume.key, volume.size)
         except BaseException:
-            context.state.delete_volume(name)
+            context.state.delete_volume(volume.key)
             raise
         return volume
 
-    def ensure(self, name: str) -> None:
+    def ensure(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
         """Make a volume unless it is there, as `-v NAME:/path` does."""
-        if name not in {volume.name for volume in self.list()}:
-            self.create(name, size=None)
+        if name not in {volume.name for volume in self.list(tenant=tenant)}:
+            self.create(name, size=None, tenant=tenant)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, tenant: str | None = None) -> None:
         """Remove a volume that no instance names, with its data."""
         context = self._context
-        self.get(name)
-        users = [
-            instance.spec.name
-            for instance in context.state.instances()
-            if any(mount.kind == "volume" and mount.source == name for mount in instance.spec.mounts)
-        ]
+        key = self.get(name, tenant=tenant).key
+        users = [instance.spec.name for instance in context.state.instances() if key in instance.spec.volumes]
         if users:
             raise Conflict(f"volume {name} is used by {', '.join(users)}", hint="remove these instances first")
-        context.volumes.delete(name)
-        context.state.delete_volume(name)
+        context.volumes.delete(key)
+        context.state.delete_volume(key)

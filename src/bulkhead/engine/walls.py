@@ -47,7 +47,7 @@ class Walls:
                 "inner": DEFAULT_INNER if level is Isolation.VM and not spec.powered else 0,
             }
         )
-        known = {one.name for one in context.state.networks()}
+        known = {one.name for one in context.state.networks(spec.tenant)}
         if after.network not in SHARED_NETWORKS and after.network not in known:
             hint = f"bulkhead network create {after.network}"
             problems.append(Problem(f"network {after.network!r} does not exist", hint))

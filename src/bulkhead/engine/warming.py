@@ -124,7 +124,7 @@ class WarmGuests:
         """`spec` under the id of a guest that is warm for it, or as it is; another is made soon."""
         if spec.cold or spec.mounts or spec.plan.memory > self._config.warm_memory:
             return spec
-        network = spec.network if networked else ""
+        network = spec.network_key if networked else ""
         plan = spec.plan
         key = WarmKey(kernel.digest, plan.memory, plan.cpus, room, plan.disk, layers, network, spec.inner)
         with self._changed:

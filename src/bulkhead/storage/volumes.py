@@ -14,12 +14,16 @@ from bulkhead.host import cgroups, loop, mounts, syscalls
 from bulkhead.model import NAME_PATTERN
 from bulkhead.storage import area, ext4, foreign
 from bulkhead.storage.blank import Blanks
+from bulkhead.tenancy.names import SEPARATOR
 
-_NAME = re.compile(NAME_PATTERN)
+_NAME = re.compile(rf"(?:[a-z0-9-]{{1,32}}{SEPARATOR})?{NAME_PATTERN[1:-1]}")
 
 
 class Volumes:
-    """Makes, attaches and deletes volumes: `volumes_dir/NAME.img`, mounted at `run_dir/volumes/NAME`. Thread-safe."""
+    """Makes, attaches and deletes volumes: `volumes_dir/NAME.img`, mounted at `run_dir/volumes/NAME`. Thread-safe.
+
+    NAME is unique on the host (`Volume.key`).
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config

@@ -5,6 +5,7 @@ Nothing is kept in memory that is not in the store. Each method is one transacti
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,15 @@ from pydantic import BaseModel
 
 from bulkhead.errors import Conflict, NotFound
 from bulkhead.events import Event
-from bulkhead.model import Instance, NamedPlan, Network, Snapshot, Volume, looks_like_id
+from bulkhead.model import Instance, NamedPlan, Network, Snapshot, Volume
 from bulkhead.store import leases
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.records import Records, near
+from bulkhead.tenancy.names import SEPARATOR, qualified
 
 INSTANCE_NAME = "instance-name"
+_SHORT = re.compile(r"^[0-9a-f]{4,32}$")
+"""The beginning of an id."""
 Named = TypeVar("Named", bound=BaseModel)
 
 
@@ -32,8 +36,8 @@ class State:
         self._open = threading.local()
         self._instances = Records("instance", Instance, lambda instance: instance.spec.id)
         self._plans = Records("plan", NamedPlan, lambda plan: plan.name)
-        self._networks = Records("network", Network, lambda network: network.name)
-        self._volumes = Records("volume", Volume, lambda volume: volume.name)
+        self._networks = Records("network", Network, lambda network: network.key)
+        self._volumes = Records("volume", Volume, lambda volume: volume.key)
         self._snapshots = Records("snapshot", Snapshot, lambda snapshot: f"{snapshot.spec.id}/{snapshot.name}")
 
     @contextmanager
@@ -59,7 +63,7 @@ class State:
         """
         spec = instance.spec
         with self.atomic() as transaction:
-            if not transaction.insert(INSTANCE_NAME, spec.name, f'"{spec.id}"'):
+            if not transaction.insert(INSTANCE_NAME, spec.key, f'"{spec.id}"'):
                 raise Conflict(
                     f"the name {spec.name} is taken by another instance",
                     hint=f"choose another --name, or: bulkhead rm {spec.name}",
@@ -83,7 +87,7 @@ class State:
         with self.atomic() as transaction:
             instance = self._instances.get(transaction, instance_id)
             if instance is not None:
-                transaction.delete(INSTANCE_NAME, instance.spec.name)
+                transaction.delete(INSTANCE_NAME, instance.spec.key)
                 self._instances.delete(transaction, instance_id)
             leases.drop(transaction, instance_id)
 
@@ -95,23 +99,25 @@ class State:
             raise NotFound(f"no instance has the id {instance_id}", hint="see: bulkhead ps -a")
         return instance
 
-    def find(self, reference: str) -> Instance:
+    def find(self, reference: str, *, tenant: str | None = None) -> Instance:
         """The instance that a user means by an id, a name, or the beginning of an id, tried in this order.
 
-        Raises NotFound with names that look alike, Conflict where several ids begin so.
+        With `tenant` it is one of that tenant's: any other is as if it were not there. Without, names are the default
+        tenant's, or TENANT@NAME. Raises NotFound with names that look alike, Conflict where several ids begin so.
         """
         with self._reader() as reader:
-            instance = self._instances.get(reader, reference) or self._by_name(reader, reference)
-            if instance is not None:
+            instance = self._instances.get(reader, reference) or self._by_name(reader, within(tenant, reference))
+            if instance is not None and tenant in (None, instance.spec.tenant):
                 return instance
-            if looks_like_id(reference):
-                found = reader.list(self._instances.kind, reference)
+            if _SHORT.match(reference):
+                begun = [self._instances.get(reader, key) for key, _ in reader.list(self._instances.kind, reference)]
+                found = [one for one in begun if one and tenant in (None, one.spec.tenant)]
                 if len(found) == 1:
-                    return self._instances.get(reader, found[0][0]) or self.get(found[0][0])
+                    return found[0]
                 if found:
-                    ids = ", ".join(key[:12] for key, _ in found[:5])
+                    ids = ", ".join(one.spec.id[:12] for one in found[:5])
                     raise Conflict(f"{reference} is the beginning of {len(found)} ids: {ids}", hint="give more of it")
-            names = [name for name, _ in reader.list(INSTANCE_NAME)]
+            names = names_of([name for name, _ in reader.list(INSTANCE_NAME)], tenant)
         raise NotFound(f"no such instance: {reference}", hint=near(reference, names) or "see: bulkhead ps -a")
 
     def instances(self) -> list[Instance]:
@@ -150,29 +156,31 @@ class State:
         """Forget a plan; False where there was none."""
         return self._delete(self._plans, name)
 
-    def networks(self) -> list[Network]:
-        """Every network, by name."""
-        return self._all(self._networks)
+    def networks(self, tenant: str | None = None) -> list[Network]:
+        """Every network, or those of a tenant, by name."""
+        return [one for one in self._all(self._networks) if tenant in (None, one.tenant)]
 
-    def network(self, name: str) -> Network:
-        """Raises NotFound with names that look alike."""
-        return self._named(self._networks, name)
+    def network(self, key: str, *, tenant: str | None = None) -> Network:
+        """The network with this name of the tenant; without one by `Network.key`. Raises NotFound with names that
+        look alike."""
+        return self._named(self._networks, key, tenant)
 
     def create_network(self, network: Network) -> None:
         """Raises Conflict where the name is taken."""
         self._create(self._networks, network, network.name)
 
-    def delete_network(self, name: str) -> bool:
-        """Forget a network; False where there was none."""
-        return self._delete(self._networks, name)
+    def delete_network(self, key: str) -> bool:
+        """Forget a network, by `Network.key`; False where there was none."""
+        return self._delete(self._networks, key)
 
-    def volumes(self) -> list[Volume]:
-        """Every volume, by name."""
-        return self._all(self._volumes)
+    def volumes(self, tenant: str | None = None) -> list[Volume]:
+        """Every volume, or those of a tenant, by name."""
+        return [one for one in self._all(self._volumes) if tenant in (None, one.tenant)]
 
-    def volume(self, name: str) -> Volume:
-        """Raises NotFound with names that look alike."""
-        return self._named(self._volumes, name)
+    def volume(self, key: str, *, tenant: str | None = None) -> Volume:
+        """The volume with this name of the tenant; without one by `Volume.key`. Raises NotFound with names that look
+        alike."""
+        return self._named(self._volumes, key, tenant)
 
     def create_volume(self, volume: Volume) -> None:
         """Raises Conflict where the name is taken."""
@@ -182,11 +190,11 @@ class State:
         """The volume with this name: the one that is there, else this one."""
         with self.atomic() as transaction:
             self._volumes.insert(transaction, volume)
-            return self._volumes.get(transaction, volume.name) or volume
+            return self._volumes.get(transaction, volume.key) or volume
 
-    def delete_volume(self, name: str) -> bool:
-        """Forget a volume; False where there was none."""
-        return self._delete(self._volumes, name)
+    def delete_volume(self, key: str) -> bool:
+        """Forget a volume, by `Volume.key`; False where there was none."""
+        return self._delete(self._volumes, key)
 
     # --- snapshots
 
@@ -249,12 +257,12 @@ class State:
         with self._reader() as reader:
             return records.all(reader)
 
-    def _named(self, records: Records[Named], name: str) -> Named:
+    def _named(self, records: Records[Named], name: str, tenant: str | None = None) -> Named:
         with self._reader() as reader:
-            record = records.get(reader, name)
+            record = records.get(reader, within(tenant, name))
             if record is not None:
                 return record
-            names = [key for key, _ in reader.list(records.kind)]
+            names = names_of([key for key, _ in reader.list(records.kind)], tenant)
         hint = near(name, names) or f"see: bulkhead {records.kind} ls"
         raise NotFound(f"no such {records.kind}: {name}", hint=hint)
 
@@ -268,3 +276,18 @@ class State:
     def _delete(self, records: Records[Named], name: str) -> bool:
         with self.atomic() as transaction:
             return records.delete(transaction, name)
+
+
+def within(tenant: str | None, name: str) -> str:
+    """The key of what a user calls `name`. Who sees one tenant alone can name nothing of another's."""
+    if tenant is None:
+        return name
+    own = name.removeprefix(f"{tenant}{SEPARATOR}")
+    return qualified(tenant, own) if SEPARATOR not in own else ""
+
+
+def names_of(keys: list[str], tenant: str | None) -> list[str]:
+    """Of these keys those that a user may learn of, as that user says them."""
+    if tenant is None:
+        return keys
+    return [key.rpartition(SEPARATOR)[2] for key in keys if key == qualified(tenant, key.rpartition(SEPARATOR)[2])]
