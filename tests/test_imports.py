@@ -15,12 +15,24 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "bulkhead"
 
-NOUNS = ("errors", "events", "config", "quantities", "elf", "ustar", "model", "moves", "tenancy")
+NOUNS = ("errors", "events", "config", "quantities", "elf", "ustar", "model", "moves", "operation", "tenancy")
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
     ("host",),
     ("agent",),
-    ("isolation", "boot", "containerfile", "images", "network", "storage", "limits", "store", "advise", "servers"),
+    (
+        "isolation",
+        "boot",
+        "containerfile",
+        "images",
+        "network",
+        "storage",
+        "limits",
+        "store",
+        "advise",
+        "servers",
+        "compose",
+    ),
     ("engine",),
     ("client", "api", "web"),
     ("packaging",),
@@ -32,13 +44,14 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {
     "debian": {"packaging"},
+    "yaml": {"compose"},
     "fastapi": {"api"},
     "starlette": {"api"},
     "uvicorn": {"api"},
     "uvloop": {"api"},
     "httptools": {"api"},
     "pydantic": {
-        *("model", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
+        *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
         *("engine", "api"),
     },
     "pydantic_core": {"api", "model"},

@@ -81,6 +81,13 @@ class Conflict(BulkheadError):
     http_status = 409
 
 
+class Changed(BulkheadError):
+    """What an edit is about is not what its sender has seen."""
+
+    kind = "changed"
+    http_status = 412
+
+
 class Refused(BulkheadError):
     """The input is wrong or this host cannot enforce it. Carries all problems at once; nothing was changed."""
 
@@ -164,6 +171,7 @@ ERRORS: dict[str, type[BulkheadError]] = {
         NotFound,
         NoImage,
         Conflict,
+        Changed,
         Refused,
         Unavailable,
         HostError,

@@ -30,6 +30,8 @@ class Event:
     action: str
     name: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
+    number: int = 0
+    """Its place among all that were kept; 0 until it has one."""
 
 
 Progress = Callable[[Step], None]

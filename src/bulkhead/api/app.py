@@ -9,6 +9,7 @@ from bulkhead.api import (
     images,
     instances,
     networks,
+    operations,
     plans,
     problems,
     registries,
@@ -18,6 +19,7 @@ from bulkhead.api import (
     system,
     volumes,
 )
+from bulkhead.api.conditions import Conditional
 from bulkhead.api.problems import ProblemDetails
 from bulkhead.api.service import Engine, Service
 
@@ -38,9 +40,22 @@ def create_app(engine: Engine) -> FastAPI:
     )
     app.state.service = Service(engine)
     problems.install(app)
-    for routes in (system, instances, streams, images, registries, plans, networks, volumes, snapshots, rooms):
+    for routes in (
+        system,
+        instances,
+        streams,
+        images,
+        registries,
+        plans,
+        networks,
+        volumes,
+        snapshots,
+        rooms,
+        operations,
+    ):
         app.include_router(routes.router)
     app.include_router(instances.files)
     app.include_router(images.uploads)
     app.include_router(builds.router)
+    app.add_middleware(Conditional)
     return app

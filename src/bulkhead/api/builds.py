@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from typing import BinaryIO, cast
 
@@ -11,14 +11,18 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from bulkhead.api import problems
-from bulkhead.api.responses import NDJSON, Pipe, ThreadResponse, Upload, problem_line
-from bulkhead.api.service import service_of
+from bulkhead.api.progress import Detached, Watched, is_detached
+from bulkhead.api.responses import Pipe, Upload
+from bulkhead.api.service import Service, service_of
 from bulkhead.engine.builds.order import BuildOrder, Told
 from bulkhead.errors import Refused
+from bulkhead.events import Progress, Step
 
 MOST_ORDER = 64 << 20
 """Bytes of the first line, secrets included."""
+MOST_LABEL = 200
 CHUNK = 1 << 18
+_SHOWN = ("begin", "cached")
 
 router = APIRouter(prefix="/v1", tags=["images"])
 
@@ -30,18 +34,36 @@ async def build(request: Request) -> Response:
     Answers `{"build": ...}` for everything that happens, then `{"result": ...}`, the image, or `{"problem": ...}`.
     """
     service, upload = service_of(request), Upload(request)
+    if is_detached(request):
+        stopping = service.stopping
 
-    def produce(pipe: Pipe) -> None:
-        body = cast(BinaryIO, BufferedReader(upload, CHUNK))
-        order: BuildOrder = problems.validate(BuildOrder, _first_line(body))
+        def silent(progress: Progress) -> object:
+            return _carry_out(service, upload, progress, lambda _: None, lambda: not stopping.is_set())
 
+        return Detached(request, silent, target="", upload=upload)
+
+    def work(progress: Progress, pipe: Pipe) -> object:
         def tell(told: Told) -> None:
             pipe.write(b'{"build":' + to_json(told) + b"}\n")
 
-        image = service.engine.build(order, _chunks(body), tell=tell, alive=pipe.alive)
-        pipe.write(b'{"result":' + to_json(image) + b"}\n")
+        return _carry_out(service, upload, progress, tell, pipe.alive)
 
-    return ThreadResponse(service, produce, media_type=NDJSON, late=problem_line, upload=upload)
+    return Watched(request, work, upload=upload, steps=False)
+
+
+def _carry_out(
+    service: Service, upload: Upload, progress: Progress, tell: Callable[[Told], None], alive: Callable[[], bool]
+) -> object:
+    """Read the order, then build. What begins is the operation's progress, by which it is cancelled as well."""
+    body = cast(BinaryIO, BufferedReader(upload, CHUNK))
+    order: BuildOrder = problems.validate(BuildOrder, _first_line(body))
+
+    def told(event: Told) -> None:
+        words = " ".join(filter(None, (event.stage, event.place, " ".join(event.text.split()))))
+        progress(Step(words[:MOST_LABEL] if event.kind in _SHOWN else f"step {event.step}"))
+        tell(event)
+
+    return service.engine.build(order, _chunks(body), tell=told, alive=alive)
 
 
 def _first_line(body: BinaryIO) -> bytes:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from bulkhead.api.progress import with_progress
+from bulkhead.api.progress import answered, with_progress
 from bulkhead.api.responses import TAR, Pipe, ThreadResponse, Upload, json_response
 from bulkhead.api.service import service_of
 from bulkhead.engine.unikernel_builds import Order
@@ -135,8 +135,8 @@ async def remove_image(request: Request, body: RemoveRequest) -> Response:
 @router.post("/images/prune")
 async def prune_images(request: Request, body: PruneRequest | None = None) -> Response:
     """Drop what nothing needs."""
-    service, wanted = service_of(request), body or PruneRequest()
-    return json_response(await service.begin_long(service.engine.images.prune, everything=wanted.everything))
+    images, wanted = service_of(request).engine.images, body or PruneRequest()
+    return await answered(request, lambda: images.prune(everything=wanted.everything))
 
 
 @router.post("/images/bootstrap")
@@ -155,7 +155,7 @@ async def bootstrap_image(request: Request, body: BootstrapRequest) -> Response:
             progress=progress,
         )
 
-    return with_progress(request, work)
+    return with_progress(request, work, target=body.name or body.release)
 
 
 @router.post("/images/disk")
@@ -173,7 +173,7 @@ async def bootstrap_disk(request: Request, body: DiskRequest) -> Response:
             progress=progress,
         )
 
-    return with_progress(request, work)
+    return with_progress(request, work, target=body.name or body.release)
 
 
 @router.post("/images/kernel")
@@ -186,7 +186,7 @@ async def make_kernel(request: Request, body: KernelRequest) -> Response:
             body.distribution, trim=body.trim, version=body.version, name=body.name, progress=progress
         )
 
-    return with_progress(request, work)
+    return with_progress(request, work, target=body.name or body.distribution)
 
 
 @router.post("/images/rescue")
@@ -207,7 +207,7 @@ async def build_unikernel(request: Request, body: UnikernelRequest) -> Response:
     def work(progress: Progress) -> object:
         return images.build_unikernel(order, progress)
 
-    return with_progress(request, work)
+    return with_progress(request, work, target=body.name)
 
 
 @uploads.post("/images/import")
@@ -247,4 +247,4 @@ async def import_image(
             return images.import_unikernel(source, name=name, cmdline=cmdline or "", kind=unikernel, progress=progress)
         return images.import_file(source, name=name, changes=change or (), progress=progress)
 
-    return with_progress(request, work, upload=upload)
+    return with_progress(request, work, upload=upload, target=name or path or "")

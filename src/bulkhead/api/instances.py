@@ -12,7 +12,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from bulkhead.api.progress import with_progress
+from bulkhead.api.conditions import edit
+from bulkhead.api.progress import answered, is_detached, with_progress
 from bulkhead.api.responses import NDJSON, TAR, Pipe, ThreadResponse, Upload, disconnected, json_response, problem_line
 from bulkhead.api.service import LogLine, create_and_start, service_of
 from bulkhead.events import Progress
@@ -81,6 +82,11 @@ async def list_instances(request: Request) -> Response:
 async def create_instance(request: Request, body: CreateRequest, start: bool = False) -> Response:
     """Create an instance; with `start` run it as well, and leave nothing of it where that fails."""
     service = service_of(request)
+    if is_detached(request):
+        engine = service.engine
+        return await answered(
+            request, lambda: create_and_start(engine, body) if start else engine.create(body), target=body.name or ""
+        )
     if start:
         return json_response(await service.call(create_and_start, service.engine, body), 201)
     return json_response(await service.call(service.engine.create, body), 201)
@@ -110,25 +116,30 @@ async def describe_instance(request: Request, ref: str) -> Response:
 @router.post("/instances/{ref}/start", responses={200: {"model": Instance}})
 async def start_instance(request: Request, ref: str) -> Response:
     """Run the workload; answers when its program has been executed."""
-    service = service_of(request)
-    return json_response(await service.call(service.engine.start, ref))
+    engine = service_of(request).engine
+    if is_detached(request):
+        return await answered(request, lambda: engine.start(ref))
+    return json_response(await service_of(request).call(engine.start, ref))
 
 
 @router.post("/instances/{ref}/stop", responses={200: {"model": Instance}})
 async def stop_instance(request: Request, ref: str, body: StopRequest | None = None) -> Response:
     """End the workload: its stop signal, KILL after the timeout. Answers when it has ended."""
-    service, how = service_of(request), body or StopRequest()
+    engine, how = service_of(request).engine, body or StopRequest()
     # Workloads may take their time to end: they do not keep other calls waiting.
-    stopped = await service.begin_long(service.engine.stop, ref, timeout=how.timeout, signal=how.signal)
-    return json_response(stopped)
+    return await answered(request, lambda: engine.stop(ref, timeout=how.timeout, signal=how.signal))
 
 
 @router.post("/instances/{ref}/restart", responses={200: {"model": Instance}})
 async def restart_instance(request: Request, ref: str, body: RestartRequest | None = None) -> Response:
     """Stop (where it runs) and start again."""
-    service, how = service_of(request), body or RestartRequest()
-    await service.begin_long(service.engine.stop, ref, timeout=how.timeout)
-    return json_response(await service.call(service.engine.start, ref))
+    engine, how = service_of(request).engine, body or RestartRequest()
+
+    def restart() -> Instance:
+        engine.stop(ref, timeout=how.timeout)
+        return engine.start(ref)
+
+    return await answered(request, restart)
 
 
 @router.post("/instances/{ref}/kill", responses={200: {"model": Instance}})
@@ -155,15 +166,29 @@ async def unpause_instance(request: Request, ref: str) -> Response:
 @router.delete("/instances/{ref}")
 async def delete_instance(request: Request, ref: str, force: bool = False) -> Response:
     """Remove an instance; `force` ends a running one first. Answers `{"id": ...}`."""
-    service = service_of(request)
-    return json_response({"id": await service.call(service.engine.delete, ref, force=force)})
+    engine = service_of(request).engine
+
+    def delete(found: Instance) -> str:
+        return engine.delete(found.spec.id, force=force)
+
+    if is_detached(request):
+        return await answered(request, lambda: {"id": engine.delete(ref, force=force)})
+    return json_response({"id": await edit(request, lambda: engine.get(ref), delete, key=_key)})
 
 
 @router.patch("/instances/{ref}", responses={200: {"model": Instance}})
 async def update_instance(request: Request, ref: str, body: UpdateRequest) -> Response:
     """Change the plan, also of a running instance: all of it or nothing."""
-    service = service_of(request)
-    return json_response(await service.call(service.engine.update, ref, body.plan, restart=body.restart))
+    engine = service_of(request).engine
+
+    def update(found: Instance) -> Instance:
+        return engine.update(found.spec.id, body.plan, restart=body.restart)
+
+    return json_response(await edit(request, lambda: engine.get(ref), update, key=_key))
+
+
+def _key(instance: Instance) -> str:
+    return instance.spec.id
 
 
 @router.post("/instances/{ref}/move")

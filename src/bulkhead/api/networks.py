@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from bulkhead.api.conditions import edit
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
 from bulkhead.model import Model, Name, Network
@@ -46,6 +47,8 @@ async def create_network(request: Request, body: NetworkRequest) -> Response:
 @router.delete("/networks/{name}", status_code=204)
 async def remove_network(request: Request, name: str) -> Response:
     """Remove a network that no instance is on."""
-    service = service_of(request)
-    await service.call(service.engine.networks.remove, name)
+    networks = service_of(request).engine.networks
+    await edit(
+        request, lambda: networks.get(name), lambda found: networks.remove(found.name), key=lambda _: "network/" + name
+    )
     return Response(status_code=204)

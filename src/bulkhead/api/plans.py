@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from bulkhead.api.conditions import edit
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
 from bulkhead.model import Model, Name, NamedPlan, PlanRequest
@@ -44,6 +45,6 @@ async def create_plan(request: Request, body: NewPlan) -> Response:
 @router.delete("/plans/{name}", status_code=204)
 async def remove_plan(request: Request, name: str) -> Response:
     """Forget a plan; instances keep their limits."""
-    service = service_of(request)
-    await service.call(service.engine.plans.remove, name)
+    plans = service_of(request).engine.plans
+    await edit(request, lambda: plans.get(name), lambda found: plans.remove(found.name), key=lambda _: "plan/" + name)
     return Response(status_code=204)

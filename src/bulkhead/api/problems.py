@@ -20,6 +20,7 @@ from bulkhead.errors import BulkheadError, NotFound, Problem, Refused
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 MAX_VALUE = 80
+LOG_HINT = "the daemon's log has the details"
 _PLACES = ("body", "query", "path", "header")
 
 
@@ -41,21 +42,28 @@ class ProblemDetails(BaseModel):
     problems: list[ProblemItem] = Field(min_length=1)
 
 
-def details(error: BulkheadError) -> dict[str, object]:
-    """The error as it goes over the wire."""
+def details(error: BulkheadError, status: int | None = None) -> dict[str, object]:
+    """The error as it goes over the wire; with another status than its kind's."""
     return {
         "type": error.kind,
         "title": error.kind.replace("-", " "),
-        "status": error.http_status,
+        "status": status or error.http_status,
         "detail": error.what,
         "hint": error.hint,
         "problems": [{"what": problem.what, "hint": problem.hint} for problem in error.problems],
     }
 
 
-def encode(error: BulkheadError) -> bytes:
+def encode(error: BulkheadError, status: int | None = None) -> bytes:
     """The error as JSON."""
-    return json.dumps(details(error)).encode()
+    return json.dumps(details(error, status)).encode()
+
+
+def of_status(status: int, request: str) -> bytes:
+    """What the framework refuses by a status alone: a route that is not there, a body that is too large."""
+    kind = NotFound if status == HTTPStatus.NOT_FOUND else Refused
+    what = f"{request}: {HTTPStatus(status).phrase.lower()}"
+    return encode(kind(what, hint="the routes are in docs/reference/http-api.md"), status)
 
 
 def from_validation(errors: Sequence[Mapping[str, Any]]) -> Refused:
@@ -103,19 +111,13 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    problem: BulkheadError = NotFound(
-        f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}",
-        hint="the routes are in docs/reference/http-api.md",
-    )
-    body = {**details(problem), "status": error.status_code}
-    if error.status_code != HTTPStatus.NOT_FOUND:
-        body.update(type="refused", title="refused")
-    return Response(json.dumps(body), status_code=error.status_code, media_type=MEDIA_TYPE, headers=error.headers)
+    body = of_status(error.status_code, f"{request.method} {request.url.path}")
+    return Response(body, status_code=error.status_code, media_type=MEDIA_TYPE, headers=error.headers)
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
     what = f"{request.method} {request.url.path} failed: {type(error).__name__}"
-    return response(BulkheadError(what, hint="the daemon's log has the details"))
+    return response(BulkheadError(what, hint=LOG_HINT))
 
 
 def install(app: FastAPI) -> None:

@@ -102,7 +102,7 @@ async def pull_image(request: Request, body: PullRequest) -> Response:
             body.reference, policy=body.policy, platform=body.platform, access=body.access(), progress=progress
         )
 
-    return with_progress(request, work)
+    return with_progress(request, work, target=body.reference)
 
 
 @router.post("/images/push")
@@ -119,7 +119,7 @@ async def push_image(request: Request, body: PushRequest) -> Response:
             progress=progress,
         )
 
-    return with_progress(request, work)
+    return with_progress(request, work, target=body.reference)
 
 
 @router.post("/images/tag")

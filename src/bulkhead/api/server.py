@@ -18,8 +18,10 @@ from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bulkhead.agent.session import short_path
+from bulkhead.api import problems
 from bulkhead.api.app import create_app
 from bulkhead.api.auth import SocketDoor
 from bulkhead.api.service import Engine, Service
@@ -69,6 +71,20 @@ def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
             engine.close()
 
 
+class Wire(HttpToolsProtocol):
+    """uvicorn's, that answers what is no HTTP as everything else is answered."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Tell the client, and close the connection."""
+        error = Refused(f"the request is not HTTP/1.1: {msg}", hint="see docs/reference/http-api.md")
+        body = problems.encode(error, status=400)
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (problems.MEDIA_TYPE.encode(), len(body), body)
+        )
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
     """uvicorn without its idle ticks, that tells the service manager and ends long requests first."""
 
@@ -77,7 +93,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 SocketDoor(app),
                 loop="uvloop",
-                http="httptools",
+                http=Wire,
                 ws="none",
                 lifespan="off",
                 log_config=None,

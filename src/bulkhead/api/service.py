@@ -19,6 +19,8 @@ from starlette.requests import HTTPConnection
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.engine.builds.order import BuildOrder, Tell
+from bulkhead.engine.context import Locks
+from bulkhead.engine.operations import Operations
 from bulkhead.engine.registries import Access
 from bulkhead.engine.unikernel_builds import Order
 from bulkhead.errors import NotFound, Unavailable
@@ -239,6 +241,8 @@ class Engine(Protocol):
     def rooms(self) -> Rooms: ...
     @property
     def watches(self) -> Watches: ...
+    @property
+    def operations(self) -> Operations: ...
 
     def create(self, request: CreateRequest, *, at_once: bool = False) -> Instance: ...
     def build(self, order: BuildOrder, files: Iterator[bytes], *, tell: Tell, alive: Alive) -> object:
@@ -313,7 +317,7 @@ class Engine(Protocol):
     def logs(
         self, ref: str, *, since: float, until: float, tail: int | None, follow: Alive | None
     ) -> Iterator[LogLine]: ...
-    def events(self, *, since: float, until: float | None, follow: Alive | None) -> Iterable[Event]: ...
+    def events(self, *, since: float, until: float | None, follow: Alive | None, after: int = 0) -> Iterable[Event]: ...
     def copy_out(self, ref: str, path: str) -> Iterator[bytes]:
         """A tar archive of `path`, in portions."""
 
@@ -335,6 +339,8 @@ class Service:
         self._calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call")
         self._long = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="long")
         self._long_running = 0
+        self.editing = Locks()
+        """Held by edits, by what they are about."""
         self.stopping = asyncio.Event()
         """Set when the daemon ends: whatever follows something gives up."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from bulkhead.api.conditions import edit
 from bulkhead.api.progress import with_progress
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
@@ -71,6 +72,11 @@ async def restore_snapshot(request: Request, ref: str, name: str, body: RestoreR
 @router.delete("/instances/{ref}/snapshots/{name}", status_code=204)
 async def remove_snapshot(request: Request, ref: str, name: str) -> Response:
     """Remove a snapshot; what was made of it stays."""
-    service = service_of(request)
-    await service.call(service.engine.snapshots.remove, ref, name)
+    snapshots = service_of(request).engine.snapshots
+    await edit(
+        request,
+        lambda: snapshots.get(ref, name),
+        lambda found: snapshots.remove(found.spec.id, name),
+        key=lambda found: f"snapshot/{found.id}",
+    )
     return Response(status_code=204)

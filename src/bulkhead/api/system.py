@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from bulkhead.api.responses import NDJSON, Pipe, ThreadResponse, json_response, problem_line
-from bulkhead.api.service import service_of
+from bulkhead.api.service import Service, service_of
+from bulkhead.api.sse import Stream, last_seen, stream, wants_stream
 
 router = APIRouter(prefix="/v1", tags=["system"])
 
@@ -45,13 +48,32 @@ async def isolation(request: Request) -> Response:
 
 
 @router.get("/events")
-async def events(request: Request, since: float = 0.0, until: float | None = None, follow: bool = False) -> Response:
-    """Events as NDJSON: `when` (s), `kind`, `id`, `name`, `action`, `attributes`. `follow` goes on with new ones."""
+async def events(
+    request: Request,
+    since: float | None = None,
+    until: float | None = None,
+    follow: bool = False,
+    after: Annotated[int, Query(ge=0, le=1 << 62)] = 0,
+) -> Response:
+    """Events: `number`, `when` (s), `kind`, `id`, `name`, `action`, `attributes`; those with a number above `after`.
+
+    NDJSON, where `follow` goes on with new ones; server-sent events where the client accepts them, which go on always,
+    and begin with the next one unless `since`, `after` or Last-Event-ID says otherwise. They have the event's number.
+    """
     service = service_of(request)
+    if wants_stream(request):
+        last = last_seen(request, after)
+        begin = since if since is not None else 0.0 if last else time.time()
+        return stream(request, lambda client: _send(service, client, begin, until, last))
 
     def produce(pipe: Pipe) -> None:
         alive = pipe.alive if follow else None
-        for event in service.engine.events(since=since, until=until, follow=alive):
+        for event in service.engine.events(since=since or 0.0, until=until, after=after, follow=alive):
             pipe.write(to_json(asdict(event)) + b"\n")
 
     return ThreadResponse(service, produce, media_type=NDJSON, late=problem_line)
+
+
+def _send(service: Service, client: Stream, since: float, until: float | None, after: int) -> None:
+    for event in service.engine.events(since=since, until=until, after=after, follow=client.alive):
+        client.send(event.kind, to_json(asdict(event)), number=event.number)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from bulkhead.api.conditions import edit
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
 from bulkhead.model import Model, Name, Volume
@@ -45,6 +46,8 @@ async def create_volume(request: Request, body: VolumeRequest) -> Response:
 @router.delete("/volumes/{name}", status_code=204)
 async def remove_volume(request: Request, name: str) -> Response:
     """Remove a volume that no instance uses, with its data."""
-    service = service_of(request)
-    await service.call(service.engine.volumes.remove, name)
+    volumes = service_of(request).engine.volumes
+    await edit(
+        request, lambda: volumes.get(name), lambda found: volumes.remove(found.name), key=lambda _: "volume/" + name
+    )
     return Response(status_code=204)

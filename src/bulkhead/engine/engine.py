@@ -30,6 +30,7 @@ from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.engine.moving import Mover
 from bulkhead.engine.networks import DEFAULT, NetworkCatalog
+from bulkhead.engine.operations import Operations
 from bulkhead.engine.plans import Plans
 from bulkhead.engine.recovery import Recovery
 from bulkhead.engine.registries import RegistryCatalog
@@ -74,6 +75,7 @@ class Engine:
         self.plans = Plans(context)
         self.networks = NetworkCatalog(context)
         self.volumes = VolumeCatalog(context)
+        self.operations = Operations(context.state)
         self._reports = Reporter(context)
         self._lifecycle = Lifecycle(context)
         self._builder = Builder(context, self._lifecycle, self.plans)
@@ -95,6 +97,7 @@ class Engine:
         self.plans.prepare()
         self.networks.prepare()
         repairs = Recovery(self._context, self._lifecycle).run()
+        repairs += self.operations.recover()
         repairs += self._mover.recover()
         repairs += self._builder.recover()
         self._lifecycle.on_started = self._watch  # those that run by now are watched below
@@ -322,9 +325,11 @@ class Engine:
         except NotFound:
             return False
 
-    def events(self, *, since: float, until: float | None, follow: Callable[[], bool] | None) -> Iterator[Event]:
+    def events(
+        self, *, since: float, until: float | None, follow: Callable[[], bool] | None, after: int = 0
+    ) -> Iterator[Event]:
         """What has happened, the oldest first; with `follow` also what is still to happen."""
-        return self._context.journal.read(since=since, until=until, follow=follow)
+        return self._context.journal.read(since=since, until=until, after=after, follow=follow)
 
     def doctor(self) -> Sequence[Ability]:
         """Every ability of this host, by trying it."""

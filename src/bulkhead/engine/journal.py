@@ -1,8 +1,7 @@
-"""Events: kept in the store, and handed on to those who follow."""
+"""Events: kept in the store, and told to those who follow."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +15,12 @@ LISTEN_SECONDS = 0.5
 
 
 class Journal:
-    """Events can be read, and followed."""
+    """Events can be read, and followed. Followers read from the store: however slow one is, nothing piles up."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._guard = threading.Lock()
-        self._followers: set[queue.SimpleQueue[Event]] = set()
+        self._grown = threading.Condition()
+        self._generation = 0
 
     @contextmanager
     def recording(self, event: Event) -> Iterator[None]:
@@ -29,29 +28,27 @@ class Journal:
         with self._state.atomic():
             yield
             self._state.append_event(event)
-        with self._guard:
-            for follower in self._followers:
-                follower.put(event)
+        with self._grown:
+            self._generation += 1
+            self._grown.notify_all()
 
-    def read(self, *, since: float, until: float | None, follow: Callable[[], bool] | None) -> Iterator[Event]:
-        """Events from `since` on, the oldest first; with `follow` also new ones while it says true."""
-        if follow is None:
-            yield from self._state.events(since=since, until=until)
-            return
-        arriving: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        with self._guard:
-            self._followers.add(arriving)
-        try:
-            # What is kept before it is told of can be in both.
-            past = list(self._state.events(since=since, until=until))
-            yield from past
+    def read(
+        self, *, since: float, until: float | None, follow: Callable[[], bool] | None, after: int = 0
+    ) -> Iterator[Event]:
+        """Events from `since` on with numbers above `after`, the oldest first; with `follow` also new ones while it
+        says true.
+        """
+        last = after
+        while True:
+            seen = self._generation
+            for event in self._state.events(since=since, until=until, after=last):
+                last = event.number
+                yield event
+            if follow is None:
+                return
             while follow() and (until is None or time.time() < until):
-                try:
-                    event = arriving.get(timeout=LISTEN_SECONDS)
-                except queue.Empty:
-                    continue
-                if event not in past:
-                    yield event
-        finally:
-            with self._guard:
-                self._followers.discard(arriving)
+                with self._grown:
+                    if self._generation != seen or self._grown.wait(LISTEN_SECONDS):
+                        break
+            else:
+                return

@@ -51,8 +51,10 @@ class Store(Protocol):
     def append_event(self, event: Event) -> None:
         """Keep an event; the oldest ones are dropped where there are too many."""
 
-    def events(self, *, since: float = 0.0, until: float | None = None) -> Iterator[Event]:
-        """Events with since <= when < until (seconds since the epoch), in the order in which they were appended."""
+    def events(self, *, since: float = 0.0, until: float | None = None, after: int = 0) -> Iterator[Event]:
+        """Events with since <= when < until (seconds since the epoch) and a number above `after`, in the order in
+        which they were appended. They have their numbers.
+        """
 
     def check(self) -> list[str]:
         """What is damaged, in words; empty when nothing is. Reads everything: for `doctor` only."""

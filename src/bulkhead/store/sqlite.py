@@ -105,9 +105,9 @@ class SQLiteStore:
         with self._writing, self._words():
             self._append(connection, event)
 
-    def events(self, *, since: float = 0.0, until: float | None = None) -> Iterator[Event]:
+    def events(self, *, since: float = 0.0, until: float | None = None, after: int = 0) -> Iterator[Event]:
         """See Store.events. Reads a page at a time, so that a long history takes no memory."""
-        last = 0
+        last = after
         end = until if until is not None else float("inf")
         while True:
             with self._words():
@@ -119,8 +119,9 @@ class SQLiteStore:
                     )
                     .fetchall()
                 )
-            for last, value in page:  # noqa: B007 - `last` is where the next page begins
-                yield Event(**json.loads(value))
+            for number, value in page:
+                last = number
+                yield Event(**{**json.loads(value), "number": number})
             if len(page) < _PAGE:
                 return
 
@@ -191,7 +192,8 @@ class SQLiteStore:
 
     def _append(self, connection: sqlite3.Connection, event: Event) -> None:
         value = json.dumps(
-            {field: getattr(event, field) for field in Event.__dataclass_fields__}, separators=(",", ":")
+            {field: getattr(event, field) for field in Event.__dataclass_fields__ if field != "number"},
+            separators=(",", ":"),
         )
         cursor = connection.execute("INSERT INTO event (at, value) VALUES (?, ?)", (event.when, value))
         number = cursor.lastrowid or 0

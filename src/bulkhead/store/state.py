@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from bulkhead.errors import Conflict, NotFound
 from bulkhead.events import Event
 from bulkhead.model import Instance, NamedPlan, Network, Snapshot, Volume
+from bulkhead.operation import Operation
 from bulkhead.store import leases
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.records import Records, near
@@ -38,6 +39,7 @@ class State:
         self._plans = Records("plan", NamedPlan, lambda plan: plan.name)
         self._networks = Records("network", Network, lambda network: network.key)
         self._volumes = Records("volume", Volume, lambda volume: volume.key)
+        self._operations = Records("operation", Operation, lambda operation: operation.id)
         self._snapshots = Records("snapshot", Snapshot, lambda snapshot: f"{snapshot.spec.id}/{snapshot.name}")
 
     @contextmanager
@@ -220,15 +222,35 @@ class State:
         with self.atomic() as transaction:
             self._snapshots.delete(transaction, f"{snapshot.spec.id}/{snapshot.name}")
 
+    # --- operations
+
+    def operations(self) -> list[Operation]:
+        """Every operation that is remembered, the oldest first."""
+        return sorted(self._all(self._operations), key=lambda one: (one.created, one.id))
+
+    def operation(self, operation_id: str) -> Operation | None:
+        """One of them; None where nothing has that id."""
+        with self._reader() as reader:
+            return self._operations.get(reader, operation_id)
+
+    def save_operation(self, operation: Operation) -> None:
+        """Write an operation's record, in place of the one with that id."""
+        with self.atomic() as transaction:
+            self._operations.put(transaction, operation)
+
+    def delete_operation(self, operation_id: str) -> bool:
+        """Forget an operation; False where there was none."""
+        return self._delete(self._operations, operation_id)
+
     # --- events and the store itself
 
     def append_event(self, event: Event) -> None:
         """Keep an event (an EventSink)."""
         self._store.append_event(event)
 
-    def events(self, *, since: float = 0.0, until: float | None = None) -> Iterator[Event]:
-        """Kept events with since <= when < until, the oldest first."""
-        return self._store.events(since=since, until=until)
+    def events(self, *, since: float = 0.0, until: float | None = None, after: int = 0) -> Iterator[Event]:
+        """Kept events with since <= when < until and a number above `after`, the oldest first."""
+        return self._store.events(since=since, until=until, after=after)
 
     def check(self) -> list[str]:
         """What is damaged in the store, in words."""

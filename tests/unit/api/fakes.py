@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from bulkhead.agent.operations import Code, Operation
 from bulkhead.api.app import create_app
 from bulkhead.api.server import Server
 from bulkhead.engine.builds.order import BuildOrder, Tell, Told
+from bulkhead.engine.operations import Operations
 from bulkhead.errors import BuildFailed, CommandNotFound, Conflict, NotFound, Problem, Refused
 from bulkhead.events import Event, Progress, Step
 from bulkhead.isolation.base import Ability
@@ -39,6 +40,8 @@ from bulkhead.model import (
     State,
     Volume,
 )
+from bulkhead.store import SQLiteStore
+from bulkhead.store import State as RecordState
 
 PLAN = Plan(memory=512 << 20, cpus=2, disk=5 << 30)
 
@@ -246,6 +249,8 @@ class FakeEngine:
         self.networks = FakeNetworks()
         self.volumes = FakeVolumes()
         self.snapshots = FakeSnapshots(self)
+        self.state = RecordState(SQLiteStore(directory / "state.db"), uid_base=1_000_000)
+        self.operations = Operations(self.state)
         self.instances: dict[str, Instance] = {}
         self.requests: list[CreateRequest] = []
         self.calls: list[tuple[Any, ...]] = []
@@ -451,8 +456,12 @@ class FakeEngine:
             time.sleep(0.02)
         self.forgotten.set()
 
-    def events(self, *, since: float, until: float | None, follow: Callable[[], bool] | None) -> Iterable[Event]:
-        yield from [event for event in self.happened if since <= event.when and (until is None or event.when < until)]
+    def events(
+        self, *, since: float, until: float | None, follow: Callable[[], bool] | None, after: int = 0
+    ) -> Iterable[Event]:
+        for number, event in enumerate(self.happened, 1):
+            if number > after and since <= event.when and (until is None or event.when < until):
+                yield replace(event, number=number)
         if follow:
             yield from self._followed(follow, len(self.happened), self.happened)
 

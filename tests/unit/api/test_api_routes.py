@@ -281,6 +281,7 @@ def test_events(client: Client, engine: FakeEngine) -> None:
                 "action": "start",
                 "name": "web",
                 "attributes": {"n": "1"},
+                "number": 2,
             }
         ]
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -244,9 +245,11 @@ def test_events_come_back_as_they_were(store: SQLiteStore) -> None:
     ]
     for event in events:
         store.append_event(event)
-    assert list(store.events()) == events
-    assert list(store.events(since=1198.0)) == events[1198:]
-    assert list(store.events(since=10.0, until=12.0)) == events[10:12]
+    numbered = [replace(event, number=number) for number, event in enumerate(events, 1)]
+    assert list(store.events()) == numbered
+    assert list(store.events(since=1198.0)) == numbered[1198:]
+    assert list(store.events(since=10.0, until=12.0)) == numbered[10:12]
+    assert list(store.events(after=700)) == numbered[700:]
 
 
 def test_old_events_are_dropped(tmp_path: Path) -> None:
