@@ -24,7 +24,14 @@ class Registry:
     """One registry. Its address is that of the sandbox's loopback."""
 
     def __init__(
-        self, sandbox: Sandbox, directory: Path, *, port: int = 5000, login: bool = False, tls: bool = False
+        self,
+        sandbox: Sandbox,
+        directory: Path,
+        *,
+        port: int = 5000,
+        login: bool = False,
+        tls: bool = False,
+        names: Sequence[str] = ("DNS:localhost", "IP:127.0.0.1"),
     ) -> None:
         require("docker-registry")
         self.sandbox, self.directory, self.port = sandbox, directory, port
@@ -33,7 +40,7 @@ class Registry:
         http: dict[str, object] = {"addr": f"127.0.0.1:{port}", "secret": "none"}
         self.authority = directory / "ca.crt"
         if tls:
-            make_certificate(directory)
+            make_certificate(directory, names)
             http["tls"] = {"certificate": str(self.authority), "key": str(directory / "ca.key")}
         config: dict[str, object] = {
             "version": 0.1,
@@ -100,7 +107,7 @@ class Registry:
         return in_network(f"/proc/{self.sandbox.pid}/ns/net", connect)
 
 
-def make_certificate(directory: Path, names: Sequence[str] = ("DNS:localhost", "IP:127.0.0.1")) -> None:
+def make_certificate(directory: Path, names: Sequence[str]) -> None:
     """`ca.crt` and `ca.key`: a certificate that is its own authority."""
     require("openssl")
     argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]

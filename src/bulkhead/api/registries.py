@@ -14,6 +14,7 @@ from bulkhead.api.service import service_of
 from bulkhead.engine.registries import Access
 from bulkhead.events import Progress
 from bulkhead.images.registry.auth import Credentials
+from bulkhead.images.registry.proxies import Proxies
 from bulkhead.model import Model
 
 MAX_BODY = 1 << 20
@@ -31,10 +32,19 @@ class Login(Model):
     identity_token: SecretStr = SecretStr("")
 
 
+class Ways(Model):
+    """Proxies on the way to registries, as the variables of these names have them. A password in them is in no log."""
+
+    http_proxy: SecretStr = Field(default=SecretStr(""), max_length=2048)
+    https_proxy: SecretStr = Field(default=SecretStr(""), max_length=2048)
+    no_proxy: str = Field(default="", max_length=16384)
+
+
 class Asked(Model):
     """What every request to a registry may say."""
 
     auth: tuple[Login, ...] = Field(default=(), max_length=64)
+    proxies: Ways = Field(default=Ways(), description="where there are none, those of the daemon's environment")
     tls_verify: bool | None = Field(default=None, description="None: as registries.conf says")
 
     def access(self) -> Access:
@@ -45,7 +55,9 @@ class Asked(Model):
             )
             for login in self.auth
         }
-        return Access(known, self.tls_verify)
+        ways = self.proxies
+        proxies = Proxies(ways.http_proxy.get_secret_value(), ways.https_proxy.get_secret_value(), ways.no_proxy)
+        return Access(known, self.tls_verify, proxies)
 
 
 class PullRequest(Asked):

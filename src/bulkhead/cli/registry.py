@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from bulkhead.cli.app import App
@@ -45,7 +46,15 @@ def access(args: Namespace, app: App, reference: str, *, push: bool = False) -> 
         auth = [{"registry": host, "username": username, "password": password} for host in sorted(own)]
     else:
         auth = logins.for_sources(found, args.authfile)
-    return {"auth": auth, "tls_verify": tls_verify(args)}
+    return {"auth": auth, "tls_verify": tls_verify(args), "proxies": proxies()}
+
+
+def proxies() -> dict[str, str]:
+    """Those of this process, as podman and skopeo read them: capitals first. Empty: the daemon uses its own."""
+    names = ("http_proxy", "https_proxy", "no_proxy")
+    found = {name: (os.environ.get(name.upper()) or os.environ.get(name, "")).strip() for name in names}
+    # no_proxy alone says nothing of a way.
+    return {name: value for name, value in found.items() if value} if found[names[0]] or found[names[1]] else {}
 
 
 def tls_verify(args: Namespace) -> bool | None:
@@ -202,7 +211,7 @@ def _login(args: Namespace, app: App) -> int:
     registry = logins.host_of(args.registry)
     username, password = logins.ask(args)
     auth = [{"registry": registry, "username": username, "password": password}]
-    body = {"registry": registry, "auth": auth, "tls_verify": tls_verify(args)}
+    body = {"registry": registry, "auth": auth, "tls_verify": tls_verify(args), "proxies": proxies()}
     app.client.call("POST", "/v1/registries/login", body=body)
     where = logins.save(registry, username, password, args.authfile)
     talk(printable(f"logged in to {registry} as {username}; kept in {where}"))

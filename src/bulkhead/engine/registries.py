@@ -5,6 +5,7 @@ Credentials come with each request and go with it: they are in no record, log or
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +25,7 @@ from bulkhead.images.registry.auth import Credentials
 from bulkhead.images.registry.client import Repository
 from bulkhead.images.registry.conf import Registries, Source
 from bulkhead.images.registry.policy import Verdict
+from bulkhead.images.registry.proxies import Proxies, from_environment
 
 POLICIES = ("missing", "always", "never")
 
@@ -36,6 +38,8 @@ class Access:
     """By the registry's host, as `sources` tells it."""
     tls_verify: bool | None = None
     """None: as registries.conf says."""
+    proxies: Proxies = field(default=Proxies())
+    """Of the one who asks; where there are none, those of the daemon's environment are used."""
 
     @property
     def insecure(self) -> bool | None:
@@ -65,7 +69,7 @@ class RegistryCatalog:
         Raises NoImage where no name leads to one, and what the last registry that was asked had to say.
         """
         wanted = None if platform is None else parse_platform(platform)
-        known = self._known()
+        known = self._known(access)
         if policy not in POLICIES:
             raise Refused(f"pull policy {policy!r} is none", hint=", ".join(POLICIES))
         if policy != "always" and (there := self._there(reference, known, platform)):
@@ -96,7 +100,7 @@ class RegistryCatalog:
             return source
         progress(Step(f"checking the signatures of {source.name}"))
         host = _host(source)
-        asked = policy.Asked(source.name, platform, source.place.insecure, host, access.credentials.get(host))
+        asked = policy.Asked(source, platform, host, access.credentials.get(host))
         return replace(source, reference=self._exchange.verify(asked, rules))
 
     def _there(self, reference: str, known: Registries, platform: str | None) -> Image | None:
@@ -117,7 +121,7 @@ class RegistryCatalog:
         """Give an image away, under its own name or another. `compression`: one of packing.FORMATS, None: the usual."""
         if compression not in (None, *FORMATS):
             raise Refused(f"compression {compression!r} is none", hint=", ".join(FORMATS))
-        known = self._known()
+        known = self._known(access)
         names = known.full_names(destination or reference)
         if not names:
             raise Refused(
@@ -144,13 +148,13 @@ class RegistryCatalog:
 
     def login(self, registry: str, *, access: Access) -> str:
         """Try credentials; the registry's host. Raises Refused where it does not take them."""
-        place = self._known().place(registry, insecure=access.insecure)
+        place = self._known(access).place(registry, insecure=access.insecure)
         with Repository(place, "", access.credentials.get(registry)) as asked:
             asked.check()
         return registry
 
     def _one(self, reference: str, access: Access) -> _Opened:
-        known = self._known()
+        known = self._known(access)
         names = known.full_names(reference)
         if not names:
             raise conf.nowhere(reference, known.directory)
@@ -160,9 +164,11 @@ class RegistryCatalog:
     def _repository(self, source: Source, access: Access) -> Repository:
         return Repository(source.place, source.path, access.credentials.get(_host(source)))
 
-    def _known(self) -> Registries:
+    def _known(self, access: Access | None = None) -> Registries:
         """registries.conf as it is now: an administrator's change needs no restart."""
-        return conf.load(self._context.config.containers_dir)
+        told = access.proxies if access else Proxies()
+        proxies = told if told != Proxies() else from_environment(os.environ)
+        return conf.load(self._context.config.containers_dir, proxies)
 
 
 @dataclass(frozen=True, slots=True)

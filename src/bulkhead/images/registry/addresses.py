@@ -13,7 +13,9 @@ from enum import IntEnum
 from ipaddress import IPv6Address, ip_address
 
 from bulkhead.errors import ImageError, Unavailable
+from bulkhead.images.registry import proxies
 from bulkhead.images.registry.meter import PlainSocket
+from bulkhead.images.registry.proxies import Proxy
 
 CONNECT_SECONDS = 15.0
 READ_SECONDS = 60.0
@@ -84,6 +86,20 @@ class Guard:
             return connection
         why = last.strerror or str(last) if last else "it has no address"
         raise Unavailable(f"{host}:{port} does not answer: {why}", hint="check the registry's name and port")
+
+    def connect_by(self, proxy: Proxy, host: str, port: int) -> socket.socket:
+        """A connection to the proxy that leads to a host. Raises ImageError where the registry may not lead there.
+
+        The proxy looks up names, and decides what its clients may reach by them: a host behind it need not have a
+        resolver at all, and what one says would not be what the proxy hears. Addresses in digits are judged here.
+        """
+        if proxies.is_address(host):
+            self._check(host, port, host)
+        elif (host, port) == self._home:
+            self._floor = Reach.PUBLIC
+        connection = proxies.connect(proxy, seconds=CONNECT_SECONDS)
+        connection.settimeout(READ_SECONDS)
+        return connection
 
     def _check(self, host: str, port: int, address: str) -> None:
         if (host, port) == self._home:

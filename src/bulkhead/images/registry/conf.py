@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.errors import NotFound, Problem, Refused
 from bulkhead.images import reference
+from bulkhead.images.registry.proxies import Proxies
 from bulkhead.images.registry.wire import Place
 
 HUB = "docker.io"
@@ -82,6 +83,7 @@ class Registries:
     mode: str = ""
     registries: dict[str, Registry] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    proxies: Proxies = field(default=Proxies())
 
     def full_names(self, text: str) -> list[str]:
         """What a name that a user wrote may mean, in full, the likeliest first; empty where nothing says.
@@ -133,7 +135,7 @@ class Registries:
             insecure = bool(found and found.insecure)
         host = HUB_HOST if host in _HUBS else host
         directories = (self.directory / "certs.d" / host, DOCKER_CERTIFICATES / host)
-        return Place(host, insecure, tuple(filter(Path.is_dir, directories)), self._trusted())
+        return Place(host, insecure, tuple(filter(Path.is_dir, directories)), self._trusted(), self.proxies)
 
     def _registry(self, name: str) -> Registry | None:
         """The entry with the longest prefix of a name."""
@@ -145,9 +147,9 @@ class Registries:
         return frozenset(place for entry in self.registries.values() for place in _hosts(entry))
 
 
-def load(directory: Path) -> Registries:
+def load(directory: Path, proxies: Proxies | None = None) -> Registries:
     """Read registries.conf and registries.conf.d/*.conf. Raises Refused with all that is wrong with a file."""
-    found = Registries(directory)
+    found = Registries(directory, proxies=proxies or Proxies())
     files = [directory / "registries.conf", *sorted((directory / "registries.conf.d").glob("*.conf"))]
     for file in files:
         if not file.exists():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,12 +23,13 @@ from bulkhead.host import jailed, processes
 from bulkhead.images.bounds import Bounds
 from bulkhead.images.documents import Platform, digest_of
 from bulkhead.images.registry.auth import Credentials
-from bulkhead.images.registry.conf import DOCKER_CERTIFICATES
+from bulkhead.images.registry.conf import DOCKER_CERTIFICATES, Source
 
 FILE = "policy.json"
 _SECONDS = 3600.0
 _MEMORY = 4 << 30
 _OUT, _SETTINGS = "/out", "/etc/containers"
+_WAYS = "proxies"
 _ETC = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/passwd")
 """What a program needs to find and trust a server."""
 _SEE = "see containers-policy.json(5)"
@@ -113,9 +115,8 @@ def _scopes_of(full: str) -> Iterator[str]:
 class Asked:
     """An image whose signatures are to be checked."""
 
-    full: str
+    source: Source
     platform: Platform | None
-    insecure: bool
     host: str
     """Of its registry, as files of logins have it."""
     credentials: Credentials | None
@@ -132,11 +133,15 @@ def verified(asked: Asked, policy: Policy, *, directory: Path, bounds: Bounds) -
     if login:
         (out / "auth.json").write_text(json.dumps(login))
         (out / "auth.json").chmod(0o600)
+    ways = asked.source.place.proxies.environment()
+    # A password may be in them: in a file that is skopeo's alone, not among the words that every process can read.
+    (out / _WAYS).write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in ways.items()))
+    (out / _WAYS).chmod(0o600)
     for path in (out, *out.iterdir()):
         os.chown(path, jailed.USER, jailed.USER)
     given = {_OUT: jailed.Given(out, write=True), _SETTINGS: jailed.Given(policy.file.parent)}
     given |= {str(path): jailed.Given(path) for path in (*map(Path, _ETC), DOCKER_CERTIFICATES) if path.exists()}
-    for key in policy.keys(asked.full):
+    for key in policy.keys(asked.source.name):
         if not key.is_relative_to(_SETTINGS):
             given[str(key)] = jailed.Given(key)
     limits = jailed.Bounds(memory=_MEMORY, file=bounds.total, cpu_seconds=int(_SECONDS))
@@ -148,22 +153,23 @@ def verified(asked: Asked, policy: Policy, *, directory: Path, bounds: Bounds) -
             processes.run(argv, timeout=_SECONDS, env={}, package=jailed.PACKAGE)
         except HostError as error:
             reason = error.what.partition(": ")[2].rpartition("msg=")[2].strip('"')
-            raise Refused(f"{asked.full} is not allowed by {policy.file}: {reason[:400]}", hint=_SEE) from error
+            raise Refused(f"{asked.source.name} is not allowed by {policy.file}: {reason[:400]}", hint=_SEE) from error
         manifest = out / "image" / "manifest.json"
         if manifest.is_symlink() or not manifest.is_file() or manifest.stat().st_size > bounds.document:
-            raise ImageError(f"skopeo left no manifest of {asked.full}")
+            raise ImageError(f"skopeo left no manifest of {asked.source.name}")
         return digest_of(manifest.read_bytes())
 
 
 def _words(asked: Asked, *, login: bool) -> list[str]:
-    words = ["/usr/bin/env", f"HOME={_OUT}", f"TMPDIR={_OUT}", "PATH=/usr/bin", "/usr/bin/skopeo", "--tmpdir", _OUT]
+    words = ["/usr/bin/env", f"HOME={_OUT}", f"TMPDIR={_OUT}", "PATH=/usr/bin"]
+    words += ["/usr/bin/sh", "-c", f'. {_OUT}/{_WAYS} && exec "$@"', "sh", "/usr/bin/skopeo", "--tmpdir", _OUT]
     if asked.platform:
         words += ["--override-arch", asked.platform.architecture]
         words += ["--override-variant", asked.platform.variant] if asked.platform.variant else []
     words += ["copy", "-q", "--remove-signatures"]
     words += ["--src-authfile", f"{_OUT}/auth.json"] if login else ["--src-no-creds"]
-    words += ["--src-tls-verify=false"] if asked.insecure else []
-    return [*words, f"docker://{asked.full}", f"dir:{_OUT}/image"]
+    words += ["--src-tls-verify=false"] if asked.source.place.insecure else []
+    return [*words, f"docker://{asked.source.name}", f"dir:{_OUT}/image"]
 
 
 def _login(asked: Asked) -> dict[str, object]:

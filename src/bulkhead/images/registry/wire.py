@@ -20,6 +20,7 @@ from bulkhead.errors import BulkheadError, ImageError, Refused, Unavailable
 from bulkhead.images.registry import addresses
 from bulkhead.images.registry.addresses import Guard
 from bulkhead.images.registry.meter import Meter, TlsSocket, metered
+from bulkhead.images.registry.proxies import Proxies, Proxy
 
 # That certificates are not checked is what a place with `insecure` asks for.
 urllib3.disable_warnings(InsecureRequestWarning)
@@ -43,6 +44,8 @@ class Place:
     """Directories with *.crt (authorities) and NAME.cert with NAME.key (the client's own)."""
     trusted: frozenset[tuple[str, int]] = field(default=frozenset())
     """Other places, by host and port, that it may lead to wherever they are."""
+    proxies: Proxies = field(default=Proxies())
+    """On the way to it, and to where it leads."""
 
 
 class Answer:
@@ -165,7 +168,11 @@ class Wire:
         parts = urlsplit(url)
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         with metered(meter), _told(url):
-            return self._pool(_origin(parts)).urlopen(
+            proxy = self.place.proxies.between(*_origin(parts))
+            if proxy and parts.scheme == "http":
+                path = f"http://{parts.netloc}{path}"
+                headers = {**headers, "Proxy-Authorization": proxy.authorization} if proxy.authorization else headers
+            response = self._pool(_origin(parts)).urlopen(
                 method,
                 path,
                 body=body,
@@ -177,6 +184,10 @@ class Wire:
                 assert_same_host=False,
                 timeout=urllib3.Timeout(connect=addresses.CONNECT_SECONDS, read=addresses.READ_SECONDS),
             )
+            if proxy and response.status == 407:
+                response.close()
+                raise proxy.unknown()
+            return response
 
     def _pool(self, origin: tuple[str, str, int]) -> urllib3.HTTPConnectionPool:
         with self._lock:
@@ -187,29 +198,41 @@ class Wire:
 
     def _make_pool(self, scheme: str, host: str, port: int) -> urllib3.HTTPConnectionPool:
         guard = self._guards.setdefault(self.scheme, Guard(_origin(urlsplit(self.root))[1:], self.place.trusted))
+        ways = {"guard": guard, "via": self.place.proxies.between(scheme, host, port)}
         if scheme == "http":
             plain = urllib3.HTTPConnectionPool(host, port, maxsize=_CONNECTIONS)
-            plain.ConnectionCls = type("Plain", (_Plain,), {"guard": guard})
+            plain.ConnectionCls = type("Plain", (_Plain,), ways)
             return plain
         # A place that the registry leads to has no business with the client's certificate.
         context = self._context if (host, port) == _origin(urlsplit(self.root))[1:] else _context(self.place, own=False)
         secure = urllib3.HTTPSConnectionPool(host, port, maxsize=_CONNECTIONS, ssl_context=context)
-        secure.ConnectionCls = type("Secure", (_Secure,), {"guard": guard})
+        secure.ConnectionCls = type("Secure", (_Secure,), ways)
         return secure
 
 
 class _Plain(HTTPConnection):
     guard: Guard
+    via: Proxy | None
 
     def _new_conn(self) -> socket.socket:
-        return self.guard.connect(self.host, self.port or 80)
+        host, port = self.host, self.port or 80
+        return self.guard.connect_by(self.via, host, port) if self.via else self.guard.connect(host, port)
 
 
 class _Secure(HTTPSConnection):
     guard: Guard
+    via: Proxy | None
 
     def _new_conn(self) -> socket.socket:
-        return self.guard.connect(self.host, self.port or 443)
+        host, port = self.host, self.port or 443
+        if self.via is None:
+            return self.guard.connect(host, port)
+        with ExitStack() as stack:
+            connection = self.guard.connect_by(self.via, host, port)
+            stack.callback(connection.close)
+            self.via.tunnel(connection, host, port)
+            stack.pop_all()
+            return connection
 
 
 @contextmanager
