@@ -33,6 +33,7 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "import": imports.measure,
     "pull": pulls.measure,
     "build": builds.measure,
+    "rebuild": builds.measure_again,
     "vm": machines.measure,
     "unikernel": applications.measure,
 }
