@@ -15,7 +15,9 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "bulkhead"
 
-NOUNS = ("errors", "events", "config", "quantities", "elf", "ustar", "model", "moves", "operation", "tenancy")
+NOUNS = (
+    *("errors", "events", "amounts", "config", "quantities", "elf", "ustar", "model", "moves", "operation", "tenancy"),
+)
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
     ("host",),

@@ -52,6 +52,25 @@ class Config(BaseModel):
 
     host_ghz: float | None = Field(default=None, gt=0)
     """Speed of this host's cores where cpufreq and cpuinfo do not tell or are wrong."""
+    host_bandwidth: int | None = Field(default=None, gt=0)
+    """Bits per second of this host's uplink, each way, where it is to be sold by."""
+    host_iops: int | None = Field(default=None, gt=0)
+    """Operations per second of the disks under state_dir, where they are to be sold by."""
+    host_disk_bps: int | None = Field(default=None, gt=0)
+    """Bytes per second of the disks under state_dir, where they are to be sold by."""
+    reserve_memory: int | None = Field(default=None, ge=0)
+    """Bytes that are never sold; None: 1/16 of the host's, at least 512 MiB and at most 4 GiB."""
+    reserve_cpus: float | None = Field(default=None, ge=0)
+    """Cores that are never sold; None: 5 % of them."""
+    reserve_disk: int | None = Field(default=None, ge=0)
+    """Bytes of the file system under state_dir that are never sold; None: 5 % of it."""
+    overcommit_memory: float = Field(default=1.0, gt=0, le=1000)
+    """How often what the reserve leaves of a resource can be sold."""
+    overcommit_cpu: float = Field(default=4.0, gt=0, le=1000)
+    overcommit_disk: float = Field(default=1.0, gt=0, le=1000)
+    overcommit_bandwidth: float = Field(default=1.0, gt=0, le=1000)
+    overcommit_iops: float = Field(default=1.0, gt=0, le=1000)
+    """Of operations and of bytes per second."""
     default_plan: str = "default"
     disk_pool: int = Field(default=8, ge=0, le=256)
     """Formatted, attached disks of the default plan's size kept ready."""

@@ -105,6 +105,13 @@ class Refused(BulkheadError):
         return self._problems
 
 
+class NoRoom(Refused):
+    """The host has not enough left of what was asked for. The input is fine: with more room it would be carried out."""
+
+    kind = "no-room"
+    http_status = 409
+
+
 class NotMoved(BulkheadError):
     """An instance could not be put behind another wall; what became of it is in the words."""
 
@@ -173,6 +180,7 @@ ERRORS: dict[str, type[BulkheadError]] = {
         Conflict,
         Changed,
         Refused,
+        NoRoom,
         Unavailable,
         HostError,
         ImageError,

@@ -39,6 +39,10 @@ def make_config(directory: Path, **settings: object) -> Config:
         "link_prefix": LINK_PREFIX,
         "nft_table": f"{PREFIX}_{number}",
         "warm_memory": 0,  # what waits in the background is no leak, but looks like one
+        # What a small machine can sell is no business of most tests; those that are about it set these themselves.
+        "overcommit_memory": 16.0,
+        "overcommit_cpu": 64.0,
+        "overcommit_disk": 16.0,
         "uid_base": 1_200_000_000 + (_first_slot + number) % _SLOTS * _SLOT,
     }
     return Config.model_validate({**usual, **settings})

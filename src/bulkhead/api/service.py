@@ -329,6 +329,8 @@ class Engine(Protocol):
         """The levels and the rules for them; see docs/reference/http-api.md for the keys."""
 
     def info(self) -> Mapping[str, object]: ...
+    def host(self) -> Mapping[str, object]:
+        """What of the host is sold, used and free; see docs/reference/http-api.md for the keys."""
 
 
 class Service:

@@ -1,4 +1,4 @@
-"""Routes about the daemon and its host: ping, info, doctor, events."""
+"""Routes about the daemon and its host: ping, info, host, doctor, events."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ async def info(request: Request) -> Response:
     """Version, host facts, paths of the configuration."""
     service = service_of(request)
     return json_response(await service.call(service.engine.info))
+
+
+@router.get("/host")
+async def host(request: Request) -> Response:
+    """What of this host is sold, used and free (`resources`), and how many more of each plan would fit (`plans`)."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.host))
 
 
 @router.get("/doctor")

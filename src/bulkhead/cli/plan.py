@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-HEADER = ("NAME", "MEMORY", "SWAP", "CPUS", "GHZ", "DISK", "IOPS", "DISK B/S", "BANDWIDTH", "PIDS")
+HEADER = ("NAME", "MEMORY", "SWAP", "CPUS", "GHZ", "BASELINE", "DISK", "IOPS", "DISK B/S", "BANDWIDTH", "PIDS")
 USUAL = {"memory": 512 << 20, "cpus": 1, "disk": 5 << 30}
 """Of a plan that is created without them."""
 
@@ -41,6 +41,7 @@ def _row(name: str, plan: dict[str, Any]) -> tuple[str, ...]:
         shown("swap", format_size),
         shown("cpus", lambda cpus: f"{cpus:g}"),
         shown("ghz"),
+        shown("baseline", lambda cores: f"{cores:g}"),
         shown("disk", format_size),
         shown("iops"),
         shown("disk_bps", format_size),

@@ -38,6 +38,7 @@ COMMANDS = {
     "network": "Manage networks",
     "volume": "Manage volumes",
     "completion": "Print what bash or zsh needs to complete command lines",
+    "host": "Show what of this host is sold, used and free",
     "doctor": "Show what this host can and cannot do",
     "serve": "Run the daemon",
 }

@@ -11,6 +11,7 @@ from bulkhead.engine.engine import Engine
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
 from bulkhead.engine.machines import DEVICES
+from bulkhead.engine.scales import Scales
 from bulkhead.engine.templating import MachineTemplates
 from bulkhead.engine.warming import WarmGuests
 from bulkhead.host import cgroups, facts
@@ -55,8 +56,9 @@ def build_engine(config: Config) -> Engine:
         Isolation.VM: machines,
         Isolation.UNIKERNEL: programs,
     }
-    state = open_state(config)
     host_facts = facts.facts(config)
+    scales = Scales(host_facts, hypervisor)
+    state = open_state(config, scale=scales.weigh)
 
     def hypervisor_limits(plan: Plan, instance_id: str) -> limits.LimitProgram:
         return limits.program(
@@ -77,6 +79,7 @@ def build_engine(config: Config) -> Engine:
         facts=host_facts,
         layout=layout,
         state=state,
+        scales=scales,
         images=ImageStore(config.images_dir, config.cache_dir),
         disks=disks,
         layers=layers,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bulkhead.engine import attaching, cloning, inits, inside, machines
+from bulkhead.engine import attaching, cloning, inits, inside, machines, selling
 from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.plans import Plans
 from bulkhead.engine.snapshots import SnapshotCatalog
-from bulkhead.errors import BulkheadError, Problem, Refused
+from bulkhead.engine.volumes import DEFAULT_SIZE
+from bulkhead.errors import BulkheadError, NoRoom, Problem, Refused
 from bulkhead.images import Image
 from bulkhead.model import DEFAULT_TENANT, CreateRequest, Instance, Isolation, Plan, Snapshot, Spec
 
@@ -72,6 +73,7 @@ class Admission:
         if isinstance(image, BulkheadError):
             # A missing image alone stays what it is: not found.
             raise Refused([*problems, *image.problems]) if problems else image
+        full: list[Problem] = []
         try:
             names = [one.spec.name for one in context.state.instances() if one.spec.tenant == tenant]
             spec = resolve_spec(request, image, plan, taken_names=names, level=level, choice=choice)
@@ -87,10 +89,10 @@ class Admission:
                 problems += context.driver_of(spec).check(spec)
             if machines.is_machine(spec) and not spec.powered:
                 problems += machines.problems(context, spec, image)
+            full = self._room_problems(spec, made)
         except Refused as error:
             problems += error.problems
-        if problems:
-            raise Refused(problems)
+        _check(problems, full)
         return Admitted(spec, image, source, source is not None and cloning.resumes(asked, source), made)
 
     def _plan(
@@ -115,8 +117,24 @@ class Admission:
         problems += self.context.driver_of(made).check(made)
         return problems + machines.kernel_problems(self.context, made)
 
+    def _room_problems(self, spec: Spec, made: Spec | None) -> list[Problem]:
+        """Why this host has no room for it, its machine and its volumes; judged again where they are recorded."""
+        context = self.context
+        known = {volume.key for volume in context.state.volumes()} if spec.volumes else set()
+        new = set(spec.volumes) - known
+        wanted = selling.to_be_made(context, [spec, *([made] if made else [])], volumes=len(new) * DEFAULT_SIZE)
+        return selling.problems(context, wanted)
+
     def _find_image(self, reference: str) -> Image | BulkheadError:
         try:
             return self.images.resolve(reference)
         except BulkheadError as error:
             return error
+
+
+def _check(problems: list[Problem], full: list[Problem]) -> None:
+    """Raise Refused where anything is wrong, NoRoom where nothing is but that the host is `full`."""
+    if problems:
+        raise Refused([*problems, *full])
+    if full:
+        raise NoRoom(full)

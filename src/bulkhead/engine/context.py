@@ -12,6 +12,7 @@ from bulkhead.config import Config
 from bulkhead.engine.builds.holds import Holds
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
+from bulkhead.engine.scales import Scales
 from bulkhead.engine.templating import MachineTemplates
 from bulkhead.engine.warming import WarmGuests
 from bulkhead.host.cgroups import Layout
@@ -60,6 +61,7 @@ class Context:
     facts: HostFacts
     layout: Layout
     state: State
+    scales: Scales
     images: ImageStore
     disks: Disks
     layers: Layers

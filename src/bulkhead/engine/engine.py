@@ -16,7 +16,7 @@ from typing import BinaryIO
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, inside, logs, machines
+from bulkhead.engine import bundles, hosting, inside, logs, machines, selling
 from bulkhead.engine.admission import signal_problems
 from bulkhead.engine.admitting import Admission
 from bulkhead.engine.builds.builder import Builder
@@ -93,6 +93,7 @@ class Engine:
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
         self._context.disks.prepare()
+        self._context.state.count_again()  # of a host that has changed, or by a newer Bulkhead, things weigh otherwise
         self._serve_proc()
         self.plans.prepare()
         self.networks.prepare()
@@ -100,6 +101,7 @@ class Engine:
         repairs += self.operations.recover()
         repairs += self._mover.recover()
         repairs += self._builder.recover()
+        self._context.state.drop_claims()  # of changes that were interrupted: they are through, or undone
         self._lifecycle.on_started = self._watch  # those that run by now are watched below
         # Not earlier: nothing is started while the pass looks for what is left over.
         self._lifecycle.on_exited = self._restarts.consider
@@ -235,10 +237,11 @@ class Engine:
         spec = instance.spec
         changed, problems = self.plans.resolve(plan, base=spec.plan)
         problems += self._plan_problems(instance, changed)
+        wanted = spec.model_copy(update={"plan": changed})
         if machines.is_machine(spec):
-            wanted = spec.model_copy(update={"plan": changed})
             problems += self._context.driver(instance).check(wanted)
             problems += [] if spec.powered else machines.kernel_problems(self._context, wanted)
+        problems += selling.problems(self._context, selling.growth(self._context, instance, wanted))
         if problems:
             raise Refused(problems)
         return self._lifecycle.update(instance, plan=changed, restart=restart or spec.restart)
@@ -338,6 +341,10 @@ class Engine:
     def walls(self) -> Mapping[str, object]:
         """The levels of isolation as they are here, and the rules by which one is chosen."""
         return self._reports.walls()
+
+    def host(self) -> Mapping[str, object]:
+        """What of this host is sold, used and free, and how many more of each plan would fit."""
+        return hosting.report(self._context)
 
     def info(self) -> Mapping[str, object]:
         """Version, host facts, paths."""

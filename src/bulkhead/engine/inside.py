@@ -114,6 +114,7 @@ def usual(context: Context, machine: Instance, default: Plan) -> Plan:
             "pids": min(default.pids, max(1, rest.pids // 2)),
             "ghz": machine.spec.plan.ghz,
             "swap": 0,
+            "baseline": None,
             "bandwidth": None,
         }
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, inside, machines, records, sharing, snapshotting, unmodified
+from bulkhead.engine import bundles, inside, machines, records, selling, sharing, snapshotting, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.pausing import Pausing
@@ -86,6 +86,7 @@ class Lifecycle:
         with context.locks.hold(spec.id), ExitStack() as undo:
             with context.state.atomic():
                 inside.admit(context, spec)
+                selling.admit(context, spec)
                 instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)
             undo.callback(self.erase, instance)
             checkpoint("create.reserved")
@@ -200,7 +201,9 @@ class Lifecycle:
         directory = context.bundle_dir(instance)
         checkpoint("start.begin")
         before = instance
-        instance = records.save(self._context, instance, state=State.STARTING, exit=None, stop_requested=False)
+        with context.state.atomic():
+            selling.admit_start(context, instance)
+            instance = records.save(self._context, instance, state=State.STARTING, exit=None, stop_requested=False)
         try:
             with ExitStack() as always, ExitStack() as undo:
                 if not context.warm.is_claimed(instance.spec.id):
@@ -342,6 +345,8 @@ class Lifecycle:
             if plan != spec.plan:
                 snapshotting.require_no_memory(context, instance)
             with ExitStack() as always:
+                after = spec.model_copy(update={"plan": plan})
+                always.enter_context(selling.growing(context, instance, after))
                 self.updates.begin(instance, plan, always)
                 instance = self.updates.enforce(instance, plan)
                 changed = instance.spec.model_copy(update={"restart": restart})

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from bulkhead.engine import bundles, records
+from bulkhead.engine import bundles, records, selling
 from bulkhead.engine.carrying import Carrier
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
@@ -52,13 +52,18 @@ class Mover:
         progress(Step(f"trying a {after.isolation} of this size"))
         self._carrier.rehearse(instance, after)
         move = Move(before=spec, after=after, ran=instance.state is State.RUNNING, within=within)
+        with selling.growing(context, instance, after):
+            return self._carry_out(instance, move, progress)
+
+    def _carry_out(self, instance: Instance, move: Move, progress: Progress) -> Moved:
+        context, after = self._context, move.after
         bundle = context.bundle_dir(instance)
         bundles.write_move(bundle, move)
         checkpoint("move.prepared")
         try:
             moved = self._forward(instance, move, progress)
         except BaseException as error:
-            self._back(spec.id, error)
+            self._back(after.id, error)
             raise  # BrokenPipeError and the like: whoever asked has gone
         instance = self._done(moved.instance, after)
         return moved.model_copy(update={"instance": instance})

@@ -14,6 +14,9 @@ from bulkhead.model import Isolation, NamedPlan, Plan, PlanRequest
 
 DEFAULT_MEMORY = 512 << 20
 DEFAULT_CPUS = 2.0
+DEFAULT_BASELINE = 0.1
+"""Cores that an instance is sold whose owner has asked for none in particular: it may use more, where there are more
+than others have paid for, and so many fit on a host that memory or disk end first. See docs/design/0020."""
 DEFAULT_DISK = 5 << 30
 REQUIRED = ("memory", "cpus", "disk")
 """What a plan cannot be without."""
@@ -21,21 +24,34 @@ REQUIRED = ("memory", "cpus", "disk")
 
 def default_plan(facts: HostFacts) -> Plan:
     """The plan "default" where the operator has made none: 512M, 2 cpus (fewer on a smaller host), 5G."""
-    return Plan(memory=DEFAULT_MEMORY, cpus=min(DEFAULT_CPUS, facts.cores), disk=DEFAULT_DISK)
+    cpus = min(DEFAULT_CPUS, facts.cores)
+    return Plan(memory=DEFAULT_MEMORY, cpus=cpus, baseline=DEFAULT_BASELINE, disk=DEFAULT_DISK)
 
 
 def put_over(base: Plan, asked: PlanRequest) -> tuple[Plan, list[Problem]]:
     """`base` with the single fields that were asked for put over it; those that are wrong are left out, and told."""
     fields, given = base.model_dump(), asked.model_dump(exclude={"name"}, exclude_none=True)
     try:
-        return Plan.model_validate({**fields, **given}), []
+        return _bounded(Plan.model_validate({**fields, **given}), asked)
     except ValidationError as error:
         wrong = error.errors()
         left_out = {item["loc"][0] for item in wrong}
     good = {key: value for key, value in given.items() if key not in left_out}
     hint = "see docs/reference/plans.md"
     problems = [Problem(f"plan: {item['loc'][0]} {item['input']}: {item['msg'].lower()}", hint) for item in wrong]
-    return Plan.model_validate({**fields, **good}), problems
+    plan, more = _bounded(Plan.model_validate({**fields, **good}), asked)
+    return plan, problems + more
+
+
+def _bounded(plan: Plan, asked: PlanRequest) -> tuple[Plan, list[Problem]]:
+    """The plan with no more cores sold than it may use: refused where that was asked for."""
+    if plan.baseline is None or plan.baseline <= plan.cpus:
+        return plan, []
+    problems = []
+    if asked.baseline is not None:
+        what = f"plan: baseline {plan.baseline:g} is more than the {plan.cpus:g} cpus that it may use"
+        problems.append(Problem(what, f"at most --baseline {plan.cpus:g}, or more --cpus"))
+    return plan.model_copy(update={"baseline": plan.cpus}), problems
 
 
 class Plans:
@@ -87,7 +103,9 @@ class Plans:
         problems = [Problem(f"plan: {field} is missing", "see docs/reference/plans.md") for field in lacking]
         if asked.name is not None:
             problems.append(Problem(f"plan {name} is made of fields, not of plan {asked.name}", "leave plan.name out"))
-        plan, wrong = put_over(default_plan(self._context.facts), asked)
+        # Of what has a name to be sold by, all is sold.
+        base = default_plan(self._context.facts).model_copy(update={"baseline": None})
+        plan, wrong = put_over(base, asked)
         problems += [*wrong, *self.problems(plan, isolation=Isolation.CONTAINER, network="default")]
         if problems:
             raise Refused(problems)

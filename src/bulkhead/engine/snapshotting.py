@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bulkhead.engine import bundles
+from bulkhead.amounts import Amounts
+from bulkhead.engine import bundles, selling
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import BulkheadError, Conflict, Problem, Refused
@@ -41,10 +42,13 @@ def take(context: Context, instance: Instance, name: str | None, *, memory: bool
             name=name or _free_name(context, spec),
             spec=instance.spec,
             memory=memory,
+            size=_estimate(bundle, spec, memory=memory),
             created=time.time(),
         )
         checkpoint("snapshot.begin")
-        context.state.create_snapshot(snapshot)
+        with context.state.atomic():
+            selling.require_room(context, Amounts(disk=snapshot.size))
+            context.state.create_snapshot(snapshot)
         undo.callback(drop, context, snapshot)
         checkpoint("snapshot.reserved")
         target = directory(context, snapshot)
@@ -183,6 +187,11 @@ def require_no_memory(context: Context, instance: Instance) -> None:
         name = instance.spec.name
         what = f"instance {name} is to go on with the memory of a snapshot, and its disk must be as that knows it"
         raise Conflict(what, hint=f"bulkhead start {name}")
+
+
+def _estimate(bundle: Path, spec: Spec, *, memory: bool) -> int:
+    """Bytes that a snapshot will take, before it is made."""
+    return (bundle / bundles.DISK).stat().st_blocks * 512 + (spec.plan.memory if memory else 0)
 
 
 def _free_name(context: Context, spec: Spec) -> str:

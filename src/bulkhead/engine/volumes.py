@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from bulkhead.amounts import Amounts
+from bulkhead.engine import selling
 from bulkhead.engine.context import Context
 from bulkhead.errors import Conflict
 from bulkhead.model import DEFAULT_TENANT, Volume
@@ -31,7 +33,9 @@ class VolumeCatalog:
         """Make a volume of `size` bytes: one sparse file."""
         context = self._context
         volume = Volume(name=name, tenant=tenant, size=size or DEFAULT_SIZE, created=time.time())
-        context.state.create_volume(volume)
+        with context.state.atomic():
+            selling.require_room(context, Amounts(disk=volume.size))
+            context.state.create_volume(volume)
         try:
             context.volumes.create(volume.key, volume.size)
         except BaseException:

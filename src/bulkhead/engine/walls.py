@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bulkhead.engine import bundles, inits, inside, machines, snapshotting
+from bulkhead.engine import bundles, inits, inside, machines, selling, snapshotting
 from bulkhead.engine.admission import DEFAULT_INNER, SHARED_NETWORKS
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
@@ -56,6 +56,7 @@ class Walls:
         problems += inits.problems(after, level, context.layout)
         problems += self._machine_problems(spec, after)
         problems += self._disk_problems(instance, after)
+        problems += selling.problems(context, selling.growth(context, instance, after))
         if problems:
             raise Refused(list(dict.fromkeys(problems)))
         return after

@@ -33,6 +33,23 @@ class HostFacts:
     """Numbers of the NUMA nodes that have memory."""
 
 
+def disk_size(directory: Path) -> int:
+    """Bytes of the file system that a directory is on."""
+    found = os.statvfs(directory)
+    return found.f_blocks * found.f_frsize
+
+
+def disk_available(directory: Path) -> int:
+    """Bytes that can still be written to the file system that a directory is on."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def memory_available() -> int:
+    """Bytes of this host's memory that programs could have now without swapping."""
+    return parse_meminfo(Path("/proc/meminfo").read_text())["MemAvailable"]
+
+
 def counts_promises() -> bool:
     """Whether this host counts memory that a program has asked for and not used (vm.overcommit_memory=2)."""
     return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"

@@ -66,6 +66,7 @@ class Layout:
         self.partial = root / "partial"
         self._index = root / "index.json"
         self._seen: tuple[_Stamp, Index] | None = None
+        self._space: tuple[Index, int] | None = None
         for directory in (root, self.blobs, self.erofs, self.ingest, self.partial):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(root / "lock"):
@@ -116,6 +117,17 @@ class Layout:
                     rows = zip(blobs, diff_ids, keys, strict=True)
                     found.update((blob, diff_id) for blob, diff_id, key in rows if key == diff_id)
         return frozenset(found)
+
+    def space(self) -> int:
+        """Bytes that blobs and layers take on the host, as of the last change of which images there are."""
+        index = self.index()
+        if self._space is None or self._space[0] is not index:
+            taken = 0
+            for path in (*self.blobs.iterdir(), *self.erofs.iterdir()):
+                with suppress(FileNotFoundError):
+                    taken += path.stat().st_blocks * 512
+            self._space = (index, taken)
+        return self._space[1]
 
     def index(self) -> Index:
         """The index as it is now; read again only when the file has changed."""

@@ -78,13 +78,13 @@ def cpus(plan: Plan, place: Place) -> list[Operation]:
     path, quota = place.path("cpu"), cpu.quota(plan, place.facts, cores=place.cores)
     if place.layout.version("cpu") == 2:
         limit = f"{quota[0]} {quota[1]}" if quota else f"max {cpu.PERIOD}"
-        weight = min(10_000, max(1, round(plan.cpus * 100)))
+        weight = min(10_000, max(1, round(plan.sold_cpus * 100)))
         operations = [write(f"{path}/cpu.max", limit), write(f"{path}/cpu.weight", str(weight))]
     else:
         operations = [
             write(f"{path}/cpu.cfs_period_us", str(quota[1] if quota else cpu.PERIOD)),
             write(f"{path}/cpu.cfs_quota_us", str(quota[0] if quota else -1)),
-            write(f"{path}/cpu.shares", str(max(2, round(plan.cpus * cpu.WEIGHT_PER_CORE)))),
+            write(f"{path}/cpu.shares", str(max(2, round(plan.sold_cpus * cpu.WEIGHT_PER_CORE)))),
         ]
     if place.layout.version("cpuset"):
         cores = format_cpu_list(place.cpuset or place.facts.online)

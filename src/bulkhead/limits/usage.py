@@ -61,7 +61,11 @@ class Ended:
 
 def read_usage(layout: Layout, cgroup: str, instance_id: str) -> Usage:
     """What an instance uses now; zeros when it has no cgroups (it does not run)."""
-    group = f"{cgroup}/{instance_id}"
+    return read_group(layout, f"{cgroup}/{instance_id}")
+
+
+def read_group(layout: Layout, group: str) -> Usage:
+    """What a cgroup with all below it uses now; zeros where there is none."""
     memory, pids, cpu = (_Directory(layout, name, group) for name in ("memory", "pids", "cpu"))
     if memory.version == 2:
         used, peak, events = memory.number("memory.current"), memory.number("memory.peak"), memory.text("memory.events")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from bulkhead.config import Config
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.sqlite import SQLiteStore
-from bulkhead.store.state import State
+from bulkhead.store.state import Scale, State, weightless
 
-__all__ = ["Reader", "SQLiteStore", "State", "Store", "Transaction", "open_state"]
+__all__ = ["Reader", "SQLiteStore", "Scale", "State", "Store", "Transaction", "open_state"]
 
 
-def open_state(config: Config) -> State:
+def open_state(config: Config, *, scale: Scale = weightless) -> State:
     """The state of the daemon with this configuration; the file is made when it is not there. Raises HostError."""
-    return State(SQLiteStore(config.store_file), uid_base=config.uid_base)
+    return State(SQLiteStore(config.store_file), uid_base=config.uid_base, scale=scale)

@@ -47,7 +47,11 @@ class Records(Generic[Record]):
 
     def insert(self, transaction: Transaction, record: Record) -> bool:
         """Write a record; False, and nothing written, where its key is taken."""
-        return transaction.insert(self.kind, self._key(record), record.model_dump_json())
+        key, text = self._key(record), record.model_dump_json()
+        inserted = transaction.insert(self.kind, key, text)
+        if inserted:
+            self._parsed[key] = (text, record)
+        return inserted
 
     def delete(self, transaction: Transaction, key: str) -> bool:
         """Remove a record; False where there was none."""

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel
 
+from bulkhead.amounts import NOTHING, Amounts
 from bulkhead.errors import Conflict, NotFound
 from bulkhead.events import Event
-from bulkhead.model import Instance, NamedPlan, Network, Snapshot, Volume
+from bulkhead.model import Instance, NamedPlan, Network, Snapshot, Spec, Volume
 from bulkhead.operation import Operation
-from bulkhead.store import leases
+from bulkhead.store import leases, sold
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.records import Records, near
 from bulkhead.tenancy.names import SEPARATOR, qualified
@@ -25,22 +26,33 @@ from bulkhead.tenancy.names import SEPARATOR, qualified
 INSTANCE_NAME = "instance-name"
 _SHORT = re.compile(r"^[0-9a-f]{4,32}$")
 """The beginning of an id."""
+Scale = Callable[[Spec], Amounts]
+"""What an instance takes of the host, whether it runs or not."""
 Named = TypeVar("Named", bound=BaseModel)
 
 
-class State:
-    """The records over a Store. `uid_base` is where the uid ranges of instances begin (Config.uid_base)."""
+def weightless(_: Spec) -> Amounts:
+    """The scale of those who sell nothing."""
+    return NOTHING
 
-    def __init__(self, store: Store, *, uid_base: int) -> None:
+
+class State:
+    """The records over a Store. `uid_base` is where the uid ranges of instances begin (Config.uid_base).
+
+    With every change of an instance, a volume or a snapshot the sum of what is sold changes, in the same transaction.
+    """
+
+    def __init__(self, store: Store, *, uid_base: int, scale: Scale = weightless) -> None:
         self._store = store
         self._uid_base = uid_base
+        self._scale = scale
         self._open = threading.local()
         self._instances = Records("instance", Instance, lambda instance: instance.spec.id)
         self._plans = Records("plan", NamedPlan, lambda plan: plan.name)
         self._networks = Records("network", Network, lambda network: network.key)
         self._volumes = Records("volume", Volume, lambda volume: volume.key)
         self._operations = Records("operation", Operation, lambda operation: operation.id)
-        self._snapshots = Records("snapshot", Snapshot, lambda snapshot: f"{snapshot.spec.id}/{snapshot.name}")
+        self._snapshots = Records("snapshot", Snapshot, _key)
 
     @contextmanager
     def atomic(self) -> Iterator[Transaction]:
@@ -75,20 +87,28 @@ class State:
                 instance = instance.model_copy(update={"uid_start": start})
             if not self._instances.insert(transaction, instance):
                 raise Conflict(f"an instance with id {spec.id} exists")
+            sold.add(transaction, self._scale(spec))
             return instance
 
     def save(self, instance: Instance) -> None:
         """Write an instance's record. Raises NotFound where it has been removed, so that nothing brings it back."""
         with self.atomic() as transaction:
-            if transaction.get(self._instances.kind, instance.spec.id) is None:
+            before = self._instances.get(transaction, instance.spec.id)
+            if before is None:
                 raise NotFound(f"instance {instance.spec.name} ({instance.spec.id[:12]}) has been removed")
             self._instances.put(transaction, instance)
+            if before.spec is not instance.spec and (was := self._scale(before.spec)) != self._scale(instance.spec):
+                claimed = sold.claimed(transaction, instance.spec.id)
+                change = self._scale(instance.spec).at_least(claimed) - was.at_least(claimed)
+                sold.add(transaction, change)
 
     def remove(self, instance_id: str) -> None:
         """Forget an instance with its name and its leases. Idempotent."""
         with self.atomic() as transaction:
             instance = self._instances.get(transaction, instance_id)
             if instance is not None:
+                self.drop_claim(instance_id)
+                sold.add(transaction, NOTHING - self._scale(instance.spec))
                 transaction.delete(INSTANCE_NAME, instance.spec.key)
                 self._instances.delete(transaction, instance_id)
             leases.drop(transaction, instance_id)
@@ -134,6 +154,48 @@ class State:
         """First uid of a range of 65,536 that is the instance's alone; the one it has already, where it has one."""
         with self.atomic() as transaction:
             return leases.take_uid_range(transaction, instance_id, base=self._uid_base)
+
+    # --- what is sold
+
+    def sold(self) -> Amounts:
+        """What instances, volumes and snapshots take."""
+        with self._reader() as reader:
+            return sold.total(reader)
+
+    def claim(self, instance: Instance, amounts: Amounts) -> None:
+        """Let an instance count at least so much until `drop_claim`, whatever its record comes to say."""
+        with self.atomic() as transaction:
+            before = self._counted(transaction, instance)
+            sold.claim(transaction, instance.spec.id, amounts)
+            sold.add(transaction, self._counted(transaction, instance) - before)
+
+    def drop_claim(self, instance_id: str) -> None:
+        """Let an instance count what its record says. Idempotent."""
+        with self.atomic() as transaction:
+            instance = self._instances.get(transaction, instance_id)
+            if instance is not None:
+                before = self._counted(transaction, instance)
+                sold.add(transaction, self._scale(instance.spec) - before)
+            sold.drop_claim(transaction, instance_id)
+
+    def drop_claims(self) -> None:
+        """Let every instance count what its record says."""
+        with self.atomic() as transaction:
+            for instance_id in sold.claims(transaction):
+                self.drop_claim(instance_id)
+
+    def counted(self, instance: Instance) -> Amounts:
+        """What an instance takes of the sum now."""
+        with self._reader() as reader:
+            return self._counted(reader, instance)
+
+    def count_again(self) -> bool:
+        """Make the sum anew of the records: a host that changed weighs them otherwise. Whether it was another."""
+        with self.atomic() as transaction:
+            files = sum(volume.size for volume in self._volumes.all(transaction))
+            files += sum(snapshot.size for snapshot in self._snapshots.all(transaction))
+            counted = (self._counted(transaction, instance) for instance in self._instances.all(transaction))
+            return sold.replace(transaction, sum(counted, Amounts(disk=files)))
 
     # --- plans, networks, volumes
 
@@ -186,17 +248,17 @@ class State:
 
     def create_volume(self, volume: Volume) -> None:
         """Raises Conflict where the name is taken."""
-        self._create(self._volumes, volume, volume.name)
-
-    def ensure_volume(self, volume: Volume) -> Volume:
-        """The volume with this name: the one that is there, else this one."""
         with self.atomic() as transaction:
-            self._volumes.insert(transaction, volume)
-            return self._volumes.get(transaction, volume.key) or volume
+            self._create(self._volumes, volume, volume.name)
+            sold.add(transaction, Amounts(disk=volume.size))
 
     def delete_volume(self, key: str) -> bool:
         """Forget a volume, by `Volume.key`; False where there was none."""
-        return self._delete(self._volumes, key)
+        with self.atomic() as transaction:
+            volume = self._volumes.get(transaction, key)
+            if volume is not None:
+                sold.add(transaction, NOTHING - Amounts(disk=volume.size))
+            return self._delete(self._volumes, key)
 
     # --- snapshots
 
@@ -211,16 +273,23 @@ class State:
             if not self._snapshots.insert(transaction, snapshot):
                 hint = f"choose another name, or: bulkhead snapshot rm {snapshot.reference}"
                 raise Conflict(f"snapshot {snapshot.reference} exists", hint=hint)
+            sold.add(transaction, Amounts(disk=snapshot.size))
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Write a snapshot's record, in place of the one with that name."""
         with self.atomic() as transaction:
+            before = self._snapshots.get(transaction, _key(snapshot))
             self._snapshots.put(transaction, snapshot)
+            change = Amounts(disk=snapshot.size) - Amounts(disk=before.size if before else 0)
+            sold.add(transaction, change)
 
     def delete_snapshot(self, snapshot: Snapshot) -> None:
         """Forget a snapshot. Idempotent."""
         with self.atomic() as transaction:
-            self._snapshots.delete(transaction, f"{snapshot.spec.id}/{snapshot.name}")
+            before = self._snapshots.get(transaction, _key(snapshot))
+            if before is not None:
+                self._snapshots.delete(transaction, _key(snapshot))
+                sold.add(transaction, NOTHING - Amounts(disk=before.size))
 
     # --- operations
 
@@ -271,6 +340,9 @@ class State:
             with self._store.read() as reader:
                 yield reader
 
+    def _counted(self, reader: Reader, instance: Instance) -> Amounts:
+        return self._scale(instance.spec).at_least(sold.claimed(reader, instance.spec.id))
+
     def _by_name(self, reader: Reader, name: str) -> Instance | None:
         text = reader.get(INSTANCE_NAME, name)
         return None if text is None else self._instances.get(reader, text.strip('"'))
@@ -313,3 +385,7 @@ def names_of(keys: list[str], tenant: str | None) -> list[str]:
     if tenant is None:
         return keys
     return [key.rpartition(SEPARATOR)[2] for key in keys if key == qualified(tenant, key.rpartition(SEPARATOR)[2])]
+
+
+def _key(snapshot: Snapshot) -> str:
+    return f"{snapshot.spec.id}/{snapshot.name}"

@@ -496,6 +496,31 @@ class FakeEngine:
     def info(self) -> Mapping[str, object]:
         return {"version": "0.1.0", "config": {"run_dir": self.directory}}
 
+    def host(self) -> Mapping[str, object]:
+        def row(resource: str, unit: str, amounts: Sequence[float], used: float | None) -> dict[str, object]:
+            names = ("host", "reserve", "ratio", "sellable", "sold", "free")
+            return {"resource": resource, "unit": unit, **dict(zip(names, amounts, strict=True)), "used": used}
+
+        gib = 1 << 30
+        fits = {
+            "container": {"more": 30, "ends": "memory", "reason": ""},
+            "vm": {"more": 0, "ends": "", "reason": "no swap"},
+        }
+        return {
+            "cores": 2,
+            "ghz": 2.5,
+            "kernel": "6.1",
+            "instances": 3,
+            "running": 2,
+            "resources": [
+                row("memory", "bytes", (16 * gib, gib, 1.0, 15 * gib, 16 * gib, -gib), 5 << 20),
+                row("cpu", "GHz", (5.0, 0.25, 4.0, 19.0, 1.9, 17.1), 0.02),
+                row("bandwidth", "bits/s", (10**9, 0, 1.0, 10**9, 0, 10**9), None),
+            ],
+            "plans": [{"name": "default", "fits": fits}],
+            "warnings": ["memory: 1G more are sold than there is to sell"],
+        }
+
     def recover(self) -> Sequence[str]:
         self.calls.append(("recover",))
         return ["something was mended"]

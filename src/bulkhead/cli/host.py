@@ -1,0 +1,81 @@
+"""bulkhead host"""
+
+from __future__ import annotations
+
+from bulkhead.cli.app import App
+from bulkhead.cli.output import table, talk, write, write_json
+from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_format
+from bulkhead.quantities import format_rate, format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+RESOURCES = ("RESOURCE", "HOST", "RESERVE", "RATIO", "TO SELL", "SOLD", "FREE", "USED NOW")
+PLANS = ("PLAN", "MORE CONTAINERS", "ENDED BY", "MORE VMS", "ENDED BY")
+LEVELS = ("container", "vm")
+
+
+def _info_arguments(parser: Parser) -> None:
+    add_format(parser)
+
+
+def _info(args: Namespace, app: App) -> int:
+    host = app.client.call("GET", "/v1/host")
+    if args.format == "json":
+        write_json(host)
+        return 0
+    speed = f" at {host['ghz']:g} GHz" if host["ghz"] else ""
+    cores = f"{host['cores']} core{'s' if host['cores'] != 1 else ''}"
+    write(f"{cores}{speed}, {host['instances']} instances, {host['running']} of them running\n")
+    write(table(RESOURCES, [resource_row(row) for row in host["resources"]]))
+    write(table(PLANS, [plan_row(plan) for plan in host["plans"]]).rstrip("\n"))
+    for warning in host["warnings"]:
+        talk(f"warning: {warning}")
+    return 0
+
+
+def resource_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """A resource's line."""
+    form = _form(row["unit"])
+    percent = f" ({row['sold'] / row['sellable'] * 100:.0f}%)" if row["sellable"] else ""
+    return (
+        row["resource"].replace("disk_bps", "disk B/s"),
+        form(row["host"]),
+        form(row["reserve"]),
+        f"{row['ratio']:g}",
+        form(row["sellable"]),
+        form(row["sold"]) + percent,
+        form(row["free"]) if row["free"] >= 0 else f"-{form(-row['free'])}",
+        "-" if row["used"] is None else form(row["used"]),
+    )
+
+
+def plan_row(plan: dict[str, Any]) -> tuple[str, ...]:
+    """A plan's line."""
+    cells = [plan["name"]]
+    for level in LEVELS:
+        fits = plan["fits"][level]
+        cells += [str(fits["more"]), fits["reason"] or fits["ends"]]
+    return tuple(cells)
+
+
+def _form(unit: str) -> Callable[[float], str]:
+    """How an amount of a unit is written."""
+    forms: dict[str, Callable[[float], str]] = {
+        "bytes": lambda amount: format_size(int(amount)),
+        "bytes/s": lambda amount: format_size(int(amount)),
+        "bits/s": lambda amount: format_rate(int(amount)),
+        "GHz": lambda amount: f"{amount:.4g} GHz",
+    }
+    return forms.get(unit, lambda amount: f"{amount:g}")
+
+
+SUBCOMMANDS = {
+    "info": Subcommand(
+        "Show what of this host is sold, used and free, and how many more of each plan would fit",
+        _info_arguments,
+        _info,
+    )
+}
