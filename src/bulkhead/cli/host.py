@@ -27,8 +27,8 @@ def _info(args: Namespace, app: App) -> int:
         write_json(host)
         return 0
     speed = f" at {host['ghz']:g} GHz" if host["ghz"] else ""
-    cores = f"{host['cores']} core{'s' if host['cores'] != 1 else ''}"
-    write(f"{cores}{speed}, {host['instances']} instances, {host['running']} of them running\n")
+    cores, there = _count(host["cores"], "core"), _count(host["instances"], "instance")
+    write(f"{cores}{speed}, {there}, {host['running']} running\n")
     write(table(RESOURCES, [resource_row(row) for row in host["resources"]]))
     write(table(PLANS, [plan_row(plan) for plan in host["plans"]]).rstrip("\n"))
     for warning in host["warnings"]:
@@ -59,6 +59,10 @@ def plan_row(plan: dict[str, Any]) -> tuple[str, ...]:
         fits = plan["fits"][level]
         cells += [str(fits["more"]), fits["reason"] or fits["ends"]]
     return tuple(cells)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _form(unit: str) -> Callable[[float], str]:

@@ -335,7 +335,7 @@ def test_copies_that_make_no_sense(words: tuple[str, str], cli: Cli) -> None:
 def test_host_info(cli: Cli) -> None:
     done = cli("host", "info")
     lines = done.out.splitlines()
-    assert lines[0] == "2 cores at 2.5 GHz, 3 instances, 2 of them running"
+    assert lines[0] == "2 cores at 2.5 GHz, 3 instances, 2 running"
     assert [line.split()[0] for line in lines if line] == [
         *("2", "RESOURCE", "memory", "cpu", "bandwidth", "PLAN", "default")
     ]
