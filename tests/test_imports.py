@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "advise",
         "servers",
         "compose",
+        "metering",
     ),
     ("engine",),
     ("client", "api", "web"),

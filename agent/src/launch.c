@@ -1,6 +1,7 @@
 /* START. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -112,6 +113,8 @@ static void begin(const struct start_request *request)
 		result = supervisor.elsewhere ? spawn_place(&launch, &failure) : spawn_start(request, &launch, &failure);
 	if (result == 0)
 		result = prepare(request, &launch, &failure);
+	if (result == 0 && *request->netns == '/')
+		supervisor.netns = open(request->netns, O_RDONLY | O_CLOEXEC);
 	close_inherited();
 	if (result == 0) {
 		process_launched(process, &launch);

@@ -18,7 +18,7 @@
 
 enum { IDLE_MS = 10000, TIED_MS = 60000, LINGER_MS = 2000, GONE_MS = 10000 };
 
-struct supervisor supervisor = {.bundle = -1};
+struct supervisor supervisor = {.bundle = -1, .netns = -1};
 bool in_guest;
 
 static struct process *find(pid_t pid)
@@ -113,6 +113,9 @@ void supervisor_clean_up(struct buffer *reports)
 		const struct oplist one = {.count = 1, .operations = &supervisor.finish.operations[i]};
 		operations_run(&context, &one);
 	}
+	if (supervisor.netns >= 0)
+		close(supervisor.netns);
+	supervisor.netns = -1;
 	*reports = context.reports;
 	log_close(&workload_log);
 	log_close(&vmm_log);

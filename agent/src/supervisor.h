@@ -18,6 +18,7 @@ struct supervisor {
 	bool elsewhere; /* that machine is another instance's, and what stands for it here is a process that waits */
 	bool tied; /* in a guest, beside its PID 1: when nobody is at the other side of the port any more, that is the end */
 	uint32_t inherited[8]; /* bits of the descriptors below 256 that came along, for a netns to name */
+	int netns; /* held until the finish list has read what passed the link, which ends with it; -1 for none */
 	struct joined joined;
 	char *kill;
 	unsigned char *finish_bytes;

@@ -84,6 +84,17 @@ class Config(BaseModel):
     """Bytes after which an instance's log file is rotated."""
     log_files: int = Field(default=3, ge=1, le=99)
 
+    metering_interval: float = Field(default=60.0, ge=1, le=3600)
+    """Seconds after which the use of all instances is read again."""
+    metering_minutes: int = Field(default=3 * 3600, ge=3600, le=30 * 86400)
+    """Seconds for which use is kept by the minute."""
+    metering_hours: int = Field(default=14 * 86400, ge=2 * 86400, le=366 * 86400)
+    """Seconds for which use is kept by the hour."""
+    metering_days: int = Field(default=400 * 86400, ge=62 * 86400, le=3660 * 86400)
+    """Seconds for which use is kept by the day; invoices are made from these."""
+    metering_removed: int = Field(default=10_000, ge=100, le=1_000_000)
+    """How many removed instances have their use kept apart; that of earlier ones is in sums per tenant and plan."""
+
     @property
     def socket_path(self) -> Path:
         """Where the API listens."""
@@ -108,6 +119,11 @@ class Config(BaseModel):
     def snapshots_dir(self) -> Path:
         """One directory per snapshot."""
         return self.state_dir / "snapshots"
+
+    @property
+    def ledger_file(self) -> Path:
+        """The SQLite database of what has been used, prices and invoices."""
+        return self.state_dir / "usage.db"
 
     @property
     def store_file(self) -> Path:

@@ -17,6 +17,7 @@ from bulkhead.api import (
     snapshots,
     streams,
     system,
+    usage,
     volumes,
 )
 from bulkhead.api.conditions import Conditional
@@ -52,6 +53,7 @@ def create_app(engine: Engine) -> FastAPI:
         snapshots,
         rooms,
         operations,
+        usage,
     ):
         app.include_router(routes.router)
     app.include_router(instances.files)

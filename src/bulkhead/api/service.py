@@ -7,7 +7,7 @@ The engine is synchronous and safe to use from any thread. Short calls go throug
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -26,6 +26,7 @@ from bulkhead.engine.unikernel_builds import Order
 from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
 from bulkhead.isolation.base import Ability
+from bulkhead.metering.query import By
 from bulkhead.model import (
     CreateRequest,
     Exit,
@@ -222,6 +223,21 @@ class Watches(Protocol):
     def end(self, instance_id: str) -> None: ...
 
 
+class Usages(Protocol):
+    """What has been used."""
+
+    def use(
+        self,
+        *,
+        instances: Collection[str] | None,
+        tenant: str | None,
+        plan: str | None,
+        begin: float | None,
+        end: float | None,
+        by: Collection[By],
+    ) -> Mapping[str, object]: ...
+
+
 class Engine(Protocol):
     """The engine as the API sees it. `ref` is a name, an id or the unique beginning of an id (4 digits or more)."""
 
@@ -243,6 +259,8 @@ class Engine(Protocol):
     def watches(self) -> Watches: ...
     @property
     def operations(self) -> Operations: ...
+    @property
+    def usage(self) -> Usages: ...
 
     def create(self, request: CreateRequest, *, at_once: bool = False) -> Instance: ...
     def build(self, order: BuildOrder, files: Iterator[bytes], *, tell: Tell, alive: Alive) -> object:

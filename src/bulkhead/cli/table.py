@@ -20,6 +20,7 @@ COMMANDS = {
     "logs": "Show an instance's log",
     "wait": "Wait for instances to end and print their exit codes",
     "stats": "Show what running instances use",
+    "usage": "Show what instances have used over time, per tenant and plan",
     "events": "Show what has happened",
     "cp": "Copy files out of an instance or into it",
     "update": "Change the plan or the restart policy of instances",

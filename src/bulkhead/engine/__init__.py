@@ -25,6 +25,7 @@ from bulkhead.isolation.supervised import Outside
 from bulkhead.isolation.system import SystemDriver
 from bulkhead.isolation.unikernel import UnikernelDriver
 from bulkhead.isolation.vm import VmDriver
+from bulkhead.metering.ledger import Ledger, Retention
 from bulkhead.model import Isolation, Plan
 from bulkhead.network import Networks
 from bulkhead.storage.disks import Disks
@@ -105,8 +106,18 @@ def build_engine(config: Config) -> Engine:
             for level in (ChrootDriver(config, outside), ContainerDriver(config, outside))
         },
         journal=Journal(state),
+        ledger=Ledger(config.ledger_file, _retention(config)),
     )
     return Engine(context)
+
+
+def _retention(config: Config) -> Retention:
+    return Retention(
+        minutes=config.metering_minutes,
+        hours=config.metering_hours,
+        days=config.metering_days,
+        removed=config.metering_removed,
+    )
 
 
 def _freeze(layout: cgroups.Layout, cgroup: str, instance_id: str, frozen: bool) -> None:

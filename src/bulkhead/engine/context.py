@@ -20,6 +20,7 @@ from bulkhead.host.facts import HostFacts
 from bulkhead.host.lxcfs import Lxcfs
 from bulkhead.images import ImageStore
 from bulkhead.isolation.base import Driver
+from bulkhead.metering.ledger import Ledger
 from bulkhead.model import Instance, Isolation, Spec
 from bulkhead.network import Networks
 from bulkhead.storage.disks import Disks
@@ -77,6 +78,7 @@ class Context:
     inner: Mapping[Isolation, Driver]
     """Of instances within VMs, by what they are in there."""
     journal: Journal
+    ledger: Ledger
     locks: Locks = field(default_factory=Locks)
     building: Holds = field(default_factory=Holds)
     """What builds that are under way need."""

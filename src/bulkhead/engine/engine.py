@@ -38,6 +38,7 @@ from bulkhead.engine.reports import Reporter, Usage
 from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.rooms import Rooms
 from bulkhead.engine.snapshots import SnapshotCatalog
+from bulkhead.engine.usages import UsageCatalog
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.engine.walls import Walls
 from bulkhead.engine.watching import Watches
@@ -78,6 +79,8 @@ class Engine:
         self.operations = Operations(context.state)
         self._reports = Reporter(context)
         self._lifecycle = Lifecycle(context)
+        self.meter = self._lifecycle.meter
+        self.usage = UsageCatalog(context, self.meter)
         self._builder = Builder(context, self._lifecycle, self.plans)
         self.snapshots = SnapshotCatalog(context, self._lifecycle)
         self._admission = Admission(context, self.plans, self.images, self.snapshots)
@@ -111,6 +114,7 @@ class Engine:
             elif instance.state is State.EXITED:
                 self._restarts.consider(instance)
         self._context.disks.prefill(self.plans.default().disk)
+        self.meter.start()
         self._tell_hurdles()
         self._context.networks.prefill(self._context.state.network(DEFAULT))
         return repairs
@@ -131,6 +135,7 @@ class Engine:
         self._health.close()
         self.rooms.close_all()
         self._exits.close()
+        self.meter.close()
         self._context.warm.close()
         running = [instance for instance in self._context.state.instances() if instance.pid]
         for network in self._context.state.networks():
@@ -144,6 +149,7 @@ class Engine:
         if not running:
             self._context.lxcfs.stop()
             cgroups.remove(self._context.layout, self._context.config.cgroup)
+        self._context.ledger.close()
         self._context.state.close()
 
     def _watch(self, instance: Instance) -> None:

@@ -20,6 +20,7 @@ from bulkhead.agent.session import Session
 from bulkhead.engine import bundles, inside, machines, records, selling, sharing, snapshotting, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
+from bulkhead.engine.metering import Meter
 from bulkhead.engine.pausing import Pausing
 from bulkhead.engine.resources import Resources
 from bulkhead.engine.updating import Updates
@@ -59,6 +60,7 @@ class Lifecycle:
         self.resources = Resources(context, threading.Lock())
         self.updates = Updates(context, self.resources)
         self.pausing = Pausing(context)
+        self.meter = Meter(context)
         self.on_started: Callable[[Instance], None] = _ignore
         """Told about every start: the exit watcher and health checks hang here."""
         self.on_exited: Callable[[Instance], None] = _ignore
@@ -146,7 +148,10 @@ class Lifecycle:
         context, instance_id = self._context, instance.spec.id
         directory = context.bundle_dir(instance)
         context.warm.release(instance_id)
+        if instance.pid:
+            self.meter.change(instance)
         context.driver(instance).delete(directory, instance_id)
+        self.meter.end(instance, flush=False)
         checkpoint("delete.driver")
         self.resources.release_network(instance)
         checkpoint("delete.network")
@@ -163,6 +168,7 @@ class Lifecycle:
         checkpoint("delete.bundle")
         with context.journal.recording(records.event_of(instance, "remove")):
             context.state.remove(instance_id)
+        self.meter.forget(instance_id)
         sharing.settle(context, instance.spec.inside)
         network = self.resources.network_of(instance.spec) if instance.address else None
         if network:
@@ -213,11 +219,14 @@ class Lifecycle:
                 always.callback(bundles.drop_memory, directory)  # from here on the disk changes
                 named = instance.spec.isolation is not Isolation.CHROOT
                 bundles.write_own(directory, own_files(bundle, hostname=named))
+                counted = self.meter.before(bundle)
                 handle = context.driver(instance).start(bundle, on_launch=partial(_launched, on_launch))
                 undo.callback(context.driver(instance).delete, directory, instance.spec.id)
                 checkpoint("start.running")
                 bundles.write_handle(directory, handle)
                 checkpoint("start.handle")
+                self.meter.begin(instance, handle, counted)
+                checkpoint("start.metered")
                 instance = records.save(
                     self._context,
                     instance,
@@ -253,6 +262,7 @@ class Lifecycle:
 
     def undo_start(self, instance: Instance) -> None:
         """After a crash in the middle of a start: release what it had made, back to created."""
+        self.meter.undo(instance)
         self.release_run(instance)
         bundles.drop_memory(self._context.bundle_dir(instance))
         records.save(self._context, instance, state=State.CREATED, address=None, pid=0)
@@ -261,6 +271,7 @@ class Lifecycle:
         """Make sure that nothing of a run is left on the host; idempotent."""
         context, directory = self._context, self._context.bundle_dir(instance)
         context.driver(instance).delete(directory, instance.spec.id)
+        self.meter.end(instance)
         self.resources.release_network(instance)
         context.disks.detach(instance.spec.id)
 
@@ -352,6 +363,7 @@ class Lifecycle:
                 changed = instance.spec.model_copy(update={"restart": restart})
                 bundles.write_spec(context.bundle_dir(instance), changed)
                 instance = records.save(self._context, instance, "update", spec=changed)
+                self.meter.change(instance)
                 checkpoint("update.saved")
             if instance.state is State.RUNNING:
                 sharing.settle(context, spec.inside or spec.id)
@@ -392,6 +404,8 @@ class Lifecycle:
             if instance.state not in alive or started not in (None, instance.started):
                 return instance
             checkpoint("exit.begin")
+            self.meter.end(instance)
+            checkpoint("exit.metered")
             instance = instance.model_copy(update={"exit": self._read_exit(instance), "pid": 0, "health": ""})
             ended = instance.exit or LOST
             attributes = {"code": str(ended.code), **({"oom": "true"} if ended.oom else {})}

@@ -220,10 +220,15 @@ def forget_grown(context: Context, instance: Instance) -> None:
 
 def transferred(instance: Instance) -> tuple[int, int]:
     """Bytes that the hypervisor has read from and written to files; zeros when it does not run."""
+    return (transferred_by(instance.pid) if instance.pid else None) or (0, 0)
+
+
+def transferred_by(pid: int) -> tuple[int, int] | None:
+    """The same of a process; None when it has gone."""
     try:
-        text = Path(f"/proc/{instance.pid}/io").read_text() if instance.pid else ""
+        text = Path(f"/proc/{pid}/io").read_text()
     except OSError:
-        text = ""
+        return None
     counters = dict(line.split(": ", 1) for line in text.splitlines())
     return int(counters.get("read_bytes", 0)), int(counters.get("write_bytes", 0))
 

@@ -18,6 +18,7 @@ from bulkhead.errors import Refused
 from bulkhead.isolation import resizing
 from bulkhead.isolation.base import Bundle, Change, MountedVolume, Resizes
 from bulkhead.model import Address, Instance, Isolation, Network, Plan, Spec
+from bulkhead.network import Connection
 from bulkhead.tenancy.names import qualified
 
 
@@ -48,7 +49,10 @@ class Resources:
         machines.check_volumes(context, spec)
         volumes = machines.volumes(context, spec) if machines.is_machine(spec) else self._volumes(spec)
         checkpoint("start.volumes")
-        instance, netns_fd = self._network(instance, undo, always, warm)
+        instance, connection = self._network(instance, undo, always, warm)
+        netns_fd = connection.netns_fd if connection else None
+        if connection and isinstance(bundle.limits, limits.LimitProgram):
+            bundle = replace(bundle, limits=bundle.limits.counting(connection.link))
         if (bundle.boot or bundle.system or bundle.program) and instance.address and netns_fd is not None:
             owner = instance.uid_start or 0
             tap = warm.tap if warm else context.networks.add_tap(netns_fd, instance.address, owner=owner)
@@ -175,7 +179,7 @@ class Resources:
 
     def _network(
         self, instance: Instance, undo: ExitStack, always: ExitStack, warm: WarmGuest | None
-    ) -> tuple[Instance, int | None]:
+    ) -> tuple[Instance, Connection | None]:
         context, spec = self.context, instance.spec
         network = self.network_of(spec)
         if network is None:
@@ -202,7 +206,7 @@ class Resources:
             instance = instance.model_copy(update={"address": connection.address})
             context.state.save(instance)
         self._announce(instance, network, connection.address, link=connection.link, undo=undo)
-        return instance, connection.netns_fd
+        return instance, connection
 
     def _taken(self, spec: Spec) -> set[str]:
         """IPv4 addresses that all others have, or will have again."""

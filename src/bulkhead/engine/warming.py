@@ -26,7 +26,7 @@ from bulkhead.engine.kernels import ReadyKernel
 from bulkhead.engine.templating import MachineTemplates
 from bulkhead.errors import BulkheadError
 from bulkhead.host import processes
-from bulkhead.isolation.base import Boot, Bundle, Handle, Limits, Room, Saved
+from bulkhead.isolation.base import Boot, Bundle, Handle, Room, Saved
 from bulkhead.isolation.vm import VmDriver
 from bulkhead.model import Isolation, Plan, Spec
 from bulkhead.network import Connection, Networks
@@ -93,7 +93,7 @@ class WarmGuests:
         hypervisor: Hypervisor,
         templates: MachineTemplates,
         driver: VmDriver,
-        hold: Callable[[Plan, str], Limits],
+        hold: Callable[[Plan, str], limits.LimitProgram],
         networks: Networks,
         disks: Disks,
         state: State,
@@ -260,10 +260,11 @@ class WarmGuests:
             connection, tap = self._connect(key, identifier, uids, undo)
             disk = directory / "rehearsal.img"
             self._disks.create(identifier, disk, key.disk, mount=False)
+            held = self._hold(plan, identifier)
             bundle = Bundle(
                 directory=directory,
                 spec=_spec(identifier, plan),
-                limits=self._hold(plan, identifier),
+                limits=held.counting(connection.link) if connection else held,
                 netns_fd=connection.netns_fd if connection else None,
                 uid_start=uids,
                 address=connection.address if connection else None,

@@ -53,7 +53,7 @@ class Outside:
     """
 
 
-class _ExitFile(BaseModel):
+class ExitFile(BaseModel):
     """exit.json, as the agent writes it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -235,8 +235,7 @@ class Supervised:
 
     def _read_exit(self, bundle: Path) -> Exit | None:
         try:
-            with (bundle / EXIT_FILE).open("rb") as file:
-                found = _ExitFile.model_validate_json(file.read(MAX_EXIT_FILE))
+            found = _read_exit_file(bundle)
         except FileNotFoundError:
             return None
         except ValidationError as error:
@@ -249,6 +248,20 @@ class Supervised:
             started=found.started,
             ended=found.ended,
         )
+
+
+def _read_exit_file(bundle: Path) -> ExitFile:
+    """Raises FileNotFoundError, ValidationError."""
+    with (bundle / EXIT_FILE).open("rb") as file:
+        return ExitFile.model_validate_json(file.read(MAX_EXIT_FILE))
+
+
+def read_exit_file(bundle: Path) -> ExitFile | None:
+    """What a supervisor has written down of its workload's end; None where it has not, or it cannot be read."""
+    try:
+        return _read_exit_file(bundle)
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def start_flags(spec: Spec) -> StartFlag:

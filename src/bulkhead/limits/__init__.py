@@ -30,13 +30,27 @@ from bulkhead.limits.machine import (
     vmm_plan,
 )
 from bulkhead.limits.program import LimitProgram, program, update
-from bulkhead.limits.usage import Ended, InnerUse, Usage, interpret_reports, parse_inner_use, read_group, read_usage
+from bulkhead.limits.usage import (
+    Counted,
+    Ended,
+    Final,
+    InnerUse,
+    Usage,
+    interpret_final,
+    interpret_reports,
+    parse_inner_use,
+    read_counted,
+    read_group,
+    read_usage,
+)
 
 __all__ = [
     "MACHINES",
     "Capacity",
+    "Counted",
     "Ended",
     "Enforced",
+    "Final",
     "InnerUse",
     "LimitProgram",
     "Share",
@@ -58,12 +72,14 @@ __all__ = [
     "inner_program",
     "inner_update",
     "inner_use",
+    "interpret_final",
     "interpret_reports",
     "machine_for",
     "own_memory",
     "parse_inner_use",
     "plan_amounts",
     "program",
+    "read_counted",
     "read_group",
     "read_usage",
     "room_problems",

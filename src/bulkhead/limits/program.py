@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bulkhead.agent.operations import Operation, mkdir, read, rmdir, write
 from bulkhead.host.cgroups import Layout
@@ -34,6 +34,12 @@ class LimitProgram:
     kill: str
     finish: tuple[Operation, ...]
     reports: tuple[str, ...]
+
+    def counting(self, link: str) -> LimitProgram:
+        """With a last look at what has passed the host's end of the instance's link."""
+        statistics = f"/sys/class/net/{link}/statistics"
+        looks = {"received": read(f"{statistics}/tx_bytes"), "sent": read(f"{statistics}/rx_bytes")}
+        return replace(self, finish=(*looks.values(), *self.finish), reports=(*looks, *self.reports))
 
 
 def program(
@@ -67,7 +73,7 @@ def program(
         *rules.disk(plan, place),
         *(delegation.prepare(layout, cgroup, place.group, delegate, _v2_controllers(layout)) if handed else ()),
     ]
-    reported = _reads(place)
+    reported = _reads(place, machine=bool(devices))
     # What a system has made below the cgroup that was handed over is removed by whoever finds the instance ended.
     emptied = _v1_groups(layout, place.group) if handed else groups
     finish = [*reported.values(), *rules.free_disk(plan, place), *(rmdir(group) for group in reversed(emptied))]
@@ -174,8 +180,11 @@ def _kill(place: Place) -> str:
     return f"{place.path('pids')}/cgroup.procs"
 
 
-def _reads(place: Place) -> dict[str, Operation]:
-    """What is worth knowing of an instance that has ended. Each can be told from the others by its content alone."""
+def _reads(place: Place, *, machine: bool) -> dict[str, Operation]:
+    """What is worth knowing of an instance that has ended. Each can be told from the others by its content alone.
+
+    A machine's I/O is its hypervisor's, which the supervisor has inherited when it waited for it.
+    """
     layout, found = place.layout, {}
     memory = place.path("memory")
     if layout.version("memory") == 2:
@@ -189,4 +198,7 @@ def _reads(place: Place) -> dict[str, Operation]:
         found["cpu"] = read(f"{place.path('cpuacct')}/cpuacct.usage_all")
     elif layout.version("cpu") == 2:
         found["cpu"] = read(f"{place.path('cpu')}/cpu.stat")
+    if machine:
+        found["io"] = read(f"{place.path('io')}/io.stat" if layout.version("io") == 2 else "/proc/self/io")
+    found["when"] = read("/proc/uptime")
     return found

@@ -15,6 +15,9 @@ _PEAK = re.compile(r"\d{1,20}\s*", re.ASCII)
 _INACTIVE_FILE = re.compile(r"^inactive_file (\d{1,20})$", re.MULTILINE | re.ASCII)
 _LINK = re.compile(r"^ *eth0: *(\d{1,20})(?: +\d+){7} +(\d{1,20})(?: |$)", re.MULTILINE | re.ASCII)
 """Of /proc/PID/net/dev: bytes received, seven numbers more, bytes sent."""
+_UPTIME = re.compile(r"(\d{1,12}\.\d\d) \d{1,15}\.\d\d\n", re.ASCII)
+"""/proc/uptime: the last that a supervisor reads on its host."""
+_PROCESS_IO = re.compile(r"^read_bytes: (\d{1,20})\nwrite_bytes: (\d{1,20})$", re.MULTILINE | re.ASCII)
 _READ, _WRITTEN = (re.compile(rf"\b{name}=(\d{{1,20}})\b", re.ASCII) for name in ("rbytes", "wbytes"))
 """Of io.stat, which has a line for each device."""
 _V1_HEADER = "cpu user system"
@@ -57,6 +60,85 @@ class Ended:
     oom: bool
     memory_peak: int | None = None
     cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What the kernel has counted of a run so far. None where it does not tell (any more)."""
+
+    cpu: int | None = None
+    """Nanoseconds of a core."""
+    memory: int | None = None
+    """Bytes in use now."""
+    read: int | None = None
+    written: int | None = None
+    reads: int | None = None
+    writes: int | None = None
+    """Bytes and operations of block devices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The same of a run that has ended, by its supervisor's last look: see `LimitProgram.counting`."""
+
+    counted: Counted = Counted()
+    """`memory` is the most that there was at once."""
+    received: int | None = None
+    sent: int | None = None
+    """Bytes of its link."""
+    ended: float | None = None
+    """Seconds since the host's boot."""
+
+
+def read_counted(layout: Layout, cgroup: str, instance_id: str) -> Counted:
+    """The counters of an instance's cgroups now."""
+    group = f"{cgroup}/{instance_id}"
+    memory, cpu, io = (_Directory(layout, name, group) for name in ("memory", "cpu", "io"))
+    used = memory.text("memory.current" if memory.version == 2 else "memory.usage_in_bytes").strip()
+    if cpu.version == 2:
+        found = _V2_SECONDS.search(cpu.text("cpu.stat"))
+        nanoseconds = int(found[1]) * 1000 if found else None
+    else:
+        text = _Directory(layout, "cpuacct", group).text("cpuacct.usage").strip()
+        nanoseconds = int(text) if text.isdigit() else None
+    disks = io.text("io.stat") if io.version == 2 else ""
+    return Counted(cpu=nanoseconds, memory=int(used) if used.isdigit() else None, **_disks(disks))
+
+
+def _disks(text: str) -> dict[str, int]:
+    """Of io.stat; nothing where it was not read."""
+    names = {"read": "rbytes", "written": "wbytes", "reads": "rios", "writes": "wios"}
+    if not text:
+        return {}
+    return {name: sum(map(int, re.findall(rf"\b{key}=(\d{{1,20}})\b", text))) for name, key in names.items()}
+
+
+def interpret_final(reports: Sequence[str]) -> Final:
+    """What a supervisor has read on this host when a run had ended; nothing of what a guest says, which comes after."""
+    counted, links, ended = dict[str, int](), list[int](), None
+    first = True
+    for report in reports:
+        if first and _PEAK.fullmatch(report):
+            links.append(int(report))
+            continue
+        first = False
+        if found := _UPTIME.fullmatch(report):
+            ended = float(found[1])
+            break
+        if found := _V2_SECONDS.search(report):
+            counted["cpu"] = int(found[1]) * 1000
+        elif report.startswith(_V1_HEADER):
+            counted["cpu"] = sum(int(user) + int(system) for user, system in _V1_SECONDS.findall(report))
+        elif found := _PROCESS_IO.search(report):
+            counted |= {"read": int(found[1]), "written": int(found[2])}
+        elif "rbytes=" in report:
+            counted |= _disks(report)
+        elif _PEAK.fullmatch(report):
+            counted["memory"] = int(report)
+    if ended is None:
+        return Final()
+    received, sent = links if len(links) == 2 else (None, None)
+    return Final(Counted(**counted), received, sent, ended)
 
 
 def read_usage(layout: Layout, cgroup: str, instance_id: str) -> Usage:

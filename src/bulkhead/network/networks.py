@@ -243,6 +243,17 @@ class Networks:
         found = links.find(self._netlink, link)
         return (found.sent, found.received) if found else (0, 0)
 
+    def counted(self) -> dict[str, tuple[int, int]]:
+        """The same of every link of ours that there is, by name."""
+        prefix = self._config.link_prefix
+        found = links.find_all(self._netlink)
+        return {link.name: (link.sent, link.received) for link in found if link.name.startswith(prefix)}
+
+    def counted_of(self, link: str) -> tuple[int, int] | None:
+        """The same of one; None when it has gone."""
+        found = links.find(self._netlink, link)
+        return (found.sent, found.received) if found else None
+
     def recover(
         self,
         networks: Sequence[Network],

@@ -13,6 +13,7 @@ from pathlib import Path
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, HostError, NotFound, Refused
 from bulkhead.host import cgroups, loop, mounts, sparse, syscalls
+from bulkhead.host.loop import Transferred
 from bulkhead.quantities import format_size
 from bulkhead.storage import area, copies, ext4, foreign
 from bulkhead.storage.blank import Blanks
@@ -259,6 +260,19 @@ class Disks:
         """Bytes read and written since the disk was attached; zeros when it is not."""
         found = ext4.transferred(self._target(instance_id))
         return (found.read, found.written) if found else (0, 0)
+
+    def counted(self, instance_id: str) -> Transferred | None:
+        """The same with the operations; None when it is not attached."""
+        return ext4.transferred(self._target(instance_id))
+
+    def flush(self, instance_id: str) -> None:
+        """Write what waits in memory, at the host's pace, as `detach` does. Fine when it is not attached."""
+        with self._lock(instance_id):
+            target = self._target(instance_id)
+            device = mounts.device_at(target)
+            if device and instance_id not in self._abandoned:
+                cgroups.clear_throttles(self._layout, device)
+                syscalls.syncfs(target)
 
     def prefill(self, size: int) -> None:
         """Keep `config.disk_pool` disks of this size ready from now on."""

@@ -1,0 +1,159 @@
+"""What instances use is counted once, whatever happens to the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from bulkhead.limits import Final, interpret_final
+from tests.harness.daemon import Daemon
+from tests.integration.lives import state, until, with_image
+
+KILLS = 20
+NAMES = ("one", "two", "three")
+WRITES = 4 << 20
+"""Bytes that each run writes to its disk."""
+JOURNAL = 2 << 20
+"""What a file system writes besides, at most."""
+COMMAND = (
+    "dd if=/dev/zero of=/data bs=1M count=4 conv=fsync 2>/dev/null;"
+    " head -c 1200 /dev/zero | timeout 2 nc -w 1 10.144.0.1 53; while :; do :; done"
+)
+PLAN = {"memory": 64 << 20, "cpus": 0.3, "disk": 64 << 20}
+
+
+class Witness:
+    """What the supervisors of runs that have ended have read at the end, by instance and run."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.runs: dict[tuple[str, float], tuple[Final, float]] = {}
+        """With how long it ran, in seconds."""
+
+    def look(self) -> None:
+        """Take note of the runs that have ended, before they are started again or removed."""
+        for instance in self._daemon.api("GET", "/v1/instances").body:
+            ended, identifier = instance["exit"], instance["spec"]["id"]
+            if instance["state"] != "exited" or not ended:
+                continue
+            told = json.loads((self._daemon.config.instances_dir / identifier / "exit.json").read_text())
+            if abs(told["ended"] - ended["ended"]) < 0.01:
+                key = (identifier, told["started"])
+                self.runs[key] = (interpret_final(told["reports"]), told["ended"] - told["started"])
+
+
+def act(daemon: Daemon, chance: random.Random) -> None:
+    """Something that changes an instance; the daemon may be killed in the middle of it."""
+    name = chance.choice(NAMES)
+    match state(daemon, name):
+        case "":
+            request = {"image": "busybox", "name": name, "plan": PLAN, "command": ["sh", "-c", COMMAND]}
+            daemon.api("POST", "/v1/instances", request)
+            daemon.api("POST", f"/v1/instances/{name}/start")
+        case "running":
+            daemon.api("POST", f"/v1/instances/{name}/stop", {"timeout": 0})
+        case _ if chance.random() < 0.7:
+            daemon.api("POST", f"/v1/instances/{name}/start")
+        case _:
+            daemon.api("DELETE", f"/v1/instances/{name}")
+
+
+def end_one_meanwhile(daemon: Daemon, chance: random.Random, pids: dict[str, int]) -> None:
+    """A workload ends while there is no daemon."""
+    running = [pid for pid in pids.values() if pid]
+    if running and chance.random() < 0.5:
+        pid = chance.choice(running)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        until("it has ended", lambda: not Path(f"/proc/{pid}").exists())
+
+
+def usage(daemon: Daemon) -> dict[str, dict[str, Any]]:
+    """What was used, by instance's id."""
+    return {row["id"]: row for row in daemon.api("GET", "/v1/usage?by=instance").body["rows"]}
+
+
+def test_totals_are_the_counters_through_kills(make_daemon: Callable[..., Daemon], busybox_tar: Path) -> None:
+    chance = random.Random(6)
+    daemon = with_image(make_daemon(metering_interval=1, network_pool=0), busybox_tar, "busybox")
+    witness = Witness(daemon)
+    act(daemon, chance)
+    for _ in range(KILLS):
+        witness.look()
+        worker = threading.Thread(target=_act_and_be_cut_off, args=(daemon, chance))
+        instances = daemon.api("GET", "/v1/instances").body
+        pids = {each["spec"]["id"]: each["pid"] for each in instances}
+        worker.start()
+        threading.Event().wait(chance.random() * 0.4)
+        daemon.kill9()
+        worker.join()
+        end_one_meanwhile(daemon, chance, pids)
+        daemon.start()
+    for name in NAMES:
+        until(f"{name} runs no more", lambda name=name: _stopped(daemon, name))
+    witness.look()
+    counted, lives = usage(daemon), {identifier for identifier, _ in witness.runs}
+    assert len(witness.runs) > 5, "enough has happened for this to mean something"
+    for identifier in lives:
+        runs = [found for (whose, _), found in witness.runs.items() if whose == identifier]
+        row = counted[identifier]
+        nanoseconds = sum(final.counted.cpu or 0 for final, _ in runs)
+        assert round(row["cpu_seconds"] * 1e9) == nanoseconds, f"{identifier}: {runs}"
+        sent = sum(final.sent or 0 for final, _ in runs)
+        assert sent - 2000 * len(runs) <= row["sent"] <= sent
+        assert row["disk_written"] <= (WRITES + JOURNAL) * len(runs)
+        assert row["uptime_seconds"] <= sum(time for _, time in runs) + 0.05 * len(runs)
+    assert set(counted) >= lives
+    total = daemon.api("GET", "/v1/usage?by=tenant").body["rows"][0]
+    assert round(total["cpu_seconds"] * 1e9) == sum(round(row["cpu_seconds"] * 1e9) for row in counted.values())
+
+
+def _act_and_be_cut_off(daemon: Daemon, chance: random.Random) -> None:
+    with suppress(OSError, HTTPException):
+        act(daemon, chance)
+
+
+def _stopped(daemon: Daemon, name: str) -> bool:
+    if state(daemon, name) == "running":
+        daemon.api("POST", f"/v1/instances/{name}/stop", {"timeout": 0})
+    return state(daemon, name) in ("", "created", "exited")
+
+
+def test_what_a_run_leaves_is_counted(shared_daemon: Daemon, busybox_tar: Path) -> None:
+    """One that nobody has looked at before its end: what it wrote, sent and took, and not its neighbours'."""
+    daemon = with_image(shared_daemon, busybox_tar, "busybox")
+    command = COMMAND.replace("while :; do :; done", "true")
+    daemon.cli("plan", "create", "tiny", "--memory", "64M", "--cpus", "0.5", "--disk", "64M")
+    daemon.cli("run", "--name", "brief", "--plan", "tiny", "busybox", "sh", "-c", command)
+    daemon.cli("rm", "brief")
+    row = daemon.json("usage", "brief", "--format", "json")["rows"][0]
+    assert row["plan"] == "tiny"
+    assert WRITES <= row["disk_written"] <= WRITES + JOURNAL
+    assert 1000 < row["sent"] < 10_000
+    assert row["cpu_seconds"] > 0
+    assert row["uptime_seconds"] > 0
+    assert row["memory_gib_hours_used"] <= row["memory_gib_hours_sold"]
+    assert daemon.json("usage", "--plan", "tiny", "--by", "plan", "--format", "json")["rows"][0]["sent"] == row["sent"]
+
+
+def test_a_changed_plan_is_sold_from_then_on(shared_daemon: Daemon, busybox_tar: Path) -> None:
+    daemon = with_image(shared_daemon, busybox_tar, "busybox")
+    daemon.cli("run", "-d", "--name", "grows", "--memory", "64M", "--cpus", "0.5", "busybox", "sleep", "1000")
+    daemon.cli("update", "--memory", "128M", "grows")
+    before = daemon.json("usage", "grows", "--format", "json")["rows"][0]
+    daemon.cli("stop", "-t", "0", "grows")
+    after = daemon.json("usage", "grows", "--format", "json")["rows"][0]
+    assert before["memory_gib_hours_sold"] * 3600 <= before["uptime_seconds"] * 128 / 1024
+    assert before["memory_gib_hours_sold"] * 3600 >= before["uptime_seconds"] * 64 / 1024 * 0.999
+    more = after["uptime_seconds"] - before["uptime_seconds"]
+    sold = (after["memory_gib_hours_sold"] - before["memory_gib_hours_sold"]) * 3600
+    assert abs(sold - more * 128 / 1024) < 0.001
+    daemon.cli("rm", "grows")
