@@ -29,11 +29,20 @@ static void map_ids(const struct start_request *request, int status, pid_t pid)
 	}
 }
 
-/* From here on files are made with the ids of the instance's root, and every capability stays. */
+/* Whoever makes a user namespace owns it, and what the kernel counts of its users (inotify, nested namespaces) counts for
+   its owner as well. Were that the host's root, one instance could use up what all others and the host have: so it is
+   the instance's own root. The effective id alone changes: limits of processes go by the real one. */
+static void be(uid_t uid, int status)
+{
+	int dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
+	if (syscall(SYS_setresuid, (uid_t)-1, uid, (uid_t)-1) < 0)
+		child_fail(status, PHASE_STAGE, errno, "cannot use the ids of the instance", "");
+	prctl(PR_SET_DUMPABLE, dumpable == 1, 0, 0, 0); /* which a change of ids has cleared */
+}
+
+/* From here on files are made with the ids of the instance's root. */
 static void use_instance_ids(uint32_t base, int status)
 {
-	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
-		child_fail(status, PHASE_STAGE, errno, "cannot keep the capabilities", "");
 	setfsgid(base);
 	setfsuid(base);
 	if ((uint32_t)setfsuid((uid_t)-1) != base || (uint32_t)setfsgid((gid_t)-1) != base)
@@ -59,6 +68,7 @@ static pid_t clone_inside(const struct start_request *request, int status, int s
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
 		child_fail(status, PHASE_STAGE, errno, "cannot make a socket pair", "");
 	child_open_joins(&request->joins, status, joins);
+	be(request->id_base, status);
 	pid_t pid = (pid_t)syscall(SYS_clone, request->clone_flags | CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, 0);
 	if (pid < 0)
 		child_fail(status, PHASE_STAGE, errno, "cannot clone the workload's process", "");
@@ -80,6 +90,9 @@ _Noreturn void stage_main(const struct start_request *request, int status, int n
 	int sync[2];
 	enter_namespaces(request, status, netns);
 	child_await_word(status);
+	/* Whatever the ids are, every capability stays. */
+	if (request->id_base != 0 && prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
+		child_fail(status, PHASE_STAGE, errno, "cannot keep the capabilities", "");
 	pid_t pid = clone_inside(request, status, sync);
 	context_init(&context, PLACE_STAGE, PHASE_STAGE);
 	context.status = status;
@@ -96,6 +109,7 @@ _Noreturn void stage_main(const struct start_request *request, int status, int n
 		report_failure(status, &failure);
 		_exit(1);
 	}
+	be(0, status);
 	if (request->id_base != 0)
 		use_instance_ids(request->id_base, status);
 	if (operations_run(&context, &request->stage) < 0) {
