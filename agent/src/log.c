@@ -10,9 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "loop.h"
 #include "text.h"
 
-enum { LINES = 64, PREFIX = 48 };
+enum { LINES = 64, PREFIX = 48, LEAST_WAIT_MS = 10 };
 
 struct log workload_log = {.name = "log", .bundle = -1, .fd = -1}, vmm_log = {.name = "vmm.log", .bundle = -1, .fd = -1};
 
@@ -97,6 +98,26 @@ static size_t make_prefix(char prefix[static PREFIX], const struct timespec *now
 				  (const char *const[]){channel == 2 ? " stderr " : " stdout ", whole ? "F " : "P ", NULL});
 }
 
+static void pay(struct log *log)
+{
+	uint64_t now = loop_now(), made = (now - log->paid) * LOG_RATE / 1000;
+	if (made == 0)
+		return;
+	log->owed = log->owed > made ? log->owed - made : 0;
+	log->paid = now;
+}
+
+int log_wait(struct log *log)
+{
+	if (log->owed <= LOG_BURST && !log->awaited)
+		return 0;
+	pay(log);
+	/* Who had to wait waits for some room: not for every line anew. */
+	uint64_t most = log->awaited ? LOG_BURST - LOG_RATE * LEAST_WAIT_MS / 1000 : LOG_BURST;
+	log->awaited = log->owed > most;
+	return log->awaited ? (int)((log->owed - most) * 1000 / LOG_RATE) + 1 : 0;
+}
+
 /* All of it or nothing: an entry that was cut off by a full disk is taken back. */
 static void append(struct log *log, struct iovec *parts, int count, size_t length)
 {
@@ -118,6 +139,7 @@ void log_write(struct log *log, unsigned channel, const unsigned char *data, siz
 		open_file(log);
 	if (log->fd < 0)
 		return;
+	pay(log);
 	clock_gettime(CLOCK_REALTIME, &now);
 	size_t prefix_length = make_prefix(prefix[0], &now, channel, true);
 	make_prefix(prefix[1], &now, channel, false);
@@ -135,6 +157,7 @@ void log_write(struct log *log, unsigned channel, const unsigned char *data, siz
 			length -= line + (end != NULL);
 		}
 		append(log, parts, count, total);
+		log->owed += total;
 		if (log->limit > 0 && log->size > log->limit)
 			rotate(log);
 		if (log->fd < 0)

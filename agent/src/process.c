@@ -70,7 +70,7 @@ void process_pass(struct process *process, unsigned channel, const unsigned char
 
 size_t process_output_room(const struct process *process, unsigned channel)
 {
-	size_t room = processes_held ? 0 : CHUNK;
+	size_t room = processes_held || (process->log != NULL && log_wait(process->log) > 0) ? 0 : CHUNK;
 	for (struct stream *at = stream_of(process, NULL); at != NULL; at = stream_of(process, at))
 		if (at->gets_output && stream_room(at, channel) < room)
 			room = stream_room(at, channel);
@@ -185,6 +185,21 @@ void process_resume(struct process *process)
 		if (process_output_room(process, channel) > 0)
 			loop_watch(&process->out[channel - 1], EPOLLIN);
 	pass_all_input(process);
+}
+
+int processes_paced(void)
+{
+	int first = -1;
+	for (struct process *at = processes; at != NULL; at = at->next) {
+		if (at->log == NULL || !at->log->awaited)
+			continue;
+		int wait = log_wait(at->log);
+		if (wait == 0)
+			process_resume(at);
+		else if (first < 0 || wait < first)
+			first = wait;
+	}
+	return first;
 }
 
 void processes_hold(bool on)

@@ -49,6 +49,8 @@ void process_reaped(struct process *process, int wait_status);
    their pipes hold it. Off: everything that waited goes on. */
 void processes_hold(bool on);
 extern bool processes_held;
+/* Lets those go on that had to wait for their log; how many milliseconds others have to wait yet, -1: none. */
+int processes_paced(void);
 /* Passes on all output that is there now, whatever the credit. */
 void process_drain(struct process *process);
 /* Output: to the log, and to every stream that wants it; the second: to the streams alone. */

@@ -300,9 +300,11 @@ void supervisor_forget(const struct connection *connection)
 static int timeout(void)
 {
 	uint64_t now = loop_now(), first = supervisor.deadline, other = link_deadline();
+	int paced = processes_paced();
 	if (first == 0 || (other != 0 && other < first))
 		first = other;
-	return first == 0 ? -1 : first > now ? (int)(first - now) : 0;
+	int left = first == 0 ? -1 : first > now ? (int)(first - now) : 0;
+	return paced >= 0 && (left < 0 || paced < left) ? paced : left;
 }
 
 static bool finished(void)

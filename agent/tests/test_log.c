@@ -84,6 +84,28 @@ static void test_rotation(int bundle)
 	CHECK_NUMBER(load(bundle, "log", text, sizeof text), 0);
 }
 
+/* What comes at once is let through up to a burst; then its writers wait, and what they have waited for comes off. */
+static void test_rate(int bundle)
+{
+	static char lines[1 << 20];
+	uint64_t written = 0;
+	memset(lines, 'x', sizeof lines);
+	lines[sizeof lines - 1] = '\n';
+	log_open(&workload_log, bundle, 4096, 1);
+	for (; log_wait(&workload_log) == 0 && written < 2 * LOG_BURST; written += sizeof lines)
+		log_write(&workload_log, 1, (const unsigned char *)lines, sizeof lines);
+	CHECK(written >= LOG_BURST && written < 2 * LOG_BURST);
+	int first = log_wait(&workload_log);
+	CHECK(first > 0 && workload_log.awaited);
+	workload_log.paid -= (uint64_t)first;
+	CHECK_NUMBER((uint64_t)log_wait(&workload_log), 0);
+	CHECK(!workload_log.awaited);
+	workload_log.paid -= 3600 * 1000;
+	log_write(&workload_log, 1, (const unsigned char *)"x\n", 2);
+	CHECK(workload_log.owed < 100);
+	log_close(&workload_log);
+}
+
 void test_log(void)
 {
 	int top = open(check_directory(), O_PATH | O_DIRECTORY);
@@ -92,6 +114,7 @@ void test_log(void)
 	test_format(bundle);
 	test_many_lines(bundle);
 	test_rotation(bundle);
+	test_rate(bundle);
 	close(bundle);
 	close(top);
 }
