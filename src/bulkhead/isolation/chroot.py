@@ -75,7 +75,7 @@ class ChrootDriver(Rooted):
             inside=(
                 simple(Code.ROOT, root.ROOT),
                 mount("proc", "/proc", attrs=KERNEL_FS),
-                *hardening.device_mounts(root.shm_size(spec)),
+                *hardening.device_mounts(root.shm_size(spec), spec.plan.pids),
                 *root.names(bundle, hostname=False),
                 *root.scratch(bundle.spec),
                 *hardening.hidden(),

@@ -180,7 +180,7 @@ class Lists:
         return [
             simple(Code.ROOT, root.ROOT),
             mount("proc", "/proc", attrs=KERNEL_FS),
-            *hardening.device_mounts(root.shm_size(bundle.spec)),
+            *hardening.device_mounts(root.shm_size(bundle.spec), bundle.spec.plan.pids),
             mount("mqueue", "/dev/mqueue", attrs=KERNEL_FS),
             *root.names(bundle, hostname=True),
             *root.scratch(bundle.spec),

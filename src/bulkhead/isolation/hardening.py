@@ -21,6 +21,7 @@ DEVICE_LINKS = (
     ("/proc/self/fd/2", "/dev/stderr"),
     ("pts/ptmx", "/dev/ptmx"),
 )
+LEAST_TERMINALS, MOST_TERMINALS = 16, 256
 TTY_GROUP = 5
 """The group "tty" of Debian and of every distribution that follows the LSB."""
 
@@ -79,9 +80,17 @@ def devices(owner: int) -> list[Operation]:
     ]
 
 
-def device_mounts(shm_size: int) -> list[Operation]:
+def most_terminals(processes: int) -> int:
+    """How many terminals an instance of so many processes can have open: one for every fourth.
+
+    A kernel has 3,072 for all (kernel.pty.max less kernel.pty.reserve), and lets one /dev/pts have them all.
+    """
+    return min(MOST_TERMINALS, max(LEAST_TERMINALS, processes // 4))
+
+
+def device_mounts(shm_size: int, processes: int) -> list[Operation]:
     """What is mounted below /dev from inside: terminals and shared memory of `shm_size` bytes."""
-    terminals = f"mode=0620,gid={TTY_GROUP},ptmxmode=0666"
+    terminals = f"mode=0620,gid={TTY_GROUP},ptmxmode=0666,max={most_terminals(processes)}"
     return [
         mount("devpts", "/dev/pts", attrs=Attr.NOSUID | Attr.NOEXEC, data=terminals),
         mount("tmpfs", "/dev/shm", attrs=KERNEL_FS, data=f"mode=1777,size={shm_size}"),  # noqa: S108

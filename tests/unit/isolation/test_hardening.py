@@ -53,3 +53,8 @@ def test_environment() -> None:
     assert "TERM=xterm" in hardening.environment([], tty=True)
     assert "HOSTNAME=h" in hardening.environment([], hostname="h", container=True)
     assert not [entry for entry in hardening.environment([], hostname="h") if entry.startswith("HOSTNAME")]
+
+
+def test_terminals_go_by_processes() -> None:
+    """Few enough that no instance has the kernel's 3,072, enough for people in a small one."""
+    assert [hardening.most_terminals(pids) for pids in (1, 64, 512, 100_000)] == [16, 16, 128, 256]
