@@ -28,6 +28,11 @@ DEVICES = (
 DIRTY_SECONDS = 2
 """How long it may take to write what waits in memory for a throttled disk."""
 MIN_DIRTY = 4 << 20
+SOCKET_SHARE = 50
+"""v1 counts what waits in sockets' buffers apart from memory, or not at all: it may be a 50th of the plan's ..."""
+LEAST_SOCKETS = 1 << 20
+"""... or so many bytes, and a few kB for each socket that the kernel always gives. No throughput is lost: senders wait
+sooner (seen with 100 connections at 2 GB/s)."""
 _PAGE = 4096
 
 
@@ -66,11 +71,14 @@ def memory(plan: Plan, place: Place, *, before: Plan | None = None) -> list[Oper
         whole = not before and not place.delegated
         return [*operations, write(f"{path}/memory.oom.group", "1")] if whole else operations
     limit = write(f"{path}/memory.limit_in_bytes", str(plan.memory))
+    most = str(max(LEAST_SOCKETS, plan.memory // SOCKET_SHARE))
+    # Without it an instance of 256 MiB has had 1.7 GiB of the kernel's memory, the host's own share of it used up.
+    sockets = write(f"{path}/memory.kmem.tcp.limit_in_bytes", most, optional=True)  # a kernel may be built without
     if "memory.swap" not in place.layout.abilities:
-        return [limit] if before else [limit, write(f"{path}/memory.swappiness", "0")]
+        return [limit, sockets] if before else [limit, sockets, write(f"{path}/memory.swappiness", "0")]
     both = write(f"{path}/memory.memsw.limit_in_bytes", str(plan.memory + plan.swap))
     grows = before is not None and plan.memory + plan.swap > before.memory + before.swap
-    return [both, limit] if grows else [limit, both]
+    return [both, limit, sockets] if grows else [limit, both, sockets]
 
 
 def cpus(plan: Plan, place: Place) -> list[Operation]:
