@@ -47,6 +47,9 @@ class Config(BaseModel):
     published_ports: Literal["input", "forward"] = "input"
     """Which of the host's firewall chains judge a new connection to a published port: input and forward, as if a
     program of the host listened there, or forward alone (for hosts with strict reverse path filtering)."""
+    connections: int = Field(default=8192, ge=16)
+    """Connections that an instance can have through the host or to it at once, in each address family: entries of the
+    host's one table (nf_conntrack_max)."""
     uid_base: int = Field(default=1_000_000_000, ge=65536, lt=2_000_000_000)
     """First host uid of the ranges of 65,536 ids, one range for each container."""
 

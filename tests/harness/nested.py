@@ -34,7 +34,15 @@ PACKAGES = (
 MODULES = (
     *("loop", "veth", "bridge", "dummy", "tun", "ifb", "sch_tbf", "sch_ingress", "sch_fq_codel", "act_police"),
     *("nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_fib_ipv4", "nft_fib_ipv6", "nft_fib_inet"),
-    *("nft_dup_ipv4", "nft_dup_ipv6", "nft_limit", "nft_reject_inet", "nft_reject_bridge", "nft_meta_bridge"),
+    *(
+        "nft_dup_ipv4",
+        "nft_dup_ipv6",
+        "nft_limit",
+        "nft_connlimit",
+        "nft_reject_inet",
+        "nft_reject_bridge",
+        "nft_meta_bridge",
+    ),
     *("nf_conntrack_bridge", "inet_diag", "unix_diag"),
 )
 """What a daemon uses in time, by their names; in a guest nothing loads a module when it is first wanted."""

@@ -52,11 +52,18 @@ def state(host: Lab) -> dict[str, Any]:
     return {
         "links": names,
         "routes": routes,
-        "rules": [each for each in said["nftables"] if "metainfo" not in each],
+        "rules": [_lasting(each) for each in said["nftables"] if "metainfo" not in each],
         "settings": settings,
         "files": run + sorted(str(path) for path in Path("/run").rglob("*")),
         "servers": [pid for pid in name_servers() if processes.start_time(pid)],
     }
+
+
+def _lasting(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule, chain or set without what packets have put into it."""
+    about = rule.get("set", {})
+    plain = [one for one in about.get("elem", ()) if not isinstance(one, dict) or "elem" not in one]
+    return {"set": {**about, "elem": plain}} if about else rule
 
 
 def name_servers() -> list[int]:

@@ -97,18 +97,24 @@ def read(family: str, table: str) -> list[dict[str, Any]] | None:
 
 
 def elements(objects: list[dict[str, Any]]) -> set[Element]:
-    """What the sets and maps hold of a table that was read, as text."""
+    """What the sets and maps hold of a table that was read, as text; not what rules themselves put into sets."""
     found = set()
     for each in objects:
         if "set" in each:
             about = each["set"]
-            found |= {Element(about["family"], about["name"], _text(one, about)) for one in about.get("elem", ())}
+            plain = [one for one in about.get("elem", ()) if not _is_of_a_rule(one)]
+            found |= {Element(about["family"], about["name"], _text(one, about)) for one in plain}
         elif "map" in each:
             about = each["map"]
             for key, data in about.get("elem", ()):
                 text = f"{_text(key, about)} : {_text(data, {'type': about['map'].split(' . ')})}"
                 found.add(Element(about["family"], about["name"], text))
     return found
+
+
+def _is_of_a_rule(value: Any) -> bool:
+    """Whether an element has a statement or an end, as only those have that rules put into sets."""
+    return isinstance(value, dict) and "elem" in value
 
 
 def _text(value: Any, about: dict[str, Any]) -> str:

@@ -26,6 +26,8 @@ from bulkhead.network.addresses import bridge_name, mac_bytes_of
 DUMMY = {"ip": "192.0.0.8", "ip6": "100::8"}
 """Next hops on the way out: addresses that nobody has (RFC 7600, RFC 6666)."""
 TABLES = ("ip", "ip6", "bridge")
+TO_ALL, TO_ALL_BURST = 200, 400
+"""Frames to everybody, or to a group, that an instance can send: in a second, and at once after a pause."""
 
 _FAMILY = """
 table {family} {table} {{
@@ -37,6 +39,7 @@ table {family} {table} {{
   set gateways {{ type {type}; }}
   set same {{ type ifname . ifname; }}
   set closed {{ type ifname; }}
+  set talkers {{ type {type}; size 65535; flags dynamic; }}
 
   # Bridges of ours take packets for 127.0.0.1 (route_localnet), which only answers to published ports may be,
   # and an instance reaches its own network's gateway, not those of others.
@@ -49,7 +52,18 @@ table {family} {table} {{
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname @closed oifname @closed drop
+    iifname "{prefix}-*" ct state new jump counted
     oifname "{prefix}-*" jump to_instance
+  }}
+
+  chain to_host {{
+    type filter hook input priority filter; policy accept;
+    iifname "{prefix}-*" ct state new jump counted
+  }}
+
+  # The host has one table of connections: an instance that could fill it would cut off all others.
+  chain counted {{
+    add @talkers {{ {ip} saddr ct count over {connections} }} drop
   }}
 
   chain to_instance {{
@@ -133,11 +147,18 @@ table bridge {table} {{
   set senders6 {{ type ifname . ether_addr . ipv6_addr; }}
   set targets6 {{ typeof meta iifname . ether saddr . @th,64,128; }}
   set askers {{ type ifname . ether_addr; }}
+  set loud {{ type ifname; size 65535; flags dynamic,timeout; timeout 1m; }}
 
   # What comes from an instance carries its own addresses, and claims no others in ARP and neighbour discovery.
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
+    iifname "{prefix}v*" meta pkttype {{ broadcast, multicast }} jump to_all
     iifname "{prefix}v*" jump from_instance
+  }}
+
+  # What goes to all costs all of them: it is for finding others, and that takes little.
+  chain to_all {{
+    update @loud {{ iifname limit rate over {per_second}/second burst {burst} packets }} drop
   }}
 
   # Nobody but the host answers a DHCP client. A system that does not know its address yet asks for it, as nobody.
@@ -183,7 +204,8 @@ class Published:
 
 def ruleset(config: Config) -> str:
     """The tables with empty sets, in place of what is there under these names."""
-    words = {"table": config.nft_table, "prefix": config.link_prefix}
+    words: dict[str, object] = {"table": config.nft_table, "prefix": config.link_prefix}
+    words |= {"connections": config.connections, "per_second": TO_ALL, "burst": TO_ALL_BURST}
     template = _THROUGH_INPUT if config.published_ports == "input" else _THROUGH_FORWARD
     parts = [f"add table {family} {config.nft_table}\ndelete table {family} {config.nft_table}\n" for family in TABLES]
     for family, kind, loopback in (("ip", "ipv4_addr", "127.0.0.0/8"), ("ip6", "ipv6_addr", "::1")):

@@ -155,3 +155,20 @@ def test_addresses_that_nothing_can_be_published_on() -> None:
     assert all(each.hint for each in found)
     assert "-p 127.0.0.1:8080:80" in found[0].hint
     assert found[2].hint == "127.0.0.1"
+
+
+def test_what_rules_put_into_sets_is_nobodys_leftover() -> None:
+    """Sets that the packet path fills are read past: they are no elements of ours to be removed."""
+    counted = {"val": "10.144.3.5", "ct count": {"val": 8192, "inv": True}}
+    sets = [
+        {"set": {"family": "ip", "name": "talkers", "type": "ipv4_addr", "elem": [{"elem": counted}]}},
+        {"set": {"family": "ip", "name": "gateways", "type": "ipv4_addr", "elem": ["10.144.3.1"]}},
+    ]
+    assert elements(sets) == {Element("ip", "gateways", "10.144.3.1")}
+
+
+def test_connections_are_counted_by_who_opens_them() -> None:
+    """Both those through the host and those to it, in the same set."""
+    text = rules.ruleset(CONFIG.model_copy(update={"connections": 77}))
+    assert text.count("ct count over 77") == 2
+    assert text.count('iifname "zz-*" ct state new jump counted') == 4
