@@ -8,6 +8,7 @@ from bulkhead import limits
 from bulkhead.engine.context import Context
 from bulkhead.engine.plans import default_plan
 from bulkhead.host import processes
+from bulkhead.host.facts import most_files
 from bulkhead.isolation.base import Ability
 from bulkhead.model import Isolation, Plan
 
@@ -22,6 +23,8 @@ PROGRAMS = {
     "resize2fs": ("e2fsprogs", "growing disks"),
 }
 """What each is for, with the package that brings it."""
+FILE_BYTES = 256
+"""Of an instance's memory that an open file takes (struct file, seen with Linux 6.18)."""
 LIMITS: dict[str, dict[str, int | float]] = {
     "memory": {},
     "swap": {"swap": 0},
@@ -38,7 +41,14 @@ LIMITS: dict[str, dict[str, int | float]] = {
 
 def examine(context: Context) -> list[Ability]:
     """Every ability, the levels first."""
-    return [*_levels(context), *_limits(context), *_storage(context), *_network(context), *_programs()]
+    return [
+        *_levels(context),
+        *_limits(context),
+        *_kernel(context),
+        *_storage(context),
+        *_network(context),
+        *_programs(),
+    ]
 
 
 def _levels(context: Context) -> Iterator[Ability]:
@@ -62,6 +72,14 @@ def _limits(context: Context) -> Iterator[Ability]:
             yield Ability(f"limit {name}", works=False, reason=problems[0].what, hint=problems[0].hint)
         else:
             yield Ability(f"limit {name}", works=True, reason=rows.get("cpus" if name == "ghz" else name, ""))
+
+
+def _kernel(context: Context) -> Iterator[Ability]:
+    """Open files are held by memory alone: which works while the kernel lets there be as many as memory can hold."""
+    most, needed = most_files(), context.facts.memory // FILE_BYTES
+    reason = f"fs.file-max is {most}"
+    hint = "" if most >= needed else f"sysctl -w fs.file-max={needed}: else instances can use up all of them together"
+    yield Ability("limit open files", most >= needed, reason, hint)
 
 
 def _storage(context: Context) -> Iterator[Ability]:

@@ -55,6 +55,11 @@ def counts_promises() -> bool:
     return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
 
 
+def most_files() -> int:
+    """How many files can be open on this host at once (fs.file-max)."""
+    return int(Path("/proc/sys/fs/file-max").read_text())
+
+
 def parse_cpu_list(text: str) -> tuple[int, ...]:
     """Core numbers of the kernel's list format: "0-2,5" is (0, 1, 2, 5)."""
     cores: list[int] = []
