@@ -10,11 +10,13 @@ from bulkhead.api import (
     instances,
     networks,
     operations,
+    page,
     plans,
     problems,
     registries,
     rooms,
     snapshots,
+    sockets,
     streams,
     system,
     usage,
@@ -59,5 +61,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(instances.files)
     app.include_router(images.uploads)
     app.include_router(builds.router)
+    app.include_router(page.router)
+    app.include_router(sockets.router)
     app.add_middleware(Conditional)
     return app

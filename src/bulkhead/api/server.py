@@ -24,6 +24,7 @@ from bulkhead.agent.session import short_path
 from bulkhead.api import problems
 from bulkhead.api.app import create_app
 from bulkhead.api.auth import SocketDoor
+from bulkhead.api.browsers import BrowserGuard
 from bulkhead.api.service import Engine, Service
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, Refused
@@ -36,6 +37,8 @@ BACKLOG = 1024
 GRACE_SECONDS = 5
 """How long requests that are being served may take once the daemon is told to end."""
 KEEP_ALIVE_SECONDS = 75
+MAX_MESSAGE = 1 << 21
+"""Bytes of a WebSocket's message: the largest frame, and some more."""
 PID_FILE = "daemon.pid"
 
 
@@ -91,10 +94,12 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
-                SocketDoor(app),
+                BrowserGuard(SocketDoor(app)),
                 loop="uvloop",
                 http=Wire,
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=MAX_MESSAGE,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 log_level="warning",

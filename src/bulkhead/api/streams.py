@@ -90,13 +90,13 @@ async def run_instance(request: Request, ref: str) -> Response:
 )
 async def attach(request: Request, ref: str) -> Response:
     """Join the workload's stdin and output; what it wrote before is in the log."""
-    return FramesResponse(request, lambda session: _attach(session, ref))
+    return FramesResponse(request, lambda session: attach_to(session, ref))
 
 
 @router.post("/instances/{ref}/exec", response_class=Response, responses=_ANSWERS, openapi_extra=_documented(ExecBody))
 async def exec_command(request: Request, ref: str) -> Response:
     """Run a command beside the workload."""
-    return FramesResponse(request, lambda session: _exec(session, ref))
+    return FramesResponse(request, lambda session: exec_in(session, ref))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,8 @@ class FramesResponse(Response):
 # --- exec
 
 
-async def _exec(session: Session, ref: str) -> None:
+async def exec_in(session: Session, ref: str) -> None:
+    """Serve a request for a command beside the workload."""
     service = session.service
     body: ExecBody = problems.validate(ExecBody, await session.client.request())
     stdin = body.stdin and session.client.framed
@@ -269,7 +270,8 @@ async def _exec_ended(how: Exit | None) -> Exit:
 # --- attach and run
 
 
-async def _attach(session: Session, ref: str) -> None:
+async def attach_to(session: Session, ref: str) -> None:
+    """Serve a request to join a workload."""
     service = session.service
     body: AttachRequest = problems.validate(AttachRequest, await session.client.request())
     instance = await service.call(service.engine.get, ref)

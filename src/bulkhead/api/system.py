@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from bulkhead.api.auth import principal_of
 from bulkhead.api.responses import NDJSON, Pipe, ThreadResponse, json_response, problem_line
 from bulkhead.api.service import Service, service_of
 from bulkhead.api.sse import Stream, last_seen, stream, wants_stream
@@ -22,6 +23,14 @@ router = APIRouter(prefix="/v1", tags=["system"])
 async def ping() -> Response:
     """Whether the daemon answers, and which process it is: `{"pid": ...}`."""
     return json_response({"pid": os.getpid()})
+
+
+@router.get("/whoami")
+async def whoami(request: Request) -> Response:
+    """Who asks: `user`, `role`, `tenant` (null: it sees everybody's), `permissions`."""
+    who = principal_of(request)
+    permissions = sorted(who.permissions)
+    return json_response({"user": who.user, "role": who.role, "tenant": who.tenant, "permissions": permissions})
 
 
 @router.get("/info")

@@ -367,7 +367,7 @@ def test_what_is_no_http_gets_a_problem(client: Client) -> None:
     ("method", "path", "body", "status"),
     [
         ("GET", "/v1/nothing", None, 404),
-        ("GET", "/", None, 404),
+        ("GET", "/nowhere", None, 404),
         ("PUT", "/v1/instances", None, 405),
         ("POST", "/v1/instances", b"{", 422),
         ("POST", "/v1/instances", b"\xff\xfe", 422),

@@ -1,0 +1,172 @@
+// What changes by itself: one stream of events and one request for the figures every other second, however many views
+// look at them. Both rest while nobody looks at the page.
+
+import * as api from "./api.js";
+
+const POLL = 2000;
+const KEEP = 150; // figures of each instance: five minutes
+const RETRY = [500, 1000, 2000, 5000, 10000];
+
+export const instances = new Map();
+export const histories = new Map();
+export const events = [];
+export let connected = true;
+export let loaded = false;
+
+const listeners = new Set();
+let aborter = null;
+let since = 0;
+let poll = 0;
+let refreshing = null;
+let again = false;
+let wanted = false;
+
+// `listener(what)`: "instances", "stats", "events" or "connected". Returns how to stop listening.
+export function listen(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+const tell = (what, detail) => { for (const listener of [...listeners]) listener(what, detail); };
+
+export function start() {
+  wanted = true;
+  document.addEventListener("visibilitychange", look);
+  look();
+}
+
+export function stop() {
+  wanted = false;
+  document.removeEventListener("visibilitychange", look);
+  rest();
+  instances.clear();
+  histories.clear();
+  events.length = 0;
+  since = 0;
+  loaded = false;
+}
+
+function look() {
+  if (!wanted || document.hidden) rest();
+  else if (!aborter) {
+    aborter = new AbortController();
+    follow(aborter.signal);
+    measure(aborter.signal);
+  }
+}
+
+function rest() {
+  aborter?.abort();
+  aborter = null;
+  clearTimeout(poll);
+}
+
+function online(now) {
+  if (connected !== now) {
+    connected = now;
+    tell("connected");
+  }
+}
+
+async function follow(signal) {
+  for (let tries = 0; !signal.aborted; tries += 1) {
+    try {
+      await refresh();
+      online(true);
+      const begin = since || Date.now() / 1000 - 86400;
+      for await (const event of api.lines("GET", "/v1/events", { query: { since: begin, follow: true }, signal })) {
+        tries = 0;
+        note(event);
+      }
+    } catch (error) {
+      if (signal.aborted || error.status === 401) return;
+      if (error.kind === "unavailable") online(false);
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY[Math.min(tries, RETRY.length - 1)]));
+  }
+}
+
+function note(event) {
+  if (event.when < since || events.some((known) => known.when === event.when && known.id === event.id && known.action === event.action)) return;
+  since = event.when;
+  events.push(event);
+  if (events.length > 1000) events.splice(0, events.length - 1000);
+  tell("events", event);
+  if (event.kind === "instance") refreshSoon();
+}
+
+let soon = 0;
+function refreshSoon() {
+  clearTimeout(soon);
+  soon = setTimeout(() => refresh().catch(() => {}), 120);
+}
+
+// Never more than one request at a time; what comes meanwhile is one more after it.
+export function refresh() {
+  if (refreshing) {
+    again = true;
+    return refreshing;
+  }
+  refreshing = (async () => {
+    try {
+      do {
+        again = false;
+        const found = await api.get("/v1/instances");
+        const ids = new Set();
+        for (const instance of found) {
+          ids.add(instance.spec.id);
+          instances.set(instance.spec.id, instance);
+        }
+        for (const id of instances.keys()) {
+          if (!ids.has(id)) {
+            instances.delete(id);
+            histories.delete(id);
+          }
+        }
+        loaded = true;
+        tell("instances");
+      } while (again);
+    } finally {
+      refreshing = null;
+    }
+  })();
+  return refreshing;
+}
+
+async function measure(signal) {
+  if (signal.aborted) return;
+  try {
+    const running = [...instances.values()].some((instance) => instance.state === "running" || instance.state === "paused");
+    if (running) {
+      for (const usage of await api.get("/v1/stats", undefined, signal)) record(usage);
+      tell("stats");
+      online(true);
+    }
+  } catch (error) {
+    if (signal.aborted || error.status === 401) return;
+    if (error.kind === "unavailable") online(false);
+  }
+  poll = setTimeout(() => measure(signal), POLL);
+}
+
+const COUNTERS = { cpu: "cpu_seconds", read: "disk_read", written: "disk_written", received: "received", sent: "sent", reads: "disk_reads", writes: "disk_writes" };
+
+function record(usage) {
+  const history = histories.get(usage.id) ?? [];
+  histories.set(usage.id, history);
+  const before = history.at(-1)?.usage;
+  // A counter that went back is another start's.
+  if (before && usage.cpu_seconds < before.cpu_seconds) history.length = 0;
+  const last = history.at(-1)?.usage;
+  const seconds = last ? usage.when - last.when : 0;
+  if (last && seconds <= 0) return;
+  const point = { when: usage.when, usage, memory: usage.memory, disk: usage.disk_used };
+  for (const [name, counter] of Object.entries(COUNTERS)) {
+    point[name] = last && counter in usage ? Math.max(0, (usage[counter] - last[counter]) / seconds) : null;
+  }
+  history.push(point);
+  if (history.length > KEEP) history.shift();
+}
+
+export const latest = (id) => histories.get(id)?.at(-1);
+export const find = (name) => [...instances.values()].find((instance) => instance.spec.name === name || instance.spec.id === name);

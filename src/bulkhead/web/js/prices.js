@@ -1,0 +1,4 @@
+// What plans cost; null where nobody has said.
+export async function pricesOf() {
+  return null;
+}

@@ -1,0 +1,25 @@
+// Which view stands at which address.
+
+import { create } from "./create.js";
+import { events } from "./events.js";
+import { images } from "./images.js";
+import { instance } from "./instance.js";
+import { instances } from "./instances.js";
+import { networks, volumes } from "./resources.js";
+import { overview } from "./overview.js";
+import { plans } from "./plans.js";
+import { route } from "./router.js";
+import { snapshots } from "./snapshots.js";
+
+export function registerViews() {
+  route("/", overview);
+  route("/instances", instances);
+  route("/instances/:name/:tab?", instance);
+  route("/create", create);
+  route("/images", images);
+  route("/networks", networks);
+  route("/volumes", volumes);
+  route("/snapshots", snapshots);
+  route("/plans", plans);
+  route("/events", events);
+}
