@@ -13,13 +13,15 @@ import html
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response
 
 import bulkhead
 from bulkhead.errors import NotFound
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
+"""Routes of Starlette's, before which nothing is asked: who loads the page has not signed in yet."""
 ROOT = Path(bulkhead.__file__).parent / "web"
 INDEX = "index.html"
 PACKAGES = ROOT / "node_modules"
@@ -120,21 +122,19 @@ def _package(path: str) -> str:
     return "/".join(path.split("/")[: 2 if path.startswith("@") else 1])
 
 
-@router.get("/")
-async def page() -> Response:
+async def page(_: Request) -> Response:
     """The page itself, which is asked for each time."""
     return Response(site().index, media_type="text/html", headers={**SECURITY, "Cache-Control": "no-cache"})
 
 
-@router.get("/favicon.ico")
-async def icon() -> Response:
+async def icon(_: Request) -> Response:
     """Browsers ask for it by themselves; the page names its own."""
     return Response(status_code=204, headers={"Cache-Control": FOREVER})
 
 
-@router.get("/web/{digest}/{name:path}")
-async def file(request: Request, digest: str, name: str) -> Response:
+async def file(request: Request) -> Response:
     """A file of the page, which never changes."""
+    digest, name = request.path_params["digest"], request.path_params["name"]
     have = _sites[0] if _sites and _sites[0].digest == digest else site()
     found = have.files.get(name) if have.digest == digest else None
     if not found:
@@ -144,3 +144,7 @@ async def file(request: Request, digest: str, name: str) -> Response:
         headers["Content-Encoding"] = "gzip"
         return Response(found.packed, media_type=found.media_type, headers=headers)
     return Response(found.data, media_type=found.media_type, headers=headers)
+
+
+for _path, _route in (("/", page), ("/favicon.ico", icon), ("/web/{digest}/{name:path}", file)):
+    router.add_route(_path, _route, methods=["GET"], include_in_schema=False)
