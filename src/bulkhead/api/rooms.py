@@ -1,4 +1,4 @@
-"""Routes of clean rooms. A room lives for as long as the request that opened it, and is gone soon after."""
+"""Routes of clean rooms. A room, or an image's name, lives for as long as the request that opened it."""
 
 from __future__ import annotations
 
@@ -40,6 +40,27 @@ async def open_room(request: Request, body: CreateRequest) -> Response:
         finally:
             if instance_id:
                 rooms.close(instance_id)
+
+    return ThreadResponse(service, produce, media_type=NDJSON, late=problem_line)
+
+
+@router.post("/images/temporary")
+async def hold_name(request: Request) -> Response:
+    """A name for an image that is to go with this request: `{"name": ...}`, then the answer stays open.
+
+    When the client goes, or the daemon ends, the name is taken away, and with it the image where it has no other.
+    """
+    service = service_of(request)
+    temporaries = service.engine.temporaries
+
+    def produce(pipe: Pipe) -> None:
+        name = temporaries.name()
+        try:
+            pipe.write(json.dumps({"name": name}).encode() + b"\n")
+            while pipe.alive():
+                time.sleep(LOOK_SECONDS)
+        finally:
+            temporaries.end(name)
 
     return ThreadResponse(service, produce, media_type=NDJSON, late=problem_line)
 

@@ -10,14 +10,14 @@ import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from bulkhead.cli import suggestion
 from bulkhead.cli.app import App
 from bulkhead.cli.output import printable, talk, write, write_json
 from bulkhead.cli.parsing import Namespace
-from bulkhead.errors import BulkheadError, HostError, Refused
+from bulkhead.errors import HostError, Refused
 from bulkhead.host import remote
 from bulkhead.host.remote import Running, Shell
 from bulkhead.quantities import format_size
@@ -192,13 +192,17 @@ def copy(
     starts: Sequence[str],
     stop: Sequence[str],
 ) -> Copied:
-    """Two passes: everything while the server runs, then what has changed meanwhile, with services stopped."""
+    """Two passes: everything while the server runs, then what has changed meanwhile, with services stopped.
+
+    The first one's image goes with this: its layer stays as part of the other.
+    """
     chosen = found.choose(files)
     talk(f"copying {len(chosen.kept)} files, {format_size(chosen.size)}")
-    with ExitStack() as undo:
+    from bulkhead.client.rooms import HeldName
+
+    with HeldName(app.client) as first:
         with _tar(server, chosen.kept, Complaints()) as chunks:
-            base = _upload(app, _metered(chunks, chosen.size), {})
-        undo.callback(_forget, app, base)
+            base = _upload(app, _metered(chunks, chosen.size), {"name": first.name})
         held = server.shell.held(archiving.stopping(stop), ready="stopped") if stop else nullcontext()
         complaints = Complaints()
         if stop:
@@ -225,14 +229,6 @@ def _upload(app: App, chunks: Iterator[bytes], query: dict[str, str | int | floa
 
     with app.client.upload("POST", "/v1/images/import", chunks, query=query) as response:
         return str(show(response.json_lines())["digest"])
-
-
-def _forget(app: App, base: str) -> None:
-    """Take away the image of the first pass: its layer stays as part of the other."""
-    try:
-        app.client.call("POST", "/v1/images/remove", body={"reference": base, "force": False})
-    except BulkheadError as error:
-        talk(printable(f"{base} stays: {error.what} (bulkhead image prune)"))
 
 
 def _metered(chunks: Iterator[bytes], total: int) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""A clean room that this process holds: it is gone when the process is, however that ends."""
+"""Clean rooms and names of images that this process holds: they are gone when it is, however that ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,39 @@ TYPE_CHECKING = False  # typing is not imported at run time
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
+
+
+class HeldName:
+    """A name for an image, from `with` to the end of it: what is called so by then goes."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._answer: Response | None = None
+        self.name = ""
+
+    def __enter__(self) -> HeldName:
+        answer = self._client.stream("POST", "/v1/images/temporary")
+        try:
+            self.name = str(next(answer.json_lines())["name"])
+        except BaseException:
+            answer.close()
+            raise
+        self._answer = answer
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        """Take it away, and return when that is done."""
+        if self._answer is None:
+            return
+        try:
+            self._client.call("POST", "/v1/images/remove", body={"reference": self.name, "force": False})
+        except Exception as error:
+            from bulkhead.errors import NotFound, Unavailable
+
+            if not isinstance(error, NotFound | Unavailable):
+                raise
+        finally:
+            self._answer.close()
 
 
 class HeldRoom:

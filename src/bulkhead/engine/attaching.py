@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import BulkheadError, Conflict, Problem, Refused
 from bulkhead.host import loop
 from bulkhead.images import Bounds, diskformats
@@ -50,7 +51,10 @@ def problems(context: Context, request: CreateRequest, level: Isolation, *, room
 
 def opened(context: Context, spec: Spec, always: ExitStack) -> tuple[Attached, ...]:
     """The disks of a VM that is to be started. Raises Refused, Conflict where one cannot be had."""
-    return tuple(_open(context, disk, spec.id, always) for disk in spec.disks)
+    found = tuple(_open(context, disk, spec.id, always) for disk in spec.disks)
+    if found:
+        checkpoint("rescue.opened")
+    return found
 
 
 def _open(context: Context, disk: ForeignDisk, own: str, stack: ExitStack) -> Attached:

@@ -38,6 +38,7 @@ from bulkhead.engine.reports import Reporter, Usage
 from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.rooms import Rooms
 from bulkhead.engine.snapshots import SnapshotCatalog
+from bulkhead.engine.temporaries import Temporaries
 from bulkhead.engine.usages import UsageCatalog
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.engine.walls import Walls
@@ -91,6 +92,7 @@ class Engine:
         self._walls = Walls(context, self.plans, self.images)
         self._mover = Mover(context, self._lifecycle, self._check_health)
         self.rooms = Rooms(context, self._lifecycle, self.create)
+        self.temporaries = Temporaries(context)
         self.watches = Watches(context)
 
     def recover(self) -> list[str]:
@@ -105,6 +107,8 @@ class Engine:
         repairs += self._mover.recover()
         repairs += self._builder.recover()
         self._context.state.drop_claims()  # of changes that were interrupted: they are through, or undone
+        repairs += self.temporaries.recover()
+        repairs += self.images.forget_replaced()
         self._lifecycle.on_started = self._watch  # those that run by now are watched below
         # Not earlier: nothing is started while the pass looks for what is left over.
         self._lifecycle.on_exited = self._restarts.consider

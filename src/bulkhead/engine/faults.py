@@ -102,6 +102,12 @@ MOVES = (
 """Of a change of the wall forwards."""
 PULLS = ("pull.blobs", "pull.stored")
 """Of an image that comes from a registry."""
+ROOMS = ("room.created", "room.held", "room.changes", "room.layer", "room.closing", "room.closed")
+"""Of clean rooms."""
+RESCUES = ("rescue.made", "rescue.opened", "rescue.closing", "rescue.stopped")
+"""Of a helper machine with a disk of the host's that it writes to."""
+IMPORTS = ("import.receiving", "import.stored")
+"""Of an archive, or a layer onto an image, that a client sends."""
 WAYS_BACK = ("moveback.begin", "moveback.disk", "moveback.switched", "moveback.started")
 
 _wanted, _, _count = os.environ.get("BULKHEAD_CRASH_AT", "").partition(":")

@@ -9,8 +9,9 @@ from typing import BinaryIO
 
 from bulkhead.engine import kernels, rescuing, systems, unikernel_builds
 from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import Conflict, NotFound, Refused
-from bulkhead.events import Progress
+from bulkhead.events import Progress, Step
 from bulkhead.images import Image, saving
 from bulkhead.images.documents import ROOTFS
 from bulkhead.model import Isolation, Spec
@@ -42,7 +43,9 @@ class ImageCatalog:
         self, base: str, stream: BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
     ) -> Image:
         """Make an image of the image `base` and a layer on top, a tar that can only be read forwards."""
-        return self._store.import_onto(base, stream, name=name, changes=changes, progress=progress)
+        image = self._store.import_onto(base, stream, name=name, changes=changes, progress=_crashing(progress))
+        checkpoint("import.stored")
+        return image
 
     def import_file(
         self, source: Path | BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
@@ -50,7 +53,9 @@ class ImageCatalog:
         """Read an archive: a file of the host, or a stream that can only be read forwards."""
         if isinstance(source, Path):
             return self._store.import_file(source, name=name, changes=changes, progress=progress)
-        return self._store.import_stream(source, name=name, changes=changes, progress=progress)
+        image = self._store.import_stream(source, name=name, changes=changes, progress=_crashing(progress))
+        checkpoint("import.stored")
+        return image
 
     def import_unikernel(
         self, source: Path | BinaryIO, *, name: str | None, cmdline: str, kind: str, progress: Progress
@@ -131,12 +136,18 @@ class ImageCatalog:
 
     def prepare_rescue(self, progress: Progress) -> Image:
         """The image that a helper machine for broken disks runs; made where it is not there."""
-        before = rescuing.current(self._store)
         image = rescuing.prepare(self._store, self._context.config, progress)
-        if before not in ("", image.digest):
-            with suppress(Conflict):  # one of it runs
-                self._store.remove(before, in_use=self._in_use())
+        checkpoint("rescue.made")
+        self.forget_replaced()
         return image
+
+    def forget_replaced(self) -> Sequence[str]:
+        """Remove images of helper machines that a newer one has replaced; what was done, in words."""
+        done: list[str] = []
+        for old in rescuing.replaced(self._store):
+            with suppress(Conflict, NotFound):  # one of it runs
+                done += self._store.remove(old, in_use=self._in_use())
+        return done
 
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name."""
@@ -182,3 +193,14 @@ class ImageCatalog:
         known = {layer.diff_id for image in images for layer in image.layers}
         self._context.layers.recover(known | self._context.building.layers())
         self._context.templates.keep({image.digest for image in images})
+
+
+def _crashing(progress: Progress) -> Progress:
+    """The same, and a point to die at while a stream comes in."""
+
+    def tell(step: Step) -> None:
+        progress(step)
+        if step.done:
+            checkpoint("import.receiving")
+
+    return tell

@@ -34,12 +34,9 @@ def prepare(images: ImageStore, config: Config, progress: Progress) -> Image:
     return images.resolve(rescue.NAME)
 
 
-def current(images: ImageStore) -> str:
-    """The digest of the image that is there; "" for none."""
-    try:
-        return images.resolve(rescue.NAME).digest
-    except NotFound:
-        return ""
+def replaced(images: ImageStore) -> list[str]:
+    """Digests of images that were made for this and have lost their name to a newer one."""
+    return [image.digest for image in images.list() if not image.references and rescue.RECIPE in image.config.labels]
 
 
 def _labels(images: ImageStore) -> Mapping[str, str]:

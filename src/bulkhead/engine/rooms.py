@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from bulkhead.engine import attaching, bundles, machines, snapshotting
 from bulkhead.engine.carrying import Carrier
 from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Problem, Refused
 from bulkhead.events import quiet
@@ -39,10 +40,13 @@ class Rooms:
             problems.append(Problem("--rm says nothing of a room: it is removed in any case", "leave out --rm"))
         if problems:
             raise Refused(problems)
-        return self._create(request, at_once=True, room=True)
+        room = self._create(request, at_once=True, room=True)
+        checkpoint("room.created")
+        return room
 
     def is_there(self, instance_id: str) -> bool:
-        """Whether a room has not been removed yet, by whomever."""
+        """Whether a room has not been removed yet, by whomever. Asked again and again while it is held."""
+        checkpoint("room.held")
         try:
             self._context.state.get(instance_id)
         except NotFound:
@@ -53,11 +57,15 @@ class Rooms:
         """Throw a room away, with whatever runs in it. Fine when it is gone."""
         with suppress(NotFound):
             instance = self._context.state.get(instance_id)
+            checkpoint("room.closing")
             if instance.pid and attaching.writes(instance.spec):
                 # What is in it unmounts them.
+                checkpoint("rescue.closing")
                 with suppress(BulkheadError):
                     self._lifecycle.stop(instance, timeout=attaching.ORDER_SECONDS)
+                checkpoint("rescue.stopped")
             self._lifecycle.delete(self._context.state.get(instance_id), force=True)
+            checkpoint("room.closed")
 
     def close_all(self) -> None:
         """When the daemon ends: nobody can hold a room any more."""
@@ -74,6 +82,7 @@ class Rooms:
             # The host does not look into what a guest's kernel has written.
             return Changes(files=None, removed=None, size=disk.stat().st_blocks * 512 if disk.exists() else 0)
         with self._upper(instance) as upper:
+            checkpoint("room.changes")
             return changes.measure(upper, bundles.read_own(self._context.bundle_dir(instance)))
 
     def layer(self, instance: Instance) -> Iterator[bytes]:
@@ -84,7 +93,9 @@ class Rooms:
         own = bundles.read_own(self._context.bundle_dir(instance))
         with self._upper(instance) as upper:
             changes.check_names(upper)
-            yield from difference.layer(upper, stubs=_stubs(instance.spec), own=own)
+            for portion in difference.layer(upper, stubs=_stubs(instance.spec), own=own):
+                yield portion
+                checkpoint("room.layer")
 
     @contextmanager
     def _upper(self, instance: Instance) -> Iterator[Path]:
