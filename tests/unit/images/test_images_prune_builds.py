@@ -95,6 +95,13 @@ class Prunes(RuleBasedStateMachine):
         if self.instances:
             self.instances.pop()
 
+    @rule(name=sampled_from(NAMES), other=sampled_from(NAMES))
+    def tag(self, name: str, other: str) -> None:
+        """Another name for an image; whatever had that name before stays, without it."""
+        if name in self.names:
+            self.store.tag(name, [other])
+            self.names[other] = self.names[name]
+
     @rule(name=sampled_from(NAMES))
     def remove(self, name: str) -> None:
         users = {digest: ["user"] for digest in self.instances}
