@@ -315,11 +315,11 @@ def test_saved_images_are_loaded_again(shared_daemon: Daemon, app: str, tmp_path
     again = subprocess.run([*("tar", "-tf"), archive], check=True, capture_output=True, text=True).stdout.splitlines()
     assert {"oci-layout", "index.json", "manifest.json"} < set(again)
     forget(daemon, app, "app:2")
-    assert daemon.cli("image", "load", "-i", archive).stdout == "app:1\n"
+    assert daemon.cli("image", "load", "-i", archive).stdout == "app:1\napp:2\n"
     (about,) = daemon.json("image", "inspect", "app:2")
     assert (about["Id"], about["RepoTags"]) == (digest, ["app:1", "app:2"])
     forget(daemon, "app:1", "app:2")
-    assert daemon.cli("image", "load", stdin=archive.read_bytes()).stdout == "app:1\n"
+    assert daemon.cli("image", "load", stdin=archive.read_bytes()).stdout == "app:1\napp:2\n"
     missing = daemon.cli("image", "save", "-o", tmp_path / "none.tar", "nix", check=False)
     assert (missing.returncode, os.listdir(tmp_path)) == (125, ["saved.tar"])  # noqa: PTH208
 

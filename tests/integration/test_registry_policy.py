@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,12 @@ def test_only_what_the_policy_allows_comes(
     assert "is not allowed by" in refused.stderr
     assert "signature" in refused.stderr
     assert daemon.json("image", "ls", "--format", "json") == []
+    before = fetched(registry)
     assert daemon.cli("pull", *creds, signed).stdout == f"{signed}\n"
+    (layer,) = daemon.json("image", "inspect", signed)[0]["RootFS"]["Layers"]
+    assert layer
+    assert max(fetched(registry)[len(before) :].count(path) for path in layers(registry)) == 1, "once, not twice"
+    assert not list((daemon.config.images_dir / "partial").iterdir())
     assert daemon.cli("run", "--rm", signed, "echo", "signed").stdout == "signed\n"
     # The same signature under another name is worth nothing.
     allow(daemon, f"{registry.host}/team", [{**key, "signedIdentity": identity(f"{registry.host}/other:1")}])
@@ -78,6 +84,37 @@ def test_only_what_the_policy_allows_comes(
     assert not [path for path in (daemon.config.images_dir / "ingest").iterdir() if path.is_dir()]
     kept = subprocess.run(["grep", "-r", PASSWORD, str(daemon.config.state_dir)], capture_output=True, check=False)
     assert kept.returncode == 1
+
+
+def fetched(registry: Registry) -> list[str]:
+    """Paths that were got from the registry, in order."""
+    return re.findall(r'"GET (/v2/\S+/blobs/\S+) HTTP/1\.1" 200', registry.log())
+
+
+def layers(registry: Registry) -> set[str]:
+    """Paths of blobs that are larger than any config."""
+    blobs = (registry.directory / "data/docker/registry/v2/blobs/sha256").glob("*/*/data")
+    return {f"/v2/team/signed/blobs/sha256:{path.parent.name}" for path in blobs if path.stat().st_size > 100_000}
+
+
+def test_sigstores_signatures_are_demanded_in_earnest(
+    daemon: Daemon, registry: Registry, busybox_tar: Path, tmp_path: Path
+) -> None:
+    """An image that has none is refused, by a skopeo that checks them and by one (Debian's) that cannot."""
+    require("openssl", "skopeo", "bwrap")
+    creds, name = ("--creds", f"{USER}:{PASSWORD}"), f"{registry.host}/team/app:1"
+    daemon.cli("image", "import", busybox_tar, "app:1")
+    daemon.cli("push", *creds, "app:1", name)
+    private, public = tmp_path / "key.pem", daemon.config.containers_dir / "key.pub"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    allow(daemon, f"{registry.host}/team", [{"type": "sigstoreSigned", "keyPath": "/etc/containers/key.pub"}])
+    refused = daemon.cli("pull", *creds, name, check=False)
+    assert refused.returncode == 125
+    assert "is not allowed by" in refused.stderr
+    assert "sigstore" in refused.stderr or "signature" in refused.stderr
+    assert "hint: " in refused.stderr
+    assert len(daemon.json("image", "ls", "--format", "json")) == 1
 
 
 def identity(name: str) -> dict[str, str]:

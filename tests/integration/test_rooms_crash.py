@@ -106,7 +106,7 @@ def test_the_first_pass_goes_with_a_client_that_is_killed(
         "import sys, time; from bulkhead.client import Client; from bulkhead.client.rooms import HeldName\n"
         "with HeldName(Client(sys.argv[1])) as held:\n    print(held.name, flush=True); time.sleep(1000)\n"
     )
-    argv = [str(BULKHEAD.with_name("python")), "-c", program, str(crashing.config.socket)]
+    argv = [str(BULKHEAD.with_name("python")), "-c", program, str(crashing.config.socket_path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=crashing.environment()) as process:
         assert process.stdout
         name = process.stdout.readline().strip()

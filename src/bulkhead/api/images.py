@@ -210,6 +210,25 @@ async def build_unikernel(request: Request, body: UnikernelRequest) -> Response:
     return with_progress(request, work, target=body.name)
 
 
+@uploads.post("/images/load")
+async def load_images(request: Request, *, path: str | None = None, all_platforms: bool = False) -> Response:
+    """Take in every image of an archive: a file of the host (`path`, absolute) or the request's body; NDJSON.
+
+    The result has `images`, a list of `{"image", "names"}`, its names in the archive. `all_platforms`: of a list every
+    image, not this host's alone; the others' names end in `-ARCHITECTURE`.
+    """
+    images = service_of(request).engine.images
+    if path is not None and not Path(path).is_absolute():
+        raise Refused(f"path {path!r} is not absolute", hint="the daemon has a working directory of its own")
+    upload = None if path is not None else Upload(request)
+
+    def work(progress: Progress) -> object:
+        source = Path(path) if path is not None else cast(BinaryIO, BufferedReader(cast(Upload, upload), 1 << 18))
+        return {"images": images.load(source, all_platforms=all_platforms, progress=progress)}
+
+    return with_progress(request, work, upload=upload, target=path or "")
+
+
 @uploads.post("/images/import")
 async def import_image(
     request: Request,

@@ -12,6 +12,7 @@ from bulkhead.api.progress import with_progress
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
 from bulkhead.engine.registries import Access
+from bulkhead.errors import Refused
 from bulkhead.events import Progress
 from bulkhead.images.registry.auth import Credentials
 from bulkhead.images.registry.proxies import Proxies
@@ -66,6 +67,7 @@ class PullRequest(Asked):
     reference: str = Field(min_length=1, max_length=MAX_REFERENCE)
     policy: Literal["missing", "always", "never"] = "always"
     platform: str | None = Field(default=None, max_length=64, description="such as linux/arm64; None: this host's")
+    all_platforms: bool = Field(default=False, description="every one of a list; the result has `images`, a list")
 
 
 class PushRequest(Asked):
@@ -76,6 +78,7 @@ class PushRequest(Asked):
     compression: Literal["gzip", "zstd", "zstd:chunked"] | None = Field(
         default=None, description="of its layers; None: as they are, gzip where they are not compressed"
     )
+    all_platforms: bool = Field(default=False, description="with the images of other platforms, as one list")
 
 
 class RepositoryRequest(Asked):
@@ -108,8 +111,12 @@ async def list_sources(request: Request, reference: str, push: bool = False) -> 
 async def pull_image(request: Request, body: PullRequest) -> Response:
     """Have a registry's image in the store; progress and result as NDJSON."""
     registries = service_of(request).engine.registries
+    if body.all_platforms and (body.platform or body.policy != "always"):
+        raise Refused("all platforms are asked for at the registry each time", hint="leave out platform and policy")
 
     def work(progress: Progress) -> object:
+        if body.all_platforms:
+            return {"images": registries.pull_all(body.reference, access=body.access(), progress=progress)}
         return registries.pull(
             body.reference, policy=body.policy, platform=body.platform, access=body.access(), progress=progress
         )
@@ -127,6 +134,7 @@ async def push_image(request: Request, body: PushRequest) -> Response:
             body.reference,
             body.destination,
             compression=body.compression,
+            all_platforms=body.all_platforms,
             access=body.access(),
             progress=progress,
         )

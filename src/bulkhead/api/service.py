@@ -83,6 +83,9 @@ class Images(Protocol):
         `changes`: instructions such as "CMD nginx", for the tar of a root file system.
         """
 
+    def load(self, source: Path | BinaryIO, *, all_platforms: bool, progress: Progress) -> Sequence[object]:
+        """Take in every image of an archive: `image` and its `names` there."""
+
     def prepare_rescue(self, progress: Progress) -> object:
         """The image that a helper machine for broken disks runs; made where it is not there."""
 
@@ -153,12 +156,16 @@ class Registries(Protocol):
     def pull(self, reference: str, *, policy: str, platform: str | None, access: Access, progress: Progress) -> object:
         """Have an image in the store."""
 
+    def pull_all(self, reference: str, *, access: Access, progress: Progress) -> Sequence[object]:
+        """Have every platform's image of a list in the store, each under a name of its own."""
+
     def push(
         self,
         reference: str,
         destination: str | None,
         *,
         compression: str | None,
+        all_platforms: bool,
         access: Access,
         progress: Progress,
     ) -> object:

@@ -96,17 +96,24 @@ def _remove(path: str) -> None:
 def _load_arguments(parser: Parser) -> None:
     parser.add_argument("-i", "--input", metavar="FILE", default="-", help="an archive that save made (stdin)")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    parser.add_argument(
+        "--all-platforms", action="store_true", help="of a list every platform's image, not this host's"
+    )
 
 
 def _load(args: Namespace, app: App) -> int:
+    given: dict[str, bool] = {"all_platforms": args.all_platforms}
     with ExitStack() as stack:
         file = sys.stdin.buffer if args.input == "-" else stream_of(args.input, stack)
         if file is None:
             path = os.path.abspath(args.input)  # noqa: PTH100
-            response = app.client.stream("POST", "/v1/images/import", query={"path": path})
+            response = app.client.stream("POST", "/v1/images/load", query={"path": path, **given})
         else:
-            response = app.client.upload("POST", "/v1/images/import", chunks(file))
-        return made(stack.enter_context(response), quiet=args.quiet)
+            response = app.client.upload("POST", "/v1/images/load", chunks(file), query=given)
+        for loaded in registry.shown(stack.enter_context(response), quiet=args.quiet)["images"]:
+            for name in loaded["names"] or [loaded["image"]["digest"]]:
+                write(printable(name))
+        return 0
 
 
 SUBCOMMANDS = {

@@ -85,6 +85,7 @@ def shown(response: Response, *, quiet: bool = False) -> dict[str, Any]:
 def _pull_arguments(parser: Parser) -> None:
     add_access(parser)
     parser.add_argument("--platform", metavar="OS/ARCH", help="such as linux/arm64 (this host's)")
+    parser.add_argument("--all-platforms", action="store_true", help="every image of a list, not this host's alone")
     parser.add_argument("--policy", choices=POLICIES, default="always", help="when to ask the registry (always)")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     add_json(parser)
@@ -105,11 +106,34 @@ def add_json(parser: Parser) -> None:
 
 
 def _pull(args: Namespace, app: App) -> int:
+    if args.all_platforms:
+        return _pull_all(args, app)
     image = pull(args, app, args.image, policy=args.policy, platform=args.platform, quiet=args.quiet)
     if args.format == "json":
         write_json(image)
     else:
         write(printable(name_of(args.image, image)))
+    return 0
+
+
+def _pull_all(args: Namespace, app: App) -> int:
+    body = {
+        "reference": args.image,
+        "all_platforms": True,
+        "policy": args.policy,
+        "platform": args.platform,
+        **access(args, app, args.image),
+    }
+    with app.client.stream("POST", "/v1/images/pull", body=body) as response:
+        images = shown(response, quiet=args.quiet)["images"]
+    if args.format == "json":
+        write_json(images)
+        return 0
+    for image in images:
+        other = f"{args.image}-{image['architecture']}" if ":" in args.image.rpartition("/")[2] else args.image
+        write(
+            printable(next((name for name in image["references"] if name.endswith(other)), name_of(args.image, image)))
+        )
     return 0
 
 
@@ -130,6 +154,11 @@ def _push_arguments(parser: Parser) -> None:
         choices=COMPRESSIONS,
         help="compress layers so (they stay as they are; gzip for those that are not compressed)",
     )
+    parser.add_argument(
+        "--all-platforms",
+        action="store_true",
+        help="with the images of other platforms (IMAGE-arm64, IMAGE-386, ...) as one list",
+    )
     add_json(parser)
     parser.add_argument("image", metavar="IMAGE", help="name or id")
     parser.add_argument("destination", metavar="DESTINATION", nargs="?", help="where to (the image's own name)")
@@ -141,6 +170,7 @@ def _push(args: Namespace, app: App) -> int:
         "reference": args.image,
         "destination": destination,
         "compression": args.compression_format,
+        "all_platforms": args.all_platforms,
         **access(args, app, destination or args.image, push=True),
     }
     with app.client.stream("POST", "/v1/images/push", body=body) as response:

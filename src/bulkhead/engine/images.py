@@ -14,6 +14,7 @@ from bulkhead.errors import Conflict, NotFound, Refused
 from bulkhead.events import Progress, Step
 from bulkhead.images import Image, saving
 from bulkhead.images.documents import ROOTFS
+from bulkhead.images.loading import Loaded
 from bulkhead.model import Isolation, Spec
 
 BUILD = "(a build)"
@@ -56,6 +57,12 @@ class ImageCatalog:
         image = self._store.import_stream(source, name=name, changes=changes, progress=_crashing(progress))
         checkpoint("import.stored")
         return image
+
+    def load(self, source: Path | BinaryIO, *, all_platforms: bool, progress: Progress) -> Sequence[Loaded]:
+        """Take in every image of an archive, under the names that it has there."""
+        loaded = self._store.load(source, all_platforms=all_platforms, progress=_crashing(progress))
+        checkpoint("import.stored")
+        return loaded
 
     def import_unikernel(
         self, source: Path | BinaryIO, *, name: str | None, cmdline: str, kind: str, progress: Progress

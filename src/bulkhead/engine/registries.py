@@ -13,7 +13,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import BulkheadError, NoImage, NotFound, Refused, Unavailable
 from bulkhead.events import Progress, Step
-from bulkhead.images import Image
+from bulkhead.images import Image, platforms
 from bulkhead.images.documents import Platform
 from bulkhead.images.exchange import STORED, Exchange
 from bulkhead.images.packing import FORMATS
@@ -90,6 +90,39 @@ class RegistryCatalog:
                 failure = error
         raise failure
 
+    def pull_all(self, reference: str, *, access: Access, progress: Progress) -> list[Image]:
+        """Have every platform's image of a list in the store, this host's under the list's name.
+
+        An image that is no list comes as it is. Raises as `pull`; what has come by then stays.
+        """
+        known = self._known(access)
+        names = known.full_names(reference)
+        if not names:
+            raise conf.nowhere(reference, known.directory)
+        if "@" in names[0]:
+            raise Refused(
+                f"{names[0]} has no tag to call other platforms' images by", hint="--platform pulls one of them"
+            )
+        failure: BulkheadError = conf.nowhere(reference, known.directory)
+        for source in (source for name in names for source in known.sources(name, insecure=access.insecure)):
+            try:
+                with self._repository(source, access) as repository:
+                    wanted = self._exchange.platforms(repository, source)
+                return [self._one_of(source, platform, access, progress) for platform in wanted or (None,)]
+            except (NotFound, Unavailable, Refused) as error:
+                progress(Step(f"{_host(source)}: {error.what}"))
+                failure = error
+        raise failure
+
+    def _one_of(self, source: Source, platform: Platform | None, access: Access, progress: Progress) -> Image:
+        """The image of one platform, which a signature policy is asked about by itself."""
+        allowed = self._allowed(source, platform, access, progress)
+        if platform:
+            progress(Step(f"pulling {platform}"))
+            allowed = replace(allowed, name=platforms.name_for(source.name, platform))
+        with self._repository(allowed, access) as repository:
+            return self._exchange.pull(repository, allowed, platform=platform, progress=_crashing(progress))
+
     def _allowed(self, source: Source, platform: Platform | None, access: Access, progress: Progress) -> Source:
         """The same source where policy.json lets the image come, by its digest where signatures were checked."""
         rules = policy.load(self._context.config.containers_dir)
@@ -115,10 +148,14 @@ class RegistryCatalog:
         destination: str | None,
         *,
         compression: str | None,
+        all_platforms: bool = False,
         access: Access,
         progress: Progress,
     ) -> Pushed:
-        """Give an image away, under its own name or another. `compression`: one of packing.FORMATS, None: the usual."""
+        """Give an image away, under its own name or another. `compression`: one of packing.FORMATS, None: the usual.
+
+        `all_platforms`: with those of other platforms that are called like it, as one list.
+        """
         if compression not in (None, *FORMATS):
             raise Refused(f"compression {compression!r} is none", hint=", ".join(FORMATS))
         known = self._known(access)
@@ -131,7 +168,8 @@ class RegistryCatalog:
             raise Refused(f"{names[0]} is a digest, not a name to push to")
         source = known.sources(names[0], insecure=access.insecure, push=True)[-1]
         with self._repository(source, access) as repository:
-            return self._exchange.push(repository, reference, source, compression=compression, progress=progress)
+            give = self._exchange.push_all if all_platforms else self._exchange.push
+            return give(repository, reference, source, compression=compression, progress=progress)
 
     def tags(self, repository: str, *, access: Access) -> Sequence[str]:
         """Every tag of a repository."""

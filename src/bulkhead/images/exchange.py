@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bulkhead.errors import ImageError, NoImage, Refused
 from bulkhead.events import Progress, Step
 from bulkhead.host.workspace import workspace
-from bulkhead.images import documents, pulling, pushing, reference
+from bulkhead.images import documents, platforms, pulling, pushing, reference
 from bulkhead.images.config import Image
 from bulkhead.images.documents import Platform
 from bulkhead.images.importer import Request
 from bulkhead.images.packing import USUAL, Packer, is_packed
-from bulkhead.images.pushing import Packed, Pushed
+from bulkhead.images.platforms import Member
+from bulkhead.images.pushing import Letter, Packed, Pushed
 from bulkhead.images.registry import policy
 from bulkhead.images.registry.client import Repository
 from bulkhead.images.registry.conf import Source, is_full
@@ -87,7 +89,57 @@ class Exchange:
         """The digest of an image whose signatures are as the policy wants them. Raises Refused."""
         layout = self._images.layout
         with workspace(layout.ingest) as (directory, _):
-            return policy.verified(asked, rules, directory=directory, bounds=layout.bounds)
+            return policy.verified(asked, rules, directory=directory, partial=layout.partial, bounds=layout.bounds)
+
+    def platforms(self, repository: Repository, source: Source) -> list[Platform]:
+        """Those that a registry's image is a list of; none where it is for one alone. Raises ImageError, NotFound."""
+        repository.begin()
+        return pulling.platforms_of(repository, source.reference, self._images.layout.bounds)
+
+    def push_all(
+        self, repository: Repository, name: str, source: Source, *, compression: str | None, progress: Progress
+    ) -> Pushed:
+        """Give away an image and those of other platforms that are called like it, as one list.
+
+        Raises Refused where there is no other, else as `push`.
+        """
+        found = self._siblings(name)
+        if len(found) < 2:
+            wanted = f"{stored_name(name)}-arm64 and the like"
+            raise Refused(f"{name} is here for one platform alone", hint=f"others are called {wanted}: image tag, pull")
+        members, parts = [], []
+        for digest, platform in found.items():
+            progress(Step(f"pushing {platform}"))
+            letter, pushed = self._push(repository, digest, source, compression, progress, listed=True)
+            members.append(Member(letter.media_type, letter.digest, len(letter.manifest), platform))
+            parts.append(pushed)
+        data = platforms.list_of(members)
+        repository.put_manifest(source.reference, data, documents.OCI_INDEX)
+        return Pushed(
+            source.name,
+            documents.digest_of(data),
+            moved=sum(part.moved for part in parts),
+            mounted=sum(part.mounted for part in parts),
+            known=sum(part.known for part in parts),
+        )
+
+    def _siblings(self, name: str) -> dict[str, Platform]:
+        """The image of this name and those of other platforms, by digest."""
+        image, layout = self._images.resolve(name), self._images.layout
+        found = {image.digest: self._platform(image.digest)}
+        full = stored_name(name)
+        for other, digest in platforms.likely(layout.index().names, full):
+            platform = self._platform(digest)
+            if platforms.name_for(full, platform) == other:
+                found[digest] = platform
+        return found
+
+    def _platform(self, digest: str) -> Platform:
+        layout = self._images.layout
+        manifest, _ = layout.documents(digest)
+        data = layout.read_document(manifest.config.digest)
+        said = documents.read(Platform, data, f"config {manifest.config.digest}", layout.bounds)
+        return said.model_copy(update={"os": said.os or "linux"})
 
     def push(
         self, repository: Repository, name: str, source: Source, *, compression: str | None, progress: Progress
@@ -96,6 +148,19 @@ class Exchange:
 
         `compression`: of its layers, None: as they are, and gzip for those that are not compressed at all.
         """
+        return self._push(repository, name, source, compression, progress)[1]
+
+    def _push(
+        self,
+        repository: Repository,
+        name: str,
+        source: Source,
+        compression: str | None,
+        progress: Progress,
+        *,
+        listed: bool = False,
+    ) -> tuple[Letter, Pushed]:
+        """`listed`: as a part of a list, which is known by its digest alone."""
         layout = self._images.layout
         digest = self._images.resolve(name).digest
         manifest, config = layout.documents(digest)
@@ -122,8 +187,9 @@ class Exchange:
                 pushing.Parcel(item.descriptor, item.path, _likely(near, item.descriptor.digest, known_as))
                 for item in (*layers, Packed(manifest.config, layout.blob_path(manifest.config.digest)))
             ]
-            letter = pushing.Letter(source, data, kind, documents.digest_of(data))
-            return pushing.push(repository, letter, parcels, progress)
+            digest = documents.digest_of(data)
+            letter = Letter(replace(source, reference=digest) if listed else source, data, kind, digest)
+            return letter, pushing.push(repository, letter, parcels, progress)
 
     def _neighbours(self, target: Source) -> Iterator[tuple[str, frozenset[str]]]:
         """Other repositories of a registry that an image of the store has a name in, with that image's blobs and diff

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from bulkhead.errors import ImageError, Refused
 from bulkhead.events import Progress, Step
-from bulkhead.images import compression, diskfiles, diskformats, diskimport, documents, reference, unikernels
+from bulkhead.images import compression, diskfiles, diskformats, diskimport, documents, platforms, reference, unikernels
 from bulkhead.images.archive import Archive, Piece, TarArchive, holds_images, plain_reader
 from bulkhead.images.bounds import check_space
 from bulkhead.images.changes import changed
@@ -35,6 +35,8 @@ class Request:
     progress: Progress
     source: str
     """What the file is called, for the image's history."""
+    all_platforms: bool = False
+    """Of a list take in every image, not this host's alone."""
 
 
 def import_fd(ingest: Ingest, fd: int, request: Request) -> str:
@@ -154,6 +156,8 @@ class OciImage:
             if depth == _MAX_NESTED:
                 raise ImageError(f"the archive's indexes are nested more than {_MAX_NESTED} deep")
             index = documents.read(Index, data, f"index {descriptor.digest}", self._bounds)
+            if self._request.all_platforms:
+                return self._list(index, names, depth)
             return self.take(choose(index), names, depth + 1)
         manifest = documents.read(Manifest, data, f"manifest {descriptor.digest}", self._bounds)
         kind = descriptor.media_type or manifest.media_type or documents.OCI_MANIFEST
@@ -175,6 +179,15 @@ class OciImage:
         self._ingest.add_document(data, kind)
         kept = Descriptor(media_type=kind, digest=descriptor.digest, size=len(data))
         return self._ingest.name_image(kept, keys, names)
+
+    def _list(self, index: Index, names: tuple[str, ...], depth: int) -> str:
+        """Every image of a list; the digest of this host's, else of the first."""
+        taken: dict[bool, str] = {}
+        for entry in platforms.entries(index):
+            platform = entry.platform or Platform()
+            digest = self.take(entry, tuple(platforms.name_for(name, platform) for name in names), depth + 1)
+            taken.setdefault(platform.architecture == host_architecture(), digest)
+        return taken.get(True) or taken[False]
 
     def _layers(self, manifest: Manifest, config: ConfigFile) -> list[str]:
         """Take in the layers of a root file system; their keys."""

@@ -203,6 +203,10 @@ class Ingest:
             write_all(fd, record)
             self._steps[target] = path.rename(self._directory / target.name)
 
+    def named(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Digests of images that were taken in, with the names that they get."""
+        return ((manifest.digest, names) for manifest, names in self._images)
+
     def commit(self) -> None:
         """Move everything into the store and the index, where it cannot be seen in part."""
         with self.layout.held() as index:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bulkhead.errors import ImageError, Refused
 from bulkhead.events import Progress, Step
-from bulkhead.images import documents, patching
+from bulkhead.images import documents, patching, platforms
 from bulkhead.images.archive import Part, Piece, open_file
 from bulkhead.images.bounds import Bounds, check_space
 from bulkhead.images.documents import Descriptor, Index, Manifest, Platform
@@ -67,6 +67,15 @@ def resolve(repository: Repository, wanted: str, platform: Platform | None, boun
     parsed = documents.read(Manifest, found.data, f"manifest {found.digest}", bounds)
     descriptor = Descriptor(media_type=kind, digest=found.digest, size=len(found.data))
     return Resolved(descriptor, found.data, parsed, platform)
+
+
+def platforms_of(repository: Repository, wanted: str, bounds: Bounds) -> list[Platform]:
+    """The platforms of a list; none where a tag or digest means one image. Raises NotFound, ImageError."""
+    found = repository.manifest(wanted, most=bounds.document)
+    if _type_of(found) not in documents.INDEX_TYPES:
+        return []
+    index = documents.read(Index, found.data, f"index {found.digest}", bounds)
+    return [entry.platform for entry in platforms.entries(index) if entry.platform]
 
 
 def _type_of(found: Fetched) -> str:

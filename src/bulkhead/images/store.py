@@ -12,16 +12,17 @@ from typing import BinaryIO
 
 from bulkhead.errors import Conflict, HostError, ImageError, NoImage, NotFound, Refused
 from bulkhead.events import Progress, quiet
-from bulkhead.images import bootable, bootstrap, documents, reference, rootfs, steps, sweep, unikernels
-from bulkhead.images.archive import Directory, open_file
+from bulkhead.images import bootable, bootstrap, documents, loading, reference, rootfs, steps, sweep, unikernels
+from bulkhead.images.archive import open_file
 from bulkhead.images.bootstrap import Recipe
-from bulkhead.images.bounds import Bounds, check_space
+from bulkhead.images.bounds import Bounds
 from bulkhead.images.changes import from_fields
 from bulkhead.images.config import Blob, Disk, Image, ImageConfig, Layer, read_config, read_created, read_disk
 from bulkhead.images.documents import ConfigFile, Manifest
-from bulkhead.images.importer import Request, import_archive, import_fd
+from bulkhead.images.importer import Request
 from bulkhead.images.ingest import Ingest, ingest
 from bulkhead.images.layout import HINT, Index, Layout
+from bulkhead.images.loading import Loaded
 from bulkhead.images.onto import add_onto
 from bulkhead.images.reader import CHUNK, file_chunks, reported, write_all
 from bulkhead.images.registry import fetch
@@ -99,35 +100,26 @@ class ImageStore:
         what is asked for wrongly; nothing is left behind then.
         """
         request = Request(_given(name), changes, progress, f"import of {file.name}")
-
-        def take(into: Ingest) -> str:
-            with ExitStack() as stack:
-                if file.is_dir():
-                    return import_archive(into, Directory(file, stack), request)
-                return import_fd(into, open_file(file, stack), request)
-
-        return self.take(take, str(file))
+        return self.take(loading.of_file(file, request), str(file))
 
     def import_stream(
         self, stream: BinaryIO, *, name: str | None = None, changes: Sequence[str] = (), progress: Progress = quiet
     ) -> Image:
         """As `import_file`, from something that can only be read forwards."""
-        request = Request(_given(name), changes, progress, "import")
-        bounds = self._layout.bounds
+        return self.take(loading.of_stream(stream, Request(_given(name), changes, progress, "import")), "the stream")
 
-        def take(into: Ingest) -> str:
-            with into.draft() as (_, fd):
-                done = 0
-                for chunk in reported(iter(lambda: stream.read(CHUNK), b""), progress, "receiving"):
-                    done += len(chunk)
-                    if done > bounds.total:
-                        raise ImageError(f"the stream is longer than {bounds.total} bytes")
-                    if done % (64 << 20) < len(chunk):
-                        check_space(fd, bounds)
-                    write_all(fd, chunk)
-                return import_fd(into, fd, request)
+    def load(
+        self, source: Path | BinaryIO, *, all_platforms: bool = False, progress: Progress = quiet
+    ) -> builtins.list[Loaded]:
+        """Take in every image of an archive, under its names there: of a list this host's, or with `all_platforms` all.
 
-        return self.take(take, "the stream")
+        Raises as `import_file` does, and leaves nothing then.
+        """
+        request = Request((), (), progress, "load", all_platforms)
+        taken: dict[str, set[str]] = {}
+        work = loading.of_file(source, request) if isinstance(source, Path) else loading.of_stream(source, request)
+        self.take(loading.noting(work, taken), str(source) if isinstance(source, Path) else "the stream")
+        return [Loaded(self.resolve(digest), tuple(sorted(names))) for digest, names in taken.items()]
 
     def import_onto(
         self,

@@ -11,8 +11,9 @@ import json
 import os
 import shlex
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Any
 
 from bulkhead.errors import HostError, ImageError, Refused
 from bulkhead.host import jailed, processes
+from bulkhead.images import documents
 from bulkhead.images.bounds import Bounds
-from bulkhead.images.documents import Platform, digest_of
+from bulkhead.images.documents import Manifest, Platform, digest_of
 from bulkhead.images.registry.auth import Credentials
 from bulkhead.images.registry.conf import DOCKER_CERTIFICATES, Source
 
@@ -33,6 +35,7 @@ _WAYS = "proxies"
 _ETC = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/passwd")
 """What a program needs to find and trust a server."""
 _SEE = "see containers-policy.json(5)"
+_NO_SIGSTORE = "Debian builds its skopeo without sigstore: ask for signedBy, or have a skopeo that checks sigstore's"
 
 
 class Verdict(Enum):
@@ -122,10 +125,12 @@ class Asked:
     credentials: Credentials | None
 
 
-def verified(asked: Asked, policy: Policy, *, directory: Path, bounds: Bounds) -> str:
+def verified(asked: Asked, policy: Policy, *, directory: Path, partial: Path, bounds: Bounds) -> str:
     """Have skopeo check an image's signatures by the policy. The digest of the manifest that it found to be good.
 
-    `directory`: an empty one, for what comes. Raises Refused where the policy does not allow the image.
+    `directory`: an empty one, for what comes. The blobs that have come with it are moved to `partial`, where the pull
+    finds them as if it had been broken off at its end: it believes nothing of them. Raises Refused where the policy
+    does not allow the image.
     """
     out = directory / "out"
     out.mkdir(mode=0o700)
@@ -153,11 +158,27 @@ def verified(asked: Asked, policy: Policy, *, directory: Path, bounds: Bounds) -
             processes.run(argv, timeout=_SECONDS, env={}, package=jailed.PACKAGE)
         except HostError as error:
             reason = error.what.partition(": ")[2].rpartition("msg=")[2].strip('"')
-            raise Refused(f"{asked.source.name} is not allowed by {policy.file}: {reason[:400]}", hint=_SEE) from error
+            hint = _NO_SIGSTORE if "sigstore disabled" in reason else _SEE
+            raise Refused(f"{asked.source.name} is not allowed by {policy.file}: {reason[:400]}", hint=hint) from error
         manifest = out / "image" / "manifest.json"
         if manifest.is_symlink() or not manifest.is_file() or manifest.stat().st_size > bounds.document:
             raise ImageError(f"skopeo left no manifest of {asked.source.name}")
-        return digest_of(manifest.read_bytes())
+        data = manifest.read_bytes()
+        digest = digest_of(data)
+        layers = documents.read(Manifest, data, f"manifest {digest}", bounds).layers
+        _hand_over([manifest.with_name(layer.digest.removeprefix("sha256:")) for layer in layers], partial)
+        return digest
+
+
+def _hand_over(blobs: Sequence[Path], partial: Path) -> None:
+    """Move blobs to where pulls have theirs; those that are there already stay."""
+    for path in blobs:
+        with suppress(FileNotFoundError):
+            kind = path.lstat()
+            if stat.S_ISREG(kind.st_mode) and kind.st_nlink == 1 and not (partial / path.name).exists():
+                os.chown(path, 0, 0, follow_symlinks=False)
+                path.chmod(0o600)
+                path.rename(partial / path.name)
 
 
 def _words(asked: Asked, *, login: bool) -> list[str]:
