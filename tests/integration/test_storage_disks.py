@@ -256,7 +256,7 @@ def test_growing(disks: Disks, bundle: Bundle) -> None:
     disks.discard(instance_id, path)
 
 
-def test_abandoned_disks_take_no_time_to_end(disks: Disks, bundle: Bundle) -> None:
+def test_abandoned_disks_take_no_time_to_end(config: Config, disks: Disks, bundle: Bundle) -> None:
     """Throttled to 64 kB/s with 20 MB to write: nothing of it is written, and no limit stays behind."""
     instance_id, path = bundle()
     disks.create(instance_id, path, SIZE)
@@ -267,7 +267,17 @@ def test_abandoned_disks_take_no_time_to_end(disks: Disks, bundle: Bundle) -> No
         throttle.write_text(f"{device[0]}:{device[1]} 65536")
         assert device in cgroups.throttled(layout)
     (target / "upper" / "dirty").write_bytes(b"x" * (20 << 20))
+    (target / "upper" / "dirty").read_bytes()
+    before = disks.counted(instance_id)
+    assert before
     disks.abandon(instance_id)
+    # Use is counted to the end, though the file system tells nothing any more; another process has not seen this.
+    after = disks.counted(instance_id)
+    assert after
+    assert after.written >= before.written
+    disks.abandon(instance_id)
+    assert disks.counted(instance_id) == after
+    assert Disks(config).counted(instance_id) is None
     assert device not in cgroups.throttled(layout)
     with pytest.raises(OSError, match="Input/output error"):
         (target / "upper" / "more").touch()

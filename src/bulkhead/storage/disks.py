@@ -41,7 +41,8 @@ class Disks:
         self._blanks = Blanks(config.state_dir / "pool")
         self._pool = Pool(self._make_ready, self._drop_ready)
         self._reaper = Reaper()
-        self._abandoned: set[str] = set()
+        self._abandoned: dict[str, Transferred | None] = {}
+        """What had been moved by then: the file system itself tells nothing any more."""
         """Attached disks whose file systems `abandon` has stopped: they cannot be written out any more."""
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
@@ -122,7 +123,7 @@ class Disks:
         with self._lock(instance_id):
             abandoned = instance_id in self._abandoned
             ext4.release(self._target(instance_id), layout=self._layout, shutdown=abandoned)
-            self._abandoned.discard(instance_id)
+            self._abandoned.pop(instance_id, None)
 
     def abandon(self, instance_id: str) -> None:
         """Stop all I/O of an attached disk at once, for an instance that is being deleted: its processes are not kept
@@ -131,7 +132,8 @@ class Disks:
             target = self._target(instance_id)
             device = mounts.device_at(target)
             if device:
-                self._abandoned.add(instance_id)
+                if instance_id not in self._abandoned:
+                    self._abandoned[instance_id] = ext4.transferred(target)
                 cgroups.clear_throttles(self._layout, device)
                 syscalls.ext4_shutdown(target)
 
@@ -139,7 +141,7 @@ class Disks:
         """Throw a disk away: its file's name is gone on return, the rest soon after (see `settle`). Idempotent."""
         with self._lock(instance_id):
             target = self._target(instance_id)
-            self._abandoned.discard(instance_id)
+            self._abandoned.pop(instance_id, None)
             descriptor = ext4.condemn(path, target)
             job = partial(ext4.destroy, descriptor, target, layout=self._layout)
             if mounts.device_at(target):
@@ -258,11 +260,13 @@ class Disks:
 
     def transferred(self, instance_id: str) -> tuple[int, int]:
         """Bytes read and written since the disk was attached; zeros when it is not."""
-        found = ext4.transferred(self._target(instance_id))
+        found = self.counted(instance_id)
         return (found.read, found.written) if found else (0, 0)
 
     def counted(self, instance_id: str) -> Transferred | None:
         """The same with the operations; None when it is not attached."""
+        if instance_id in self._abandoned:
+            return self._abandoned[instance_id]
         return ext4.transferred(self._target(instance_id))
 
     def flush(self, instance_id: str) -> None:

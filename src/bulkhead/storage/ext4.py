@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -43,11 +44,19 @@ def mount_file(file: Path, target: Path, *, flags: int = 0, fresh: bool = False)
 
 
 def transferred(target: Path) -> loop.Transferred | None:
-    """What has been read and written since the file system at `target` was mounted; None when it is not."""
+    """What has been read and written since the file system at `target` was mounted; None when it is not, or when all
+    I/O of it was stopped: then it does not tell from where it counted.
+    """
     device = mounts.device_at(target)
     if device is None:
         return None
-    return loop.transferred(device) - loop.Transferred(*json.loads(os.getxattr(target, _COUNTERS)))
+    try:
+        before = os.getxattr(target, _COUNTERS)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
+    return loop.transferred(device) - loop.Transferred(*json.loads(before))
 
 
 def release(target: Path, *, layout: cgroups.Layout, shutdown: bool = False) -> loop.LoopDevice | None:
