@@ -16,19 +16,7 @@ from bench import archives, host, namespaces
 from bench.compare import compare
 from bench.contest import PEERS, QUICK, Cast, Sizes, say
 from bench.figures import Figure, Results, dump, load
-from bench.measures import (
-    applications,
-    builds,
-    burst,
-    commands,
-    density,
-    execs,
-    imports,
-    machines,
-    memory,
-    pulls,
-    starts,
-)
+from bench.measures import applications, builds, burst, commands, execs, imports, machines, memory, pulls, starts
 from bench.peers.base import Scene
 from bench.report import markdown, terminal
 from tests.harness import trimmed
@@ -48,7 +36,6 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "rebuild": builds.measure_again,
     "vm": machines.measure,
     "unikernel": applications.measure,
-    "density": density.measure,
 }
 
 
@@ -75,13 +62,11 @@ def main() -> int:
 
 def _prepare(options: argparse.Namespace, scratch: Path) -> list[str]:
     """What needs the host's network: options that name it."""
-    machines = {"vm", "unikernel", "density"} & set(options.only)
+    machines = {"vm", "unikernel"} & set(options.only)
     kernel = ["--kernel", str(kernel_layout())] if machines and not options.kernel else []
     if "unikernel" in options.only and not options.trimmed and (built := trimmed.built()):
         kernel += ["--trimmed", str(built)]
     stock = ["--stock", str(rootfs_tar("stock"))] if "vm" in options.only and not options.stock else []
-    if "density" in options.only and not options.servers:
-        stock += ["--servers", str(rootfs_tar("servers"))]
     return ["--root", str(archives.root_archive(options.root, scratch)), *kernel, *stock]
 
 
@@ -95,7 +80,6 @@ def _arguments() -> argparse.Namespace:
     names = [peer.name for peer in PEERS]
     parser.add_argument("--peers", type=_list(names), default=names, help=f"of {','.join(names)}")
     parser.add_argument("--runs", type=int, help=f"runs of each contender (default {Sizes().runs})")
-    parser.add_argument("--density-seconds", type=float, help=f"of each wall (default {Sizes().density_seconds:g})")
     parser.add_argument("--quick", action="store_true", help="a few runs of everything, to see that it works")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="directory for the results")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
@@ -105,7 +89,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--stock", type=Path, metavar="TAR", help="root with a kernel and its initramfs (default: Debian's)"
     )
-    parser.add_argument("--servers", type=Path, metavar="TAR", help="root with nginx (default: Debian's)")
     parser.add_argument("--bulkhead", type=Path, default=CHECKOUT / ".venv/bin/bulkhead", help="the program")
     floor = CHECKOUT.parent / "shared/floor/container_floor.py"
     parser.add_argument("--floor", type=Path, default=floor, help="the sketch that measures the floor")
@@ -129,8 +112,6 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
     sizes = QUICK if options.quick else Sizes()
     if options.runs:
         sizes = replace(sizes, runs=options.runs)
-    if options.density_seconds:
-        sizes = replace(sizes, density_seconds=options.density_seconds)
     results = Results(time.time(), host.facts(scratch), {key: str(value) for key, value in asdict(sizes).items()})
     scene = Scene(
         name=name,
@@ -143,7 +124,6 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         kernel=options.kernel,
         trimmed=options.trimmed,
         stock=options.stock,
-        servers=options.servers,
     )
     archives.unpack(scene.archive, scene.root)
     if namespaces.hide_unified():

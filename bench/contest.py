@@ -41,28 +41,9 @@ class Sizes:
     imports: int = 5
     builds: int = 10
     import_bytes: int = 150_000_000
-    density: int = 8_000_000_000
-    """Bytes into which idle servers are to fit ..."""
-    density_seconds: float = 130.0
-    """... for each wall, the seconds in which they are started ..."""
-    density_most: int = 4000
-    """... and the number that is enough."""
 
 
-QUICK = Sizes(
-    runs=3,
-    sustained=5,
-    burst=4,
-    width=2,
-    rounds=1,
-    running=3,
-    imports=1,
-    builds=2,
-    import_bytes=20_000_000,
-    density=700_000_000,
-    density_seconds=30.0,
-    density_most=17,
-)
+QUICK = Sizes(runs=3, sustained=5, burst=4, width=2, rounds=1, running=3, imports=1, builds=2, import_bytes=20_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,6 @@ class Scene:
     """The same with the trimmed kernel."""
     stock: Path | None = None
     """A root file system as a tar, with a distribution's kernel and initramfs."""
-    servers: Path | None = None
-    """The same with nginx."""
 
     def directory(self, name: str) -> Path:
         """A directory for one contender's things."""

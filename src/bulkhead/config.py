@@ -74,8 +74,6 @@ class Config(BaseModel):
     overcommit_bandwidth: float = Field(default=1.0, gt=0, le=1000)
     overcommit_iops: float = Field(default=1.0, gt=0, le=1000)
     """Of operations and of bytes per second."""
-    reclaim_idle: float | None = Field(default=None, ge=1)
-    """Seconds without work after which chroots and containers have their page cache taken; None: never."""
     default_plan: str = "default"
     disk_pool: int = Field(default=8, ge=0, le=256)
     """Formatted, attached disks of the default plan's size kept ready."""

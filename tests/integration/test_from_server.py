@@ -130,3 +130,31 @@ def test_a_directory_that_is_a_root(shared_daemon: Daemon, tmp_path: Path) -> No
     assert "dropped packages" in done.stdout
     looked = 'nginx -t 2>&1 && test -z "$(dpkg --audit)" && readlink /etc/os-release && test ! -e /etc/disk'
     assert "/etc/shadow" in shared_daemon.cli("run", "--rm", "web", "sh", "-c", looked).stdout
+
+
+def test_data_goes_into_volumes_that_outlive_the_instance(
+    shared_daemon: Daemon, tmp_path: Path, busybox_tar: Path
+) -> None:
+    """What is printed with --volumes is a script: run as it is, with a command for the instance at its end."""
+    root = tmp_path / "root"
+    root.mkdir()
+    subprocess.run(["tar", "-C", root, "-xf", busybox_tar], check=True)
+    (root / "srv/shop").mkdir(parents=True)
+    (root / "srv/shop/answer").write_text("forty-two\n")
+    os.chown(root / "srv/shop/answer", 33, 33)
+    script = tmp_path / "shop.sh"
+    done = shared_daemon.cli("image", "from-server", "--volumes", "--name", "server/shop2", root)
+    lines = done.stdout.splitlines()
+    (volume,) = [line.split()[3] for line in lines if line.startswith("bulkhead volume create ")]
+    assert lines[-1].startswith("bulkhead run -d --name shop2 ")
+    assert f"-v {volume}:/srv/shop" in lines[-1]
+    script.write_text("\n".join(lines) + " sh -c 'echo more >> /srv/shop/answer; sleep 1000'\n")
+    path = f"{BULKHEAD.parent}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-e", script], check=True, env={**shared_daemon.environment(), "PATH": path}, timeout=120)
+    held = ("-v", f"{volume}:/mnt", "server/shop2")
+    until("it wrote", lambda: "more" in shared_daemon.cli("run", "--rm", *held, "cat", "/mnt/answer").stdout)
+    shared_daemon.cli("rm", "-f", "shop2")
+    kept = shared_daemon.cli("run", "--rm", *held, "sh", "-c", "cat /mnt/answer; stat -c %u /mnt/answer").stdout
+    assert kept == "forty-two\nmore\n33\n"
+    # The image is as it was copied.
+    assert shared_daemon.cli("run", "--rm", "server/shop2", "cat", "/srv/shop/answer").stdout == "forty-two\n"

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field, SecretStr
 from starlette.responses import Response
 
+from bulkhead.api.auth import principal_of
 from bulkhead.api.progress import with_progress
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
@@ -17,6 +18,7 @@ from bulkhead.events import Progress
 from bulkhead.images.registry.auth import Credentials
 from bulkhead.images.registry.proxies import Proxies
 from bulkhead.model import Model
+from bulkhead.tenancy.roles import Permission
 
 MAX_BODY = 1 << 20
 MAX_REFERENCE = 512
@@ -48,8 +50,13 @@ class Asked(Model):
     proxies: Ways = Field(default=Ways(), description="where there are none, those of the daemon's environment")
     tls_verify: bool | None = Field(default=None, description="None: as registries.conf says")
 
-    def access(self) -> Access:
-        """The same for the engine."""
+    def access(self, request: Request) -> Access:
+        """The same for the engine. Raises Forbidden for proxies of one who has no say on the host.
+
+        A proxy is what the daemon connects to, wherever that is.
+        """
+        if self.proxies != Ways():
+            principal_of(request).require(Permission.HOST)
         known = {
             login.registry: Credentials(
                 login.username, login.password.get_secret_value(), login.identity_token.get_secret_value()
@@ -114,11 +121,13 @@ async def pull_image(request: Request, body: PullRequest) -> Response:
     if body.all_platforms and (body.platform or body.policy != "always"):
         raise Refused("all platforms are asked for at the registry each time", hint="leave out platform and policy")
 
+    access = body.access(request)
+
     def work(progress: Progress) -> object:
         if body.all_platforms:
-            return {"images": registries.pull_all(body.reference, access=body.access(), progress=progress)}
+            return {"images": registries.pull_all(body.reference, access=access, progress=progress)}
         return registries.pull(
-            body.reference, policy=body.policy, platform=body.platform, access=body.access(), progress=progress
+            body.reference, policy=body.policy, platform=body.platform, access=access, progress=progress
         )
 
     return with_progress(request, work, target=body.reference)
@@ -127,7 +136,7 @@ async def pull_image(request: Request, body: PullRequest) -> Response:
 @router.post("/images/push")
 async def push_image(request: Request, body: PushRequest) -> Response:
     """Give an image away; progress and result as NDJSON."""
-    registries = service_of(request).engine.registries
+    registries, access = service_of(request).engine.registries, body.access(request)
 
     def work(progress: Progress) -> object:
         return registries.push(
@@ -135,7 +144,7 @@ async def push_image(request: Request, body: PushRequest) -> Response:
             body.destination,
             compression=body.compression,
             all_platforms=body.all_platforms,
-            access=body.access(),
+            access=access,
             progress=progress,
         )
 
@@ -153,7 +162,9 @@ async def tag_image(request: Request, body: TagRequest) -> Response:
 async def list_tags(request: Request, body: RepositoryRequest) -> Response:
     """Every tag of a repository."""
     service = service_of(request)
-    return json_response(await service.begin_long(service.engine.registries.tags, body.reference, access=body.access()))
+    return json_response(
+        await service.begin_long(service.engine.registries.tags, body.reference, access=body.access(request))
+    )
 
 
 @router.post("/registries/referrers")
@@ -161,7 +172,7 @@ async def list_referrers(request: Request, body: RepositoryRequest) -> Response:
     """What refers to an image in its registry."""
     service = service_of(request)
     return json_response(
-        await service.begin_long(service.engine.registries.referrers, body.reference, access=body.access())
+        await service.begin_long(service.engine.registries.referrers, body.reference, access=body.access(request))
     )
 
 
@@ -169,5 +180,5 @@ async def list_referrers(request: Request, body: RepositoryRequest) -> Response:
 async def try_login(request: Request, body: LoginRequest) -> Response:
     """Try credentials. Nothing of them is kept."""
     service = service_of(request)
-    done = await service.begin_long(service.engine.registries.login, body.registry, access=body.access())
+    done = await service.begin_long(service.engine.registries.login, body.registry, access=body.access(request))
     return json_response({"registry": done})

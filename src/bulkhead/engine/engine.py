@@ -32,7 +32,6 @@ from bulkhead.engine.moving import Mover
 from bulkhead.engine.networks import DEFAULT, NetworkCatalog
 from bulkhead.engine.operations import Operations
 from bulkhead.engine.plans import Plans
-from bulkhead.engine.reclaiming import Reclaimer
 from bulkhead.engine.recovery import Recovery
 from bulkhead.engine.registries import RegistryCatalog
 from bulkhead.engine.reports import Reporter, Usage
@@ -90,7 +89,6 @@ class Engine:
         self._exits = ExitWatcher(self._lifecycle.finish)
         self._restarts = Restarter(self._restart)
         self._health = HealthMonitor(find=context.state.get, check=self._check_health, report=self._report_health)
-        self._reclaimer = Reclaimer(context)
         self._walls = Walls(context, self.plans, self.images)
         self._mover = Mover(context, self._lifecycle, self._check_health)
         self.rooms = Rooms(context, self._lifecycle, self.create)
@@ -99,7 +97,6 @@ class Engine:
 
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
-        self._reclaimer.check()
         self._context.disks.prepare()
         self._context.state.count_again()  # of a host that has changed, or by a newer Bulkhead, things weigh otherwise
         self._serve_proc()
@@ -120,7 +117,6 @@ class Engine:
                 self._watch(instance)
             elif instance.state is State.EXITED:
                 self._restarts.consider(instance)
-        self._reclaimer.begin()
         self._context.disks.prefill(self.plans.default().disk)
         self.meter.start()
         self._tell_hurdles()
@@ -141,7 +137,6 @@ class Engine:
         """Stop what this daemon does; the instances run on."""
         self._restarts.close()
         self._health.close()
-        self._reclaimer.close()
         self.rooms.close_all()
         self._exits.close()
         self.meter.close()

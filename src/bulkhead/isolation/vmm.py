@@ -165,16 +165,7 @@ def _memory(bundle: Bundle) -> Iterator[str]:
     if room.memory > size:
         yield from ("-object", f"memory-backend-ram,id=room,size={room.memory - size}B")
         yield from ("-device", f"virtio-mem-pci,id={MORE_MEMORY},memdev=room,requested-size=0,addr=0x4")
-    yield from ("-device", f"virtio-balloon-pci,id={BALLOON},addr=0x5{_reporting(bundle)}")
-
-
-def _reporting(bundle: Bundle) -> str:
-    """Whether the guest tells which of its memory it does not use, which goes back to the host at once.
-
-    Only one that always boots, so that it goes on from a saved memory with the same device. A template's memory cannot
-    give back single pages: QEMU 7.2 would punch holes into its file, which every other guest has as well.
-    """
-    return ",free-page-reporting=on" if bundle.spec.cold and require_boot(bundle).ram is None else ""
+    yield from ("-device", f"virtio-balloon-pci,id={BALLOON},addr=0x5")
 
 
 def memory(bundle: Bundle, *, saved: bool, becomes_template: bool) -> Iterator[str]:
