@@ -16,7 +16,20 @@ from bench import archives, host, namespaces
 from bench.compare import compare
 from bench.contest import PEERS, QUICK, Cast, Sizes, say
 from bench.figures import Figure, Results, dump, load
-from bench.measures import applications, builds, burst, commands, execs, imports, machines, memory, pulls, starts
+from bench.measures import (
+    applications,
+    builds,
+    burst,
+    commands,
+    execs,
+    imports,
+    machines,
+    memory,
+    plans,
+    pulls,
+    rogues,
+    starts,
+)
 from bench.peers.base import Scene
 from bench.report import markdown, terminal
 from tests.harness import trimmed
@@ -36,7 +49,15 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "rebuild": builds.measure_again,
     "vm": machines.measure,
     "unikernel": applications.measure,
+    "plans": plans.measure,
+    "rogues": rogues.measure,
+    "rogues-vm": rogues.measure_machines,
+    "rogues-inside": rogues.measure_inside,
+    "rogues-chroot": rogues.measure_chroots,
 }
+
+
+USUAL = [name for name in FIGURES if name != "plans" and not name.startswith("rogues")]
 
 
 def main() -> int:
@@ -62,7 +83,7 @@ def main() -> int:
 
 def _prepare(options: argparse.Namespace, scratch: Path) -> list[str]:
     """What needs the host's network: options that name it."""
-    machines = {"vm", "unikernel"} & set(options.only)
+    machines = {"vm", "unikernel", "rogues-vm", "rogues-inside", "plans"} & set(options.only)
     kernel = ["--kernel", str(kernel_layout())] if machines and not options.kernel else []
     if "unikernel" in options.only and not options.trimmed and (built := trimmed.built()):
         kernel += ["--trimmed", str(built)]
@@ -76,11 +97,15 @@ def _arguments() -> argparse.Namespace:
         description="Measure Bulkhead beside its peers in namespaces of the bench's own; needs root. "
         "Writes results.json, results.md and plot.svg.",
     )
-    parser.add_argument("--only", type=_list(FIGURES), default=list(FIGURES), help=f"of {','.join(FIGURES)}")
+    parser.add_argument(
+        "--only", type=_list(FIGURES), default=USUAL, help=f"of {','.join(FIGURES)} (default: the first {len(USUAL)})"
+    )
     names = [peer.name for peer in PEERS]
     parser.add_argument("--peers", type=_list(names), default=names, help=f"of {','.join(names)}")
     parser.add_argument("--runs", type=int, help=f"runs of each contender (default {Sizes().runs})")
     parser.add_argument("--quick", action="store_true", help="a few runs of everything, to see that it works")
+    rogue = "seconds beside each rogue (default 10)"
+    parser.add_argument("--rogue-seconds", type=float, metavar="SECONDS", help=rogue)
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="directory for the results")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
     parser.add_argument("--root", type=Path, metavar="TAR", help="root file system (default: a minimal Debian)")
@@ -112,6 +137,8 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
     sizes = QUICK if options.quick else Sizes()
     if options.runs:
         sizes = replace(sizes, runs=options.runs)
+    if options.rogue_seconds:
+        sizes = replace(sizes, rogue_seconds=options.rogue_seconds)
     results = Results(time.time(), host.facts(scratch), {key: str(value) for key, value in asdict(sizes).items()})
     scene = Scene(
         name=name,
@@ -124,6 +151,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         kernel=options.kernel,
         trimmed=options.trimmed,
         stock=options.stock,
+        output=options.output.absolute(),
     )
     archives.unpack(scene.archive, scene.root)
     if namespaces.hide_unified():
@@ -134,6 +162,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
             say(f"measuring {key}")
             figure = FIGURES[key](cast, sizes)
             results.figures.append(figure)
+            _write(results, options.output)  # what is found is kept, whatever comes of the rest
             for line in terminal(figure):
                 say(line)
         results.peers = dict(cast.versions)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from bench.asking import Client
 from bench.figures import Figure, Missing
 from bench.peers.base import Peer, Scene
 from bench.peers.buildah import Buildah
@@ -41,9 +42,25 @@ class Sizes:
     imports: int = 5
     builds: int = 10
     import_bytes: int = 150_000_000
+    rogues: int | None = None
+    """How many of the rogues; None: all."""
+    rogue_seconds: float = 10.0
+    """For which a victim is looked at beside each of them."""
 
 
-QUICK = Sizes(runs=3, sustained=5, burst=4, width=2, rounds=1, running=3, imports=1, builds=2, import_bytes=20_000_000)
+QUICK = Sizes(
+    runs=3,
+    sustained=5,
+    burst=4,
+    width=2,
+    rounds=1,
+    running=3,
+    imports=1,
+    builds=2,
+    import_bytes=20_000_000,
+    rogues=2,
+    rogue_seconds=2,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,8 @@ class Cast:
     stack: ExitStack
     names: frozenset[str]
     """Those asked for."""
+    client: Client | None = None
+    """That asks servers from outside, once there is one."""
     versions: dict[str, str] = field(default_factory=dict)
     _ready: dict[type[Peer], Peer] = field(default_factory=dict)
     _failed: dict[type[Peer], str] = field(default_factory=dict)

@@ -38,6 +38,9 @@ class Scene:
     stock: Path | None = None
     """A root file system as a tar, with a distribution's kernel and initramfs."""
 
+    output: Path | None = None
+    """Where the results go: what is found is kept there as soon as it is found."""
+
     def directory(self, name: str) -> Path:
         """A directory for one contender's things."""
         path = self.scratch / name

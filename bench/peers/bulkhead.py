@@ -32,6 +32,7 @@ class Bulkhead(CommandLine, ImageBuilder):
             raise timing.Unusable(f"{scene.bulkhead} does not exist (scripts/setup makes it)")
         home = self.home = scene.directory("bulkhead")
         self._kernel = scene.kernel
+        self.cgroup = f"{scene.name}-bulkhead"
         config = home / "config.toml"
         self._socket = Path("/run/bulkhead-bench/bulkhead.sock")
         config.write_text(_configuration(scene, home))
