@@ -21,6 +21,7 @@ from bench.measures import (
     builds,
     burst,
     commands,
+    density,
     execs,
     imports,
     machines,
@@ -54,10 +55,11 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "rogues-vm": rogues.measure_machines,
     "rogues-inside": rogues.measure_inside,
     "rogues-chroot": rogues.measure_chroots,
+    "density": density.measure,
 }
 
 
-USUAL = [name for name in FIGURES if name != "plans" and not name.startswith("rogues")]
+USUAL = [name for name in FIGURES if name not in ("plans", "density") and not name.startswith("rogues")]
 
 
 def main() -> int:
@@ -83,11 +85,13 @@ def main() -> int:
 
 def _prepare(options: argparse.Namespace, scratch: Path) -> list[str]:
     """What needs the host's network: options that name it."""
-    machines = {"vm", "unikernel", "rogues-vm", "rogues-inside", "plans"} & set(options.only)
+    machines = {"vm", "unikernel", "density", "rogues-vm", "rogues-inside", "plans"} & set(options.only)
     kernel = ["--kernel", str(kernel_layout())] if machines and not options.kernel else []
     if "unikernel" in options.only and not options.trimmed and (built := trimmed.built()):
         kernel += ["--trimmed", str(built)]
     stock = ["--stock", str(rootfs_tar("stock"))] if "vm" in options.only and not options.stock else []
+    if "density" in options.only and not options.servers:
+        stock += ["--servers", str(rootfs_tar("servers"))]
     return ["--root", str(archives.root_archive(options.root, scratch)), *kernel, *stock]
 
 
@@ -103,6 +107,7 @@ def _arguments() -> argparse.Namespace:
     names = [peer.name for peer in PEERS]
     parser.add_argument("--peers", type=_list(names), default=names, help=f"of {','.join(names)}")
     parser.add_argument("--runs", type=int, help=f"runs of each contender (default {Sizes().runs})")
+    parser.add_argument("--density-seconds", type=float, help=f"of each wall (default {Sizes().density_seconds:g})")
     parser.add_argument("--quick", action="store_true", help="a few runs of everything, to see that it works")
     rogue = "seconds beside each rogue (default 10)"
     parser.add_argument("--rogue-seconds", type=float, metavar="SECONDS", help=rogue)
@@ -114,6 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--stock", type=Path, metavar="TAR", help="root with a kernel and its initramfs (default: Debian's)"
     )
+    parser.add_argument("--servers", type=Path, metavar="TAR", help="root with nginx (default: Debian's)")
     parser.add_argument("--bulkhead", type=Path, default=CHECKOUT / ".venv/bin/bulkhead", help="the program")
     floor = CHECKOUT.parent / "shared/floor/container_floor.py"
     parser.add_argument("--floor", type=Path, default=floor, help="the sketch that measures the floor")
@@ -139,6 +145,8 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         sizes = replace(sizes, runs=options.runs)
     if options.rogue_seconds:
         sizes = replace(sizes, rogue_seconds=options.rogue_seconds)
+    if options.density_seconds:
+        sizes = replace(sizes, density_seconds=options.density_seconds)
     results = Results(time.time(), host.facts(scratch), {key: str(value) for key, value in asdict(sizes).items()})
     scene = Scene(
         name=name,
@@ -152,6 +160,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         trimmed=options.trimmed,
         stock=options.stock,
         output=options.output.absolute(),
+        servers=options.servers,
     )
     archives.unpack(scene.archive, scene.root)
     if namespaces.hide_unified():

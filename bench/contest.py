@@ -46,6 +46,12 @@ class Sizes:
     """How many of the rogues; None: all."""
     rogue_seconds: float = 10.0
     """For which a victim is looked at beside each of them."""
+    density: int = 8_000_000_000
+    """Bytes into which idle servers are to fit ..."""
+    density_seconds: float = 130.0
+    """... for each wall, the seconds in which they are started ..."""
+    density_most: int = 4000
+    """... and the number that is enough."""
 
 
 QUICK = Sizes(
@@ -60,6 +66,9 @@ QUICK = Sizes(
     import_bytes=20_000_000,
     rogues=2,
     rogue_seconds=2,
+    density=700_000_000,
+    density_seconds=30.0,
+    density_most=17,
 )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 INSIDE = "BULKHEAD_BENCH_SCRATCH"
 """Set for the bench inside the namespaces: its scratch directory."""
-PRIVATE = ("/var/lib/containers", "/var/lib/docker", "/var/lib/lxc", "/var/cache/lxc")
+PRIVATE = ("/var/lib/containers", "/var/lib/cni", "/var/lib/docker", "/var/lib/lxc", "/var/cache/lxc")
 """Where peers keep what their options cannot put elsewhere."""
 
 

@@ -37,6 +37,8 @@ class Scene:
     """The same with the trimmed kernel."""
     stock: Path | None = None
     """A root file system as a tar, with a distribution's kernel and initramfs."""
+    servers: Path | None = None
+    """The same with nginx."""
 
     output: Path | None = None
     """Where the results go: what is found is kept there as soon as it is found."""

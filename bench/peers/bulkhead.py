@@ -188,6 +188,10 @@ def _configuration(scene: Scene, home: Path) -> str:
         "cgroup": f"{scene.name}-bulkhead",
         "nft_table": scene.name,
         "uid_base": 1_500_000_000,
+        # What a host sells is no part of what is measured: peers refuse nobody for want of room.
+        "overcommit_memory": 1000.0,
+        "overcommit_cpu": 1000.0,
+        "overcommit_disk": 1000.0,
     }
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 

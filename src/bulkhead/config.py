@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.errors import Problem, Refused
+from bulkhead.tenancy.names import TenantName
 
 DEFAULT_FILE = Path("/etc/bulkhead/config.toml")
 
@@ -74,6 +75,10 @@ class Config(BaseModel):
     overcommit_bandwidth: float = Field(default=1.0, gt=0, le=1000)
     overcommit_iops: float = Field(default=1.0, gt=0, le=1000)
     """Of operations and of bytes per second."""
+    reclaim_idle: float | None = Field(default=None, ge=1)
+    """Seconds without work after which chroots and containers have their page cache taken; None: never."""
+    merge_tenant: TenantName | None = None
+    """The one tenant whose virtual machines may have equal pages merged; None: nobody's are."""
     default_plan: str = "default"
     disk_pool: int = Field(default=8, ge=0, le=256)
     """Formatted, attached disks of the default plan's size kept ready."""

@@ -66,6 +66,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "loop devices": _loop,
     "erofs": _kernel_fs("erofs"),
     "overlay": _kernel_fs("overlay"),
+    "ksm": lambda: "" if os.access("/sys/kernel/mm/ksm/run", os.W_OK) else "the kernel does not merge pages (KSM)",
 }
 
 

@@ -31,6 +31,8 @@ def _info(args: Namespace, app: App) -> int:
     write(f"{cores}{speed}, {there}, {host['running']} running\n")
     write(table(RESOURCES, [resource_row(row) for row in host["resources"]]))
     write(table(PLANS, [plan_row(plan) for plan in host["plans"]]).rstrip("\n"))
+    if host["merged"] is not None:
+        write(f"\n{format_size(host['merged'])} of memory saved by merging equal pages of virtual machines")
     for warning in host["warnings"]:
         talk(f"warning: {warning}")
     return 0

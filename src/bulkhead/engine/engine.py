@@ -28,6 +28,7 @@ from bulkhead.engine.exits import ExitWatcher
 from bulkhead.engine.health import HealthMonitor
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.engine.memory import Memory
 from bulkhead.engine.moving import Mover
 from bulkhead.engine.networks import DEFAULT, NetworkCatalog
 from bulkhead.engine.operations import Operations
@@ -89,6 +90,7 @@ class Engine:
         self._exits = ExitWatcher(self._lifecycle.finish)
         self._restarts = Restarter(self._restart)
         self._health = HealthMonitor(find=context.state.get, check=self._check_health, report=self._report_health)
+        self._memory = Memory(context)
         self._walls = Walls(context, self.plans, self.images)
         self._mover = Mover(context, self._lifecycle, self._check_health)
         self.rooms = Rooms(context, self._lifecycle, self.create)
@@ -97,6 +99,7 @@ class Engine:
 
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
+        self._memory.check()
         self._context.disks.prepare()
         self._context.state.count_again()  # of a host that has changed, or by a newer Bulkhead, things weigh otherwise
         self._serve_proc()
@@ -117,6 +120,7 @@ class Engine:
                 self._watch(instance)
             elif instance.state is State.EXITED:
                 self._restarts.consider(instance)
+        self._memory.begin()
         self._context.disks.prefill(self.plans.default().disk)
         self.meter.start()
         self._tell_hurdles()
@@ -137,6 +141,7 @@ class Engine:
         """Stop what this daemon does; the instances run on."""
         self._restarts.close()
         self._health.close()
+        self._memory.close()
         self.rooms.close_all()
         self._exits.close()
         self.meter.close()
@@ -173,7 +178,7 @@ class Engine:
         for mount in spec.mounts:
             if mount.kind == "volume":
                 self.volumes.ensure(mount.source, tenant=spec.tenant)
-        if at_once and machines.is_machine(spec) and not (admitted.source or spec.powered):
+        if at_once and machines.can_be_warm(self._context, spec) and not admitted.source:
             spec = machines.claim(self._context, spec, admitted.image)
         try:
             with ExitStack() as undo:
@@ -354,7 +359,7 @@ class Engine:
 
     def host(self) -> Mapping[str, object]:
         """What of this host is sold, used and free, and how many more of each plan would fit."""
-        return hosting.report(self._context)
+        return {**hosting.report(self._context), "merged": self._memory.merger.saved()}
 
     def info(self) -> Mapping[str, object]:
         """Version, host facts, paths."""

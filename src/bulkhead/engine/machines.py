@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bulkhead import limits
-from bulkhead.engine import attaching, bundles, kernels
+from bulkhead.engine import attaching, bundles, kernels, merging
 from bulkhead.engine.admission import SHARED_NETWORKS
 from bulkhead.engine.context import Context
 from bulkhead.engine.warming import WarmGuest
@@ -73,7 +73,13 @@ def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGue
         largest=largest_inner(context, spec),
         warm=warm.handle if warm else None,
         attached=attaching.opened(context, spec, always),
+        merges=merging.merges(context, spec),
     )
+
+
+def can_be_warm(context: Context, spec: Spec) -> bool:
+    """Whether a guest that was started before it was asked for may become it: its memory was made for anybody."""
+    return is_machine(spec) and not spec.powered and not merging.merges(context, spec)
 
 
 def largest_inner(context: Context, spec: Spec) -> int:

@@ -203,6 +203,36 @@ def thaw(layout: Layout, cgroup: str) -> None:
         _write_if_there(layout.unified / cgroup / "cgroup.freeze", "0")
 
 
+def can_reclaim(layout: Layout, cgroup: str) -> bool:
+    """Whether a group's memory can be reclaimed here. `cgroup`: a name of which one can be made to look."""
+    if layout.version("memory") == 1:
+        return (layout.path("memory") / "memory.force_empty").exists()
+    if layout.version("memory") == 0:
+        return False
+    probe = layout.path("memory", f"{cgroup}-probe")
+    probe.mkdir(exist_ok=True)
+    try:
+        return (probe / "memory.reclaim").exists()
+    finally:
+        probe.rmdir()
+
+
+def reclaim(layout: Layout, cgroup: str) -> None:
+    """Take what can be taken of a group's memory: page cache, and with swap what is not used. Fine when it has gone.
+
+    What is needed comes back as it is needed; a group that cannot give more is no error.
+    """
+    path = layout.path("memory", cgroup)
+    try:
+        if layout.version("memory") == 1:
+            (path / "memory.force_empty").write_text("0")
+        else:
+            (path / "memory.reclaim").write_text((path / "memory.current").read_text())
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EBUSY, errno.ENOENT, errno.ENODEV):
+            raise
+
+
 def _write_if_there(file: Path, data: str) -> None:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)

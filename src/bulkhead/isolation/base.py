@@ -166,6 +166,8 @@ class Boot:
     """Foreign disks, which come after all others."""
     warm: Handle | None = None
     """The guest that runs already and has rehearsed its start: it has its place on the network."""
+    merges: bool = False
+    """Whether pages of its memory may be one with equal ones of its tenant's other machines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
         *("-smp", str(vmm.vcpus(plan)), "-m", f"{plan.memory}B"),
         *vmm.memory(bundle, saved=boot.saved is not None, becomes_template=boot.ram is not None),
         *(("-incoming", "defer") if boot.saved else ()),
-        *("-machine", f"{vmm.MACHINE},memory-backend={vmm.MEMORY}"),
+        *("-machine", f"{vmm.MACHINE},mem-merge=off,memory-backend={vmm.MEMORY}"),
         *("-sandbox", vmm.SANDBOX),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,path={vmm.SOCKETS}/{vmm.QMP},server=on,wait=off"),

@@ -337,11 +337,11 @@ def test_host_info(cli: Cli) -> None:
     lines = done.out.splitlines()
     assert lines[0] == "2 cores at 2.5 GHz, 3 instances, 2 running"
     assert [line.split()[0] for line in lines if line] == [
-        *("2", "RESOURCE", "memory", "cpu", "bandwidth", "PLAN", "default")
+        *("2", "RESOURCE", "memory", "cpu", "bandwidth", "PLAN", "default", "3M")
     ]
     assert "16G (107%)" in lines[3]
     assert "-1G" in lines[3]
     assert lines[5].split()[-1] == "-", "what is not measured has no figure"
-    assert lines[-1].split() == ["default", "30", "memory", "0", "no", "swap"]
+    assert lines[8].split() == ["default", "30", "memory", "0", "no", "swap"]
     assert done.err == "warning: memory: 1G more are sold than there is to sell\n"
     assert json.loads(cli("host", "info", "--format", "json").out)["resources"][1]["unit"] == "GHz"
