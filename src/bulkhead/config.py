@@ -6,17 +6,57 @@ table, a socket or a uid range; the tests give each run its own.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bulkhead.errors import Problem, Refused
 from bulkhead.tenancy.names import TenantName
 
 DEFAULT_FILE = Path("/etc/bulkhead/config.toml")
+
+
+class Listen(BaseModel):
+    """A place where the API listens over TCP."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = "127.0.0.1"
+    port: int = Field(default=8443, ge=1, le=65535)
+    cert: Path | None = None
+    """The server's certificate, with those between it and its CA."""
+    key: Path | None = None
+    client_ca: Path | None = None
+    """Whose client certificates sign users in by their common name."""
+    require_certificate: bool = False
+    """Nobody gets as far as a request without a client certificate; a token may still say who it is."""
+    plain: bool = False
+    """Without TLS, on an address of loopback alone: behind a proxy of this host's."""
+
+    @property
+    def where(self) -> str:
+        """Address and port in words."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        try:
+            address = ipaddress.ip_address(self.address)
+        except ValueError:
+            raise ValueError(f"address {self.address!r} is no IP address") from None
+        if self.plain and not address.is_loopback:
+            raise ValueError(f"plain TCP at {self.where}: tokens would go over the wire in clear; give cert and key")
+        if self.plain and (self.cert or self.key or self.client_ca):
+            raise ValueError("plain TCP has no certificates: leave out plain, or cert, key and client_ca")
+        if not self.plain and not (self.cert and self.key):
+            raise ValueError(f"TLS at {self.where} needs cert and key; bulkhead ca makes some")
+        if self.require_certificate and not self.client_ca:
+            raise ValueError("require_certificate needs client_ca")
+        return self
 
 
 class Config(BaseModel):
@@ -33,6 +73,8 @@ class Config(BaseModel):
     socket: Path | None = None
     """The API's unix socket; `run_dir/bulkhead.sock` when not given."""
     socket_group: str = "root"
+    listen: tuple[Listen, ...] = Field(default=(), max_length=16)
+    """Where the API listens over TCP as well; nowhere where none is given."""
     containers_dir: Path = Path("/etc/containers")
     """registries.conf, registries.conf.d, certs.d and policy.json, which podman, buildah and skopeo read too."""
 

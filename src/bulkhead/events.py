@@ -32,6 +32,10 @@ class Event:
     attributes: dict[str, str] = field(default_factory=dict)
     number: int = 0
     """Its place among all that were kept; 0 until it has one."""
+    tenant: str = "default"
+    """Whose it is."""
+    by: str = ""
+    """The user whose request it was; "" where nobody asked for it."""
 
 
 Progress = Callable[[Step], None]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from bulkhead.api import (
+    access,
     builds,
     images,
     instances,
@@ -22,18 +23,20 @@ from bulkhead.api import (
     usage,
     volumes,
 )
+from bulkhead.api.auth import Trailed, authorize
 from bulkhead.api.conditions import Conditional
 from bulkhead.api.problems import ProblemDetails
-from bulkhead.api.service import Engine, Service
+from bulkhead.api.service import Service, Whole
 
 VERSION = "1"
 
 
-def create_app(engine: Engine) -> FastAPI:
+def create_app(engine: Whole) -> FastAPI:
     """The API over an engine. `app.state.service` has the threads; close it when the server has ended."""
     app = FastAPI(
         title="Bulkhead",
         version=VERSION,
+        dependencies=[Depends(authorize)],
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -56,6 +59,7 @@ def create_app(engine: Engine) -> FastAPI:
         rooms,
         operations,
         usage,
+        access,
     ):
         app.include_router(routes.router)
     app.include_router(instances.files)
@@ -64,4 +68,5 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(page.router)
     app.include_router(sockets.router)
     app.add_middleware(Conditional)
+    app.add_middleware(Trailed)
     return app

@@ -1,19 +1,38 @@
-"""Who makes a request: put into its scope by the door that it came through, asked for by everything behind."""
+"""Who makes a request: put into its scope by the door that it came through, asked for by everything behind.
+
+`authorize` runs before every route: it asks the rules, and begins the entry of the trail. `Trailed` ends that.
+"""
 
 from __future__ import annotations
 
-from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+import time
+from typing import Any
 
-from bulkhead.errors import Unauthorized
+from starlette.exceptions import WebSocketException
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bulkhead.api.rules import PUBLIC, RULES, changes
+from bulkhead.errors import BulkheadError, Forbidden, Unauthorized
+from bulkhead.store.access import Trace
+from bulkhead.tenancy import acting
+from bulkhead.tenancy.acting import Acting
 from bulkhead.tenancy.principal import ROOT, Principal
 
-_KEY = "bulkhead.principal"
+KEY = "bulkhead.principal"
+PEER = "bulkhead.peer"
+"""In a scope: who is at the other end of the unix socket."""
+_ENTRY = "bulkhead.trail"
+BEGUN, OK = "begun", "ok"
+REFUSED = 4000
+"""On top of an HTTP status: how a WebSocket is closed that nobody may open."""
+MOST_REASON = 100
+_RESULTS = {401: "unauthorized", 403: "forbidden", 404: "not-found", 409: "conflict", 422: "refused", 429: "too-many"}
 
 
 def principal_of(connection: HTTPConnection) -> Principal:
     """Who makes this request. Raises Unauthorized where no door has let it in."""
-    found = connection.scope.get(_KEY)
+    found = connection.scope.get(KEY)
     if not isinstance(found, Principal):
         raise Unauthorized("nobody knows who makes this request", hint="send a token: Authorization: Bearer TOKEN")
     return found
@@ -26,5 +45,113 @@ class SocketDoor:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_KEY] = ROOT
+        scope[KEY] = scope.get(PEER, ROOT)
         await self._app(scope, receive, send)
+
+
+async def authorize(connection: HTTPConnection) -> None:
+    """Before every route. Raises Unauthorized, and Forbidden where the rules do not let this principal in."""
+    try:
+        await _judge(connection)
+    except BulkheadError as error:
+        if connection.scope["type"] != "websocket":
+            raise
+        raise WebSocketException(REFUSED + error.http_status, error.what[:MOST_REASON]) from error
+
+
+async def _judge(connection: HTTPConnection) -> None:
+    method = connection.scope.get("method", "GET")
+    key = f"{method} {connection.scope['route'].path}"
+    if key in PUBLIC:
+        return
+    principal = principal_of(connection)
+    if changes(key):
+        await _begin(connection, principal)
+    rule = RULES.get(key)
+    if rule is None:
+        raise Forbidden(f"{key} has no rule of who may use it", hint="this is a fault of Bulkhead's: please report it")
+    principal.require(rule)
+
+
+async def _begin(connection: HTTPConnection, principal: Principal) -> None:
+    """Begin the entry of the trail, before anything is done."""
+    entry = connection.scope.get(_ENTRY)
+    if not isinstance(entry, Entry):
+        return
+    service = connection.app.state.service
+    entry.acting.principal = principal
+    entry.trace = Trace(
+        when=time.time(),
+        user=principal.user,
+        role=principal.role,
+        tenant=principal.tenant or "",
+        action=f"{connection.scope['method']} {connection.scope['route'].path}",
+        targets=tuple(str(value) for value in connection.path_params.values()),
+        result=BEGUN,
+        source=principal.source,
+        token=principal.token_id,
+    )
+    entry.number = await service.call(service.engine.access.begin_trace, entry.trace)
+
+
+class Entry:
+    """One request's entry of the trail, as far as it is known."""
+
+    def __init__(self) -> None:
+        self.acting = Acting(ROOT)
+        self.trace: Trace | None = None
+        self.number = 0
+        self.result = OK
+
+    def saw(self, message: Message) -> None:
+        """Look at a message of the answer for how it went."""
+        if message["type"] == "http.response.start":
+            status = int(message["status"])
+            self.result = _RESULTS.get(status, "error") if status >= 400 else OK
+        elif bytes(message.get("body", b"")[:11]) == b'{"problem":':
+            self.result = "error"  # the last line of NDJSON
+
+    def ended(self) -> Trace | None:
+        """The entry as it is to be kept; None where nothing was begun."""
+        if self.trace is None:
+            return None
+        targets = tuple(dict.fromkeys((*self.trace.targets, *self.acting.targets)))
+        return Trace(**{**_fields(self.trace), "targets": targets, "result": self.result})
+
+
+class Trailed:
+    """The middleware that ends the entry which `authorize` has begun, with how it went."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        entry = scope[_ENTRY] = Entry()
+        acting.begin(entry.acting)
+
+        async def seen(message: Message) -> None:
+            entry.saw(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, seen)
+        except BaseException:
+            entry.result = "error"
+            raise
+        finally:
+            await self._end(scope, entry)
+
+    async def _end(self, scope: Scope, entry: Entry) -> None:
+        trace = entry.ended()
+        if trace is None:
+            return
+        service = scope["app"].state.service
+        if not service.stopping.is_set():
+            await service.call(service.engine.access.end_trace, entry.number, trace)
+
+
+def _fields(trace: Trace) -> dict[str, Any]:
+    return {name: getattr(trace, name) for name in Trace.__dataclass_fields__}

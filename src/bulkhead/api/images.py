@@ -91,6 +91,13 @@ class RemoveRequest(Model):
     force: bool = False
 
 
+class PublicRequest(Model):
+    """Which image of the operator's every tenant may see, or no longer."""
+
+    reference: str = Field(min_length=1, max_length=512)
+    public: bool = True
+
+
 class PruneRequest(Model):
     """What may go: images without a name, or all that no instance uses."""
 
@@ -130,6 +137,21 @@ async def remove_image(request: Request, body: RemoveRequest) -> Response:
     """Drop a name, and the image with its last name."""
     service = service_of(request)
     return json_response(await service.call(service.engine.images.remove, body.reference, force=body.force))
+
+
+@router.get("/images/public")
+async def list_public_images(request: Request) -> Response:
+    """Names of images that every tenant sees."""
+    service = service_of(request)
+    return json_response(await service.call(service.engine.images.published))
+
+
+@router.post("/images/public")
+async def publish_image(request: Request, body: PublicRequest) -> Response:
+    """Let every tenant see an image, or no longer: `{"name", "public"}`. What runs of it goes on."""
+    service = service_of(request)
+    name = await service.call(service.engine.images.publish, body.reference, public=body.public)
+    return json_response({"name": name, "public": body.public})
 
 
 @router.post("/images/prune")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bulkhead.errors import BulkheadError, NotFound, Problem, Refused
+from bulkhead.errors import BulkheadError, NotFound, Problem, Refused, TooMany, Unauthorized
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -88,7 +89,7 @@ def _words(item: Mapping[str, Any]) -> str:
     message = item["msg"][:1].lower() + item["msg"][1:]
     if item["type"] == "missing":
         return f"{'.'.join(location) or 'the body'}: {message}"
-    secret = {"user_data", "secrets", "auth"} & set(location)
+    secret = {"user_data", "secrets", "auth", "data"} & set(location)
     value = "..." if secret else repr(item.get("input"))
     shown = value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 3] + "..."
     return f"{'.'.join(location) or 'the body'} {shown}: {message}"
@@ -96,7 +97,12 @@ def _words(item: Mapping[str, Any]) -> str:
 
 def response(error: BulkheadError) -> Response:
     """The error as an answer."""
-    return Response(encode(error), status_code=error.http_status, media_type=MEDIA_TYPE)
+    headers = {}
+    if isinstance(error, TooMany):
+        headers["retry-after"] = str(math.ceil(error.after))
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = 'Bearer realm="bulkhead"'
+    return Response(encode(error), status_code=error.http_status, media_type=MEDIA_TYPE, headers=headers)
 
 
 async def _known(_: Request, error: Exception) -> Response:

@@ -18,14 +18,14 @@ from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bulkhead.agent.session import short_path
-from bulkhead.api import problems
 from bulkhead.api.app import create_app
 from bulkhead.api.auth import SocketDoor
 from bulkhead.api.browsers import BrowserGuard
-from bulkhead.api.service import Engine, Service
+from bulkhead.api.service import Service, Whole
+from bulkhead.api.tcp import NetworkServer, bound
+from bulkhead.api.wire import Wire
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, Refused
 
@@ -42,7 +42,7 @@ MAX_MESSAGE = 1 << 21
 PID_FILE = "daemon.pid"
 
 
-class Daemon(Engine, Protocol):
+class Daemon(Whole, Protocol):
     """The engine with its own beginning and end."""
 
     def recover(self) -> Sequence[str]:
@@ -56,7 +56,7 @@ def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
     """Run the daemon until it gets TERM or INT. Instances outlive it. Raises Conflict when another one lives."""
     # Many short turns: what a client waits for is not held up by what fills the pools.
     sys.setswitchinterval(SWITCH_SECONDS)
-    with listening(config) as listener:
+    with listening(config) as listener, bound(config.listen) as network:
         # Clients that connect from here on wait for the recovery.
         engine = build(config)
         try:
@@ -67,31 +67,19 @@ def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
             gc.freeze()
             gc.set_threshold(*_COLLECT_AFTER)
             try:
-                Server(app).run(sockets=[listener])
+                others = [NetworkServer(app, listen, opened) for listen, opened in network]
+                Server(app, others).run(sockets=[listener])
             finally:
                 app.state.service.close()
         finally:
             engine.close()
 
 
-class Wire(HttpToolsProtocol):
-    """uvicorn's, that answers what is no HTTP as everything else is answered."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Tell the client, and close the connection."""
-        error = Refused(f"the request is not HTTP/1.1: {msg}", hint="see docs/reference/http-api.md")
-        body = problems.encode(error, status=400)
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (problems.MEDIA_TYPE.encode(), len(body), body)
-        )
-        self.transport.close()
-
-
 class Server(uvicorn.Server):
     """uvicorn without its idle ticks, that tells the service manager and ends long requests first."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, others: Sequence[NetworkServer] = ()) -> None:
+        self._others = others
         super().__init__(
             uvicorn.Config(
                 BrowserGuard(SocketDoor(app)),
@@ -129,6 +117,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, then say so to the service manager."""
         await super().startup(sockets)
+        for other in self._others:
+            await other.open()
         notify("READY=1")
         log.info("serving")
 
@@ -141,6 +131,8 @@ class Server(uvicorn.Server):
         notify("STOPPING=1")
         log.info("stopping; instances run on")
         self._service.stop()
+        for other in self._others:
+            await other.end()
         await super().shutdown(sockets)
 
 

@@ -7,9 +7,10 @@ The engine is synchronous and safe to use from any thread. Short calls go throug
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
@@ -18,15 +19,16 @@ from starlette.requests import HTTPConnection
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
+from bulkhead.api.auth import principal_of
+from bulkhead.api.needs import Temporaries, Tenants, Usages, Users
 from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.context import Locks
 from bulkhead.engine.operations import Operations
-from bulkhead.engine.registries import Access
+from bulkhead.engine.registries import Access as Credentials
 from bulkhead.engine.unikernel_builds import Order
 from bulkhead.errors import NotFound, Unavailable
 from bulkhead.events import Event, Progress
 from bulkhead.isolation.base import Ability
-from bulkhead.metering.query import By
 from bulkhead.model import (
     CreateRequest,
     Exit,
@@ -41,6 +43,7 @@ from bulkhead.model import (
 )
 from bulkhead.moves import Moved
 from bulkhead.storage.changes import Changes
+from bulkhead.store.access import Access
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +51,7 @@ T = TypeVar("T")
 CALL_THREADS = 64
 LONG_THREADS = 512
 """Most logs, events, archives and imports at the same time; one more is refused."""
+MOST_VIEWS = 4096
 
 Alive = Callable[[], bool]
 """Asked at least once a second by what follows something; False: nobody listens any more, so end."""
@@ -143,6 +147,12 @@ class Images(Protocol):
     def remove(self, reference: str, *, force: bool) -> object:
         """Drop a name, and the image with its last name; what has been removed."""
 
+    def publish(self, reference: str, *, public: bool) -> str:
+        """Let every tenant see an image of the operator's, or no longer; its name in whole."""
+
+    def published(self) -> Sequence[str]:
+        """Names of images that every tenant sees."""
+
     def prune(self, *, everything: bool) -> object:
         """Drop what nothing needs (`everything`: also named images without an instance); what has been removed."""
 
@@ -153,10 +163,12 @@ class Registries(Protocol):
     def sources(self, reference: str, *, push: bool) -> Sequence[Mapping[str, object]]:
         """Where an image may come from or go to: registry, repository, name, mirror."""
 
-    def pull(self, reference: str, *, policy: str, platform: str | None, access: Access, progress: Progress) -> object:
+    def pull(
+        self, reference: str, *, policy: str, platform: str | None, access: Credentials, progress: Progress
+    ) -> object:
         """Have an image in the store."""
 
-    def pull_all(self, reference: str, *, access: Access, progress: Progress) -> Sequence[object]:
+    def pull_all(self, reference: str, *, access: Credentials, progress: Progress) -> Sequence[object]:
         """Have every platform's image of a list in the store, each under a name of its own."""
 
     def push(
@@ -166,14 +178,14 @@ class Registries(Protocol):
         *,
         compression: str | None,
         all_platforms: bool,
-        access: Access,
+        access: Credentials,
         progress: Progress,
     ) -> object:
         """Give an image away."""
 
-    def tags(self, repository: str, *, access: Access) -> Sequence[str]: ...
-    def referrers(self, reference: str, *, access: Access) -> Sequence[Mapping[str, object]]: ...
-    def login(self, registry: str, *, access: Access) -> str: ...
+    def tags(self, repository: str, *, access: Credentials) -> Sequence[str]: ...
+    def referrers(self, reference: str, *, access: Credentials) -> Sequence[Mapping[str, object]]: ...
+    def login(self, registry: str, *, access: Credentials) -> str: ...
 
 
 class Plans(Protocol):
@@ -223,33 +235,11 @@ class Rooms(Protocol):
     def layer(self, instance: Instance) -> Iterator[bytes]: ...
 
 
-class Temporaries(Protocol):
-    """Names of images that go with the request that holds them."""
-
-    def name(self) -> str: ...
-    def end(self, name: str) -> None: ...
-
-
 class Watches(Protocol):
     """Which files are opened in instances."""
 
     def watch(self, instance: Instance, *, alive: Alive) -> Iterator[Mapping[str, str | int]]: ...
     def end(self, instance_id: str) -> None: ...
-
-
-class Usages(Protocol):
-    """What has been used."""
-
-    def use(
-        self,
-        *,
-        instances: Collection[str] | None,
-        tenant: str | None,
-        plan: str | None,
-        begin: float | None,
-        end: float | None,
-        by: Collection[By],
-    ) -> Mapping[str, object]: ...
 
 
 class Engine(Protocol):
@@ -277,6 +267,12 @@ class Engine(Protocol):
     def operations(self) -> Operations: ...
     @property
     def usage(self) -> Usages: ...
+    @property
+    def tenants(self) -> Tenants: ...
+    @property
+    def users(self) -> Users: ...
+    @property
+    def access(self) -> Access: ...
 
     def create(self, request: CreateRequest, *, at_once: bool = False) -> Instance: ...
     def build(self, order: BuildOrder, files: Iterator[bytes], *, tell: Tell, alive: Alive) -> object:
@@ -367,14 +363,23 @@ class Engine(Protocol):
         """What of the host is sold, used and free; see docs/reference/http-api.md for the keys."""
 
 
-class Service:
-    """The engine with the threads that it is called in."""
+class Whole(Engine, Protocol):
+    """The engine as whoever sees everything gets it."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def seen_by(self, tenant: str) -> Engine:
+        """The engine as a tenant sees it: its own things alone, and nothing that reaches the host."""
+
+
+class Service:
+    """The engine with the threads that it is called in, as whoever sees everything gets it; see `seen_by`."""
+
+    def __init__(self, engine: Whole) -> None:
+        self.engine: Engine = engine
+        self._view = engine.seen_by
         self._calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call")
         self._long = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="long")
         self._long_running = 0
+        self._tenants: dict[str, Service] = {}
         self.editing = Locks()
         """Held by edits, by what they are about."""
         self.stopping = asyncio.Event()
@@ -382,19 +387,34 @@ class Service:
 
     async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one of the engine's calls in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._calls, partial(function, *args, **kwargs))
+        work = partial(copy_context().run, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._calls, work)
 
     def begin_long(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Run what may last as long as somebody listens. Raises Unavailable when too many do already."""
         if self._long_running >= LONG_THREADS:
             raise Unavailable(f"{LONG_THREADS} long requests are being served already", hint="end some and try again")
         self._long_running += 1
-        future = asyncio.get_running_loop().run_in_executor(self._long, partial(function, *args, **kwargs))
+        work = partial(copy_context().run, partial(function, *args, **kwargs))
+        future = asyncio.get_running_loop().run_in_executor(self._long, work)
         future.add_done_callback(self._end_long)
         return future
 
     def _end_long(self, _: asyncio.Future[T]) -> None:
         self._long_running -= 1
+
+    def seen_by(self, tenant: str | None) -> Service:
+        """The same threads with the engine as a tenant sees it; None: this."""
+        if tenant is None:
+            return self
+        from bulkhead.api.shares import TenantService
+
+        found = self._tenants.get(tenant)
+        if found is None:
+            if len(self._tenants) >= MOST_VIEWS:
+                self._tenants.pop(next(iter(self._tenants)))
+            found = self._tenants[tenant] = TenantService(self, self._view(tenant))
+        return found
 
     def stop(self) -> None:
         """From the loop: end whatever lasts, so that its requests do."""
@@ -408,8 +428,8 @@ class Service:
 
 
 def service_of(connection: HTTPConnection) -> Service:
-    """The service of the application that a request belongs to."""
-    return cast(Service, connection.app.state.service)
+    """The service of the application that a request belongs to, as whoever makes it gets it."""
+    return cast(Service, connection.app.state.service).seen_by(principal_of(connection).tenant)
 
 
 def create_and_start(

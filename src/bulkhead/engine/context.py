@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bulkhead.config import Config
@@ -21,7 +21,7 @@ from bulkhead.host.lxcfs import Lxcfs
 from bulkhead.images import ImageStore
 from bulkhead.isolation.base import Driver
 from bulkhead.metering.ledger import Ledger
-from bulkhead.model import Instance, Isolation, Spec
+from bulkhead.model import DEFAULT_TENANT, Instance, Isolation, Spec
 from bulkhead.network import Networks
 from bulkhead.storage.disks import Disks
 from bulkhead.storage.layers import Layers
@@ -82,6 +82,21 @@ class Context:
     locks: Locks = field(default_factory=Locks)
     building: Holds = field(default_factory=Holds)
     """What builds that are under way need."""
+    tenant: str = DEFAULT_TENANT
+    """Whose images these are, and whose what is made with them is; see `seen_by`."""
+
+    whole: ImageStore | None = None
+    """All images, where `images` are a tenant's."""
+
+    def seen_by(self, tenant: str) -> Context:
+        """The same parts with the images as a tenant sees them."""
+        images = self.images.seen_by(tenant, self.state.public_images)
+        return replace(self, images=images, whole=self.images, tenant=tenant)
+
+    @property
+    def all_images(self) -> ImageStore:
+        """Everybody's images."""
+        return self.whole or self.images
 
     def bundle_dir(self, instance: Instance | str) -> Path:
         """The instance's directory."""

@@ -9,18 +9,19 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
-from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, hosting, inside, logs, machines, selling
+from bulkhead.engine import hosting, inside, logs, machines, selling
 from bulkhead.engine.admission import signal_problems
 from bulkhead.engine.admitting import Admission
 from bulkhead.engine.builds.builder import Builder
 from bulkhead.engine.builds.order import BuildOrder, Tell
+from bulkhead.engine.commands import Commands, require_running
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
 from bulkhead.engine.doctor import examine
@@ -40,19 +41,21 @@ from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.rooms import Rooms
 from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.temporaries import Temporaries
+from bulkhead.engine.tenants import Tenants
 from bulkhead.engine.usages import UsageCatalog
+from bulkhead.engine.users import Users
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.engine.walls import Walls
 from bulkhead.engine.watching import Watches
-from bulkhead.errors import BulkheadError, Conflict, NotFound, Problem, Refused
+from bulkhead.errors import BulkheadError, NotFound, Problem, Refused
 from bulkhead.events import Event, Progress, quiet
 from bulkhead.host import cgroups
 from bulkhead.images import Image
 from bulkhead.isolation.base import Ability, Collects, Command
 from bulkhead.model import (
+    DEFAULT_TENANT,
     CreateRequest,
     Exit,
-    HealthCheck,
     Instance,
     Isolation,
     Plan,
@@ -62,10 +65,12 @@ from bulkhead.model import (
 )
 from bulkhead.moves import Moved
 from bulkhead.quantities import parse_signal
+from bulkhead.store.access import Access
+
+if TYPE_CHECKING:
+    from bulkhead.engine.tenancy import TenantEngine
 
 log = logging.getLogger(__name__)
-HEALTH_OUTPUT = 4096
-"""Bytes of a health check's output that are read before the rest is dropped."""
 
 
 class Engine:
@@ -73,13 +78,17 @@ class Engine:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.access = Access(context.state)
         self.images = ImageCatalog(context)
         self.registries = RegistryCatalog(context)
         self.plans = Plans(context)
         self.networks = NetworkCatalog(context)
         self.volumes = VolumeCatalog(context)
         self.operations = Operations(context.state)
+        self.tenants = Tenants(context, self.access, self.networks)
+        self.users = Users(self.access)
         self._reports = Reporter(context)
+        self._commands = Commands(context)
         self._lifecycle = Lifecycle(context)
         self.meter = self._lifecycle.meter
         self.usage = UsageCatalog(context, self.meter)
@@ -89,10 +98,11 @@ class Engine:
         self._copier = Copier(context, self._lifecycle.resources)
         self._exits = ExitWatcher(self._lifecycle.finish)
         self._restarts = Restarter(self._restart)
-        self._health = HealthMonitor(find=context.state.get, check=self._check_health, report=self._report_health)
+        check = self._commands.check_health
+        self._health = HealthMonitor(find=context.state.get, check=check, report=self._report_health)
         self._memory = Memory(context)
         self._walls = Walls(context, self.plans, self.images)
-        self._mover = Mover(context, self._lifecycle, self._check_health)
+        self._mover = Mover(context, self._lifecycle, check)
         self.rooms = Rooms(context, self._lifecycle, self.create)
         self.temporaries = Temporaries(context)
         self.watches = Watches(context)
@@ -109,6 +119,7 @@ class Engine:
         repairs += self.operations.recover()
         repairs += self._mover.recover()
         repairs += self._builder.recover()
+        self.access.forget_claims()
         self._context.state.drop_claims()  # of changes that were interrupted: they are through, or undone
         repairs += self.temporaries.recover()
         repairs += self.images.forget_replaced()
@@ -123,13 +134,9 @@ class Engine:
         self._memory.begin()
         self._context.disks.prefill(self.plans.default().disk)
         self.meter.start()
-        self._tell_hurdles()
+        self.networks.tell_hurdles()
         self._context.networks.prefill(self._context.state.network(DEFAULT))
         return repairs
-
-    def _tell_hurdles(self) -> None:
-        for hurdle in self._context.networks.hurdles():
-            log.warning("%s (%s)", hurdle.what, hurdle.hint)
 
     def _serve_proc(self) -> None:
         try:
@@ -173,7 +180,9 @@ class Engine:
         self, request: CreateRequest, *, at_once: bool = False, room: bool = False, progress: Progress = quiet
     ) -> Instance:
         """Make an instance; `at_once`: it is started next. Raises Refused with every problem, before any change."""
-        admitted = self._admission.admit(request, room=room)
+        self.access.tenant(request.tenant or DEFAULT_TENANT)
+        admission = self._admission_of(request.tenant)
+        admitted = admission.admit(request, room=room)
         spec = admitted.spec.model_copy(update={"room": True}) if room else admitted.spec
         for mount in spec.mounts:
             if mount.kind == "volume":
@@ -202,9 +211,32 @@ class Engine:
         """Carry a Containerfile out; `files` is its context, a tar. Raises Refused before anything is done."""
         return self._builder.build(order, files, tell=tell, alive=alive)
 
+    @property
+    def context(self) -> Context:
+        """The parts; for what looks at them as one tenant does."""
+        return self._context
+
+    def seen_by(self, tenant: str) -> TenantEngine:
+        """All of this as a tenant sees it."""
+        from bulkhead.engine.tenancy import TenantEngine
+
+        return TenantEngine(self, tenant)
+
+    def builder_for(self, context: Context) -> Builder:
+        """What carries builds out with the images of `context`."""
+        return Builder(context, self._lifecycle, self.plans, host=self._context)
+
+    def _admission_of(self, tenant: str | None) -> Admission:
+        """What judges requests by the images that a tenant sees."""
+        return (
+            self._admission
+            if tenant in (None, DEFAULT_TENANT)
+            else replace(self._admission, images=ImageCatalog(self._context.seen_by(tenant)))
+        )
+
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""
-        admitted = self._admission.admit(request)
+        admitted = self._admission_of(request.tenant).admit(request)
         return self._reports.dry_run(admitted.spec, admitted.image, admitted.machine)
 
     def start(self, ref: str, *, on_launch: Callable[[Path], None] | None = None) -> Instance:
@@ -223,13 +255,13 @@ class Engine:
         if problems := signal_problems(signal):
             raise Refused(problems)
         if instance.state is not State.PAUSED:
-            self._require_running(instance)
+            require_running(instance)
         return self._lifecycle.signal(instance, parse_signal(signal))
 
     def pause(self, ref: str) -> Instance:
         """Freeze every process of it; returns when they are."""
         instance = self.get(ref)
-        self._require_running(instance)
+        require_running(instance)
         return self._lifecycle.pausing.pause(instance)
 
     def unpause(self, ref: str) -> Instance:
@@ -370,7 +402,7 @@ class Engine:
     def prepare_attach(self, ref: str) -> Path:
         """The agent's socket of a running instance."""
         instance = self.get(ref)
-        self._require_running(instance)
+        require_running(instance)
         return self._context.bundle_dir(instance) / "agent.sock"
 
     def prepare_exec(
@@ -385,15 +417,8 @@ class Engine:
         stdin: bool,
     ) -> tuple[Path, ExecRequest]:
         """The agent's socket of a running instance and what EXEC is to carry."""
-        instance = self.get(ref)
         command = Command(argv=tuple(argv), env=tuple(env), user=user, workdir=workdir, tty=tty, stdin=stdin)
-        return self._exec(instance, command)
-
-    def _exec(self, instance: Instance, command: Command) -> tuple[Path, ExecRequest]:
-        self._require_running(instance)
-        bundle = self._context.bundle_dir(instance)
-        handle = bundles.require_handle(bundle)
-        return bundle / "agent.sock", self._context.driver(instance).exec_request(instance.spec, handle, command)
+        return self._commands.prepare(self.get(ref), command)
 
     def collects(self, ref: str) -> bool:
         """Whether commands in it are run to their end, since no client can be joined to them."""
@@ -412,12 +437,8 @@ class Engine:
         alive: Callable[[], bool],
     ) -> Collected:
         """Run a command in such an instance to its end; at most 256 KiB of each output."""
-        instance = self.get(ref)
-        self._require_running(instance)
-        driver = self._context.driver(instance)
-        assert isinstance(driver, Collects)
         command = Command(argv=tuple(argv), env=tuple(env), user=user, workdir=workdir, tty=tty, stdin=stdin)
-        return driver.collect(self._context.bundle_dir(instance), command, alive=alive)
+        return self._commands.collect(self.get(ref), command, alive=alive)
 
     def copy_out(self, ref: str, path: str) -> Iterator[bytes]:
         """A tar stream of a file or directory inside."""
@@ -426,18 +447,3 @@ class Engine:
     def copy_in(self, ref: str, path: str, stream: BinaryIO) -> None:
         """Unpack a tar stream below a directory inside."""
         self._copier.copy_in(self.get(ref), path, stream)
-
-    def _check_health(self, instance: Instance, health: HealthCheck) -> bool:
-        agent, request = self._exec(instance, Command(argv=health.command))
-        with Session.connect(agent) as session:
-            try:
-                return session.exec_collect(request, timeout=health.timeout, limit=HEALTH_OUTPUT).code == 0
-            except TimeoutError:
-                return False
-
-    def _require_running(self, instance: Instance) -> None:
-        if instance.state is not State.RUNNING:
-            raise Conflict(
-                f"instance {instance.spec.name} is {instance.state}, not running",
-                hint=f"bulkhead {'unpause' if instance.state is State.PAUSED else 'start'} {instance.spec.name}",
-            )

@@ -15,7 +15,10 @@ from bulkhead.events import Progress, Step
 from bulkhead.images import Image, saving
 from bulkhead.images.documents import ROOTFS
 from bulkhead.images.loading import Loaded
+from bulkhead.images.naming import as_name
 from bulkhead.model import Isolation, Spec
+from bulkhead.tenancy import acting
+from bulkhead.tenancy.names import SEPARATOR
 
 BUILD = "(a build)"
 """What a build is called among the users of an image."""
@@ -27,6 +30,7 @@ class ImageCatalog:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._store = context.images
+        self._whole = context.all_images
 
     def list(self) -> Sequence[Image]:
         """Every image."""
@@ -160,7 +164,10 @@ class ImageCatalog:
         """Drop a name, and the image with its last name."""
         with self._context.building.guard:
             try:
-                removed = self._store.remove(reference, in_use=self._in_use(), force=force)
+                digest = self._store.resolve(reference).digest
+                removed = self._store.remove(reference, in_use=self._in_use(own=True), force=force)
+                if self._whole is not self._store:
+                    self._drop_unneeded(digest)
             except Conflict as error:
                 if BUILD in error.what:
                     raise Conflict(error.what, hint="it is free when the build has ended") from error
@@ -176,12 +183,39 @@ class ImageCatalog:
             self._unmount_unneeded()
         return removed
 
-    def _in_use(self) -> Mapping[str, Sequence[str]]:
-        """Names of instances and snapshots by the digest of their image, and of the kernel that a VM boots."""
+    def publish(self, reference: str, *, public: bool) -> str:
+        """Let every tenant see the image of this name of the default tenant, or no longer; the name in whole."""
+        image = self._store.resolve(reference)
+        names = [name for name in image.references if SEPARATOR not in name]
+        name = as_name(reference) if as_name(reference) in names else (names[0] if len(names) == 1 else "")
+        if not name:
+            hint = f"say one of {', '.join(names)}" if names else "give it a name: bulkhead image tag"
+            raise Refused(f"{reference} is no name of an image of the operator's", hint=hint)
+        acting.touched("image", name)
+        self._context.state.publish_image(name, public=public)
+        return name
+
+    def published(self) -> Sequence[str]:
+        """Names of images that every tenant sees."""
+        return sorted(self._context.state.public_images())
+
+    def _drop_unneeded(self, digest: str) -> None:
+        """Of an image that a tenant has no name of any more: all of it, where nobody else has one or needs it."""
+        with suppress(Conflict, NotFound):
+            if not self._whole.resolve(digest).references:
+                self._whole.remove(digest, in_use=self._in_use())
+
+    def _in_use(self, *, own: bool = False) -> Mapping[str, Sequence[str]]:
+        """Names of instances and snapshots by the digest of their image, and of the kernel that a VM boots.
+
+        `own`: of this tenant's alone; other tenants keep what they use in any case.
+        """
         found: dict[str, tuple[str, ...]] = dict.fromkeys(self._context.building.images(), (BUILD,))
         state = self._context.state
         users = [(instance.spec.name, instance.spec) for instance in state.instances()]
         users += [(snapshot.reference, snapshot.spec) for snapshot in state.snapshots()]
+        if own and self._whole is not self._store:
+            users = [(name, spec) for name, spec in users if spec.tenant == self._context.tenant]
         for name, spec in users:
             for digest in self._needed_by(spec):
                 found[digest] = (*found.get(digest, ()), name)
@@ -191,12 +225,12 @@ class ImageCatalog:
         yield spec.image_digest
         if spec.isolation is Isolation.VM:
             with suppress(NotFound, Refused):  # it is gone already, and a start would say so
-                if self._store.resolve(spec.image_digest).kind == ROOTFS:
-                    yield kernels.find(self._store, spec.kernel or None).digest
+                if self._whole.resolve(spec.image_digest).kind == ROOTFS:
+                    yield kernels.find(self._whole, spec.kernel or None).digest
 
     def _unmount_unneeded(self) -> None:
         """A layer's file that is gone is still held by its mount, and so is its kernel in a template."""
-        images = self._store.list()
+        images = self._whole.list()
         known = {layer.diff_id for image in images for layer in image.layers}
         self._context.layers.recover(known | self._context.building.layers())
         self._context.templates.keep({image.digest for image in images})

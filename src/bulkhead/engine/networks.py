@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Sequence
 
+from bulkhead.engine import quotas
 from bulkhead.engine.admission import SHARED_NETWORKS
 from bulkhead.engine.context import Context
 from bulkhead.errors import Conflict
 from bulkhead.model import DEFAULT_TENANT, Network, State
+from bulkhead.tenancy import acting
+from bulkhead.tenancy.quotas import Used
 
+log = logging.getLogger(__name__)
 DEFAULT = "default"
 
 
@@ -24,6 +29,11 @@ class NetworkCatalog:
         """Make the default network where there is none."""
         if DEFAULT not in {network.key for network in self.list()}:
             self.create(DEFAULT, subnet4=None, subnet6=None)
+
+    def tell_hurdles(self) -> None:
+        """Log what of this host stands in the networks' way."""
+        for hurdle in self._context.networks.hurdles():
+            log.warning("%s (%s)", hurdle.what, hurdle.hint)
 
     def list(self, *, tenant: str | None = None) -> Sequence[Network]:
         """Every network, or those of a tenant."""
@@ -47,7 +57,10 @@ class NetworkCatalog:
             subnet6=chosen6,
             created=time.time(),
         )
-        context.state.create_network(network)
+        acting.touched("network", network.key)
+        with context.state.atomic():
+            quotas.admit(context, tenant, Used(networks=1))
+            context.state.create_network(network)
         return network
 
     def remove(self, name: str, *, tenant: str | None = None) -> None:

@@ -7,6 +7,7 @@ import time
 from bulkhead.engine.context import Context
 from bulkhead.events import Event
 from bulkhead.model import Instance
+from bulkhead.tenancy import acting
 
 
 def save(
@@ -28,4 +29,7 @@ def save(
 
 def event_of(instance: Instance, action: str, attributes: dict[str, str] | None = None) -> Event:
     """What followers are told of an instance."""
-    return Event(time.time(), "instance", instance.spec.id, action, instance.spec.name, attributes or {})
+    spec = instance.spec
+    return Event(
+        time.time(), "instance", spec.id, action, spec.name, attributes or {}, tenant=spec.tenant, by=acting.user()
+    )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from bulkhead import limits
 from bulkhead.amounts import NOTHING, Amounts
+from bulkhead.engine import quotas
 from bulkhead.engine.context import Context
 from bulkhead.errors import NoRoom, Problem
 from bulkhead.host import facts
@@ -44,7 +45,8 @@ def require_room(context: Context, wanted: Amounts) -> None:
 
 
 def admit(context: Context, spec: Spec) -> None:
-    """In the transaction that records a new instance."""
+    """In the transaction that records a new instance: what the host has, and what its tenant may have."""
+    quotas.admit_instance(context, spec)
     require_room(context, context.scales.weigh(spec))
 
 
@@ -86,10 +88,13 @@ def growing(context: Context, instance: Instance, after: Spec) -> Iterator[None]
     with state.atomic():
         require_room(context, growth(context, instance, after))
         state.claim(instance, context.scales.weigh(after).at_least(state.counted(instance)))
+        quotas.claim(context, instance, after.plan)
     try:
         yield
     finally:
-        state.drop_claim(instance.spec.id)
+        with state.atomic():
+            state.drop_claim(instance.spec.id)
+            quotas.drop_claim(context, instance.spec.id)
 
 
 def to_be_made(context: Context, specs: Sequence[Spec], *, volumes: int = 0) -> Amounts:

@@ -52,21 +52,33 @@ class SnapshotCatalog:
         file = snapshotting.directory(self._context, snapshot) / bundles.DISK
         return file.stat().st_size, foreign.is_marked(file)
 
-    def create(self, ref: str, *, name: str | None, memory: bool, progress: Progress) -> Snapshot:
+    def create(
+        self, ref: str, *, name: str | None, memory: bool, progress: Progress, tenant: str | None = None
+    ) -> Snapshot:
         """Copy an instance's disk, with `memory` a VM's memory too; None for a name: snap0, snap1 and so on."""
-        return snapshotting.take(self._context, self._context.state.find(ref), name, memory=memory, progress=progress)
+        instance = self._context.state.find(ref, tenant=tenant)
+        return snapshotting.take(self._context, instance, name, memory=memory, progress=progress)
 
-    def remove(self, ref: str, name: str) -> None:
+    def remove(self, ref: str, name: str, *, tenant: str | None = None) -> None:
         """Remove a snapshot."""
-        snapshotting.remove(self._context, self.get(ref, name))
+        snapshotting.remove(self._context, self.get(ref, name, tenant=tenant))
 
-    def restore(self, ref: str, name: str, *, force: bool, memory: bool, progress: Progress) -> Instance:
+    def restore(
+        self,
+        ref: str,
+        name: str,
+        *,
+        force: bool,
+        memory: bool,
+        progress: Progress,
+        tenant: str | None = None,
+    ) -> Instance:
         """Put a snapshot back: the instance's disk is as it was, and what has come since is lost.
 
         One that runs is ended first where `force` says so, and started again. With a saved `memory` it goes on where
         it was then.
         """
-        context, snapshot = self._context, self.get(ref, name)
+        context, snapshot = self._context, self.get(ref, name, tenant=tenant)
         resumes = snapshot.memory and memory
         with context.locks.hold(snapshot.spec.id), context.locks.hold(snapshot.id), ExitStack() as undo:
             snapshotting.require_there(context, snapshot)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bulkhead.amounts import Amounts
-from bulkhead.engine import bundles, selling
+from bulkhead.engine import bundles, quotas, selling
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import BulkheadError, Conflict, Problem, Refused
@@ -21,6 +21,8 @@ from bulkhead.events import Event, Progress, Step
 from bulkhead.isolation import resizing
 from bulkhead.isolation.base import Flushes, Pauses, Snapshots
 from bulkhead.model import Instance, Snapshot, Spec, State
+from bulkhead.tenancy import acting
+from bulkhead.tenancy.quotas import Used
 
 TAKEN_FROM = (State.CREATED, State.EXITED, State.RUNNING, State.PAUSED)
 
@@ -47,6 +49,7 @@ def take(context: Context, instance: Instance, name: str | None, *, memory: bool
         )
         checkpoint("snapshot.begin")
         with context.state.atomic():
+            quotas.admit(context, spec.tenant, Used(disk=snapshot.size))
             selling.require_room(context, Amounts(disk=snapshot.size))
             context.state.create_snapshot(snapshot)
         undo.callback(drop, context, snapshot)
@@ -139,7 +142,15 @@ def recover(context: Context) -> list[str]:
 
 def event_of(snapshot: Snapshot, action: str) -> Event:
     """What followers are told of a snapshot."""
-    return Event(time.time(), "snapshot", snapshot.id, action, snapshot.reference)
+    return Event(
+        time.time(),
+        "snapshot",
+        snapshot.id,
+        action,
+        snapshot.reference,
+        tenant=snapshot.spec.tenant,
+        by=acting.user(),
+    )
 
 
 def checks_memory(context: Context, instance: Instance) -> list[Problem]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from bulkhead.engine.context import Context
 from bulkhead.errors import NotFound
+from bulkhead.tenancy.names import split
 
 PREFIX = "temporary.invalid/"
 """No registry can have this host's name."""
@@ -32,7 +33,12 @@ class Temporaries:
 
     def recover(self) -> list[str]:
         """At the daemon's start nobody holds a name any more; what was taken away, in words."""
-        found = [name for image in self._context.images.list() for name in image.references if name.startswith(PREFIX)]
+        found = [
+            name
+            for image in self._context.images.list()
+            for name in image.references
+            if split(name)[1].startswith(PREFIX)
+        ]
         for name in found:
             self.end(name)
         return [f"image {name}: nobody holds it, removed" for name in found]

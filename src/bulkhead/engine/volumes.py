@@ -6,10 +6,12 @@ import time
 from collections.abc import Sequence
 
 from bulkhead.amounts import Amounts
-from bulkhead.engine import selling
+from bulkhead.engine import quotas, selling
 from bulkhead.engine.context import Context
 from bulkhead.errors import Conflict
 from bulkhead.model import DEFAULT_TENANT, Volume
+from bulkhead.tenancy import acting
+from bulkhead.tenancy.quotas import Used
 
 DEFAULT_SIZE = 5 << 30
 """Bytes of a volume that nobody gave a size."""
@@ -31,9 +33,11 @@ class VolumeCatalog:
 
     def create(self, name: str, *, size: int | None, tenant: str = DEFAULT_TENANT) -> Volume:
         """Make a volume of `size` bytes: one sparse file."""
+        acting.touched("volume", name)
         context = self._context
         volume = Volume(name=name, tenant=tenant, size=size or DEFAULT_SIZE, created=time.time())
         with context.state.atomic():
+            quotas.admit(context, tenant, Used(volumes=1, disk=volume.size))
             selling.require_room(context, Amounts(disk=volume.size))
             context.state.create_volume(volume)
         try:

@@ -24,6 +24,7 @@ from bulkhead.images.registry.client import Repository
 from bulkhead.images.registry.conf import Source, is_full
 from bulkhead.images.registry.fetch import Downloads
 from bulkhead.images.store import ImageStore
+from bulkhead.tenancy.names import SEPARATOR
 
 STORED = "stored"
 """The step in between: the store has the image, and the files that it came in are still there."""
@@ -198,6 +199,8 @@ class Exchange:
         index = self._images.layout.index()
         host = target.name.partition("/")[0]
         for known, digest in index.names.items():
+            if SEPARATOR in known:
+                continue  # a tenant's: where it pushes to is nobody else's business
             parsed = reference.parse(known)
             there, _, path = parsed.name.partition("/")
             if is_full(parsed.name) and there == host and path != target.path:

@@ -102,7 +102,8 @@ class Ingest:
         `file`: as for `add_layer`.
         """
         bounds = self.layout.bounds
-        if descriptor and self._pin_blob(descriptor):
+        there = descriptor and self.layout.may_reuse(self.layout.blob_path(descriptor.digest), size=descriptor.size)
+        if there and descriptor and self._pin_blob(descriptor):
             return descriptor
         check_space(self._directory, bounds, coming=descriptor.size if descriptor else 0)
         with self.draft() as (path, fd), closing(Digester(None if file else fd)) as digester:

@@ -21,6 +21,7 @@ from bulkhead.host.workspace import locked
 from bulkhead.images import documents, ondisk
 from bulkhead.images.bounds import Bounds
 from bulkhead.images.documents import REF_NAME, ConfigFile, Descriptor, Digest, Manifest
+from bulkhead.tenancy.names import SEPARATOR
 
 _MARK = b'{"imageLayoutVersion":"1.0.0"}'
 LAYER_KEYS = "bulkhead.layers"
@@ -145,6 +146,10 @@ class Layout:
         self._seen = (stamp, index)
         return index
 
+    def own_names(self) -> set[str]:
+        """Names that belong to whom this layout is of: of the whole store, those of the default tenant."""
+        return {name for name in self.index().names if SEPARATOR not in name}
+
     @contextmanager
     def held(self) -> Iterator[Draft]:
         """Be the only one who changes the store. The draft is the index as it is; `write` makes it the index."""
@@ -156,6 +161,14 @@ class Layout:
         """Replace the index, atomically. Only while the store is held."""
         _replace(self._index, documents.dump({"schemaVersion": 2, "manifests": list(_entries(draft))}))
         self._seen = None
+
+    def may_reuse(self, path: Path, *, size: int | None = None) -> bool:
+        """Whether the store has what an image from elsewhere names, so that it need not come again."""
+        return self.is_sound(path, size=size)
+
+    def step(self, step: str) -> str:
+        """What a step of a build is known by here."""
+        return step
 
     def is_sound(self, path: Path, *, size: int | None = None) -> bool:
         """Whether a blob or EROFS file is there, has the `size` it should have, and (EROFS) a good superblock.

@@ -136,7 +136,7 @@ def _fill(repository: Repository, download: Download, layout: Layout | None) -> 
 
 
 def _is_there(layout: Layout, blob: Descriptor) -> bool:
-    return layout.is_sound(layout.blob_path(blob.digest), size=blob.size)
+    return layout.may_reuse(layout.blob_path(blob.digest), size=blob.size)
 
 
 def check_platform(architecture: str, wanted: Platform | None) -> None:

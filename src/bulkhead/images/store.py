@@ -23,22 +23,23 @@ from bulkhead.images.importer import Request
 from bulkhead.images.ingest import Ingest, ingest
 from bulkhead.images.layout import HINT, Index, Layout
 from bulkhead.images.loading import Loaded
+from bulkhead.images.naming import as_name, given, repository, used
 from bulkhead.images.onto import add_onto
 from bulkhead.images.reader import CHUNK, file_chunks, reported, write_all
 from bulkhead.images.registry import fetch
+from bulkhead.images.scoped import Public, ScopedLayout
 from bulkhead.images.sweep import Pruned
 from bulkhead.images.workshop import Workshop
+from bulkhead.tenancy.names import SEPARATOR
 
 _HINT = "`bulkhead image ls` shows what there is; `image pull quay.io/NAME`, `image bootstrap debian:bookworm` add one"
-MOST_USERS = 8
-"""Instances that are named when they keep an image from being removed."""
 
 
 class ImageStore:
     """An OCI image layout whose layers are kept as EROFS files. Safe for threads and for several processes."""
 
-    def __init__(self, root: Path, cache: Path, *, bounds: Bounds | None = None) -> None:
-        self._layout = Layout(root, bounds or Bounds())
+    def __init__(self, root: Path, cache: Path, *, bounds: Bounds | None = None, layout: Layout | None = None) -> None:
+        self._layout = layout or Layout(root, bounds or Bounds())
         self.workshop = Workshop(self._layout)
         """What builds need."""
         self._cache = cache
@@ -49,6 +50,15 @@ class ImageStore:
     def layout(self) -> Layout:
         """The store on disk."""
         return self._layout
+
+    def seen_by(self, tenant: str, public: Public) -> ImageStore:
+        """The same store as a tenant sees it."""
+        layout = ScopedLayout(self._layout, tenant, public)
+        return ImageStore(self._layout.root, self._cache, layout=layout)
+
+    def own_names(self) -> set[str]:
+        """Names that are the tenant's own, as it says them; of the whole store those of the default tenant."""
+        return self._layout.own_names()
 
     def resolve(self, name: str) -> Image:
         """The image that a name, a digest or the unique beginning of one (6 hex digits) means. Raises NotFound."""
@@ -70,7 +80,7 @@ class ImageStore:
             "Kind": image.kind,
             "Config digest": manifest.config.digest,
             "RepoTags": [*image.references],
-            "RepoDigests": sorted({f"{reference.parse(name).name}@{image.digest}" for name in image.references}),
+            "RepoDigests": sorted({f"{repository(name)}@{image.digest}" for name in image.references}),
             "Created": file.created,
             "Architecture": image.architecture,
             "Os": file.os or "linux",
@@ -99,14 +109,14 @@ class ImageStore:
         images all are imported, and the first is returned. Raises ImageError for damage and attacks, Refused for
         what is asked for wrongly; nothing is left behind then.
         """
-        request = Request(_given(name), changes, progress, f"import of {file.name}")
+        request = Request(given(name), changes, progress, f"import of {file.name}")
         return self.take(loading.of_file(file, request), str(file))
 
     def import_stream(
         self, stream: BinaryIO, *, name: str | None = None, changes: Sequence[str] = (), progress: Progress = quiet
     ) -> Image:
         """As `import_file`, from something that can only be read forwards."""
-        return self.take(loading.of_stream(stream, Request(_given(name), changes, progress, "import")), "the stream")
+        return self.take(loading.of_stream(stream, Request(given(name), changes, progress, "import")), "the stream")
 
     def load(
         self, source: Path | BinaryIO, *, all_platforms: bool = False, progress: Progress = quiet
@@ -141,7 +151,7 @@ class ImageStore:
         def take(into: Ingest) -> str:
             chunks = reported(iter(lambda: stream.read(CHUNK), b""), progress, "receiving")
             return add_onto(
-                into, index, digest, chunks, names=_given(name), changes=changes, source="import", progress=progress
+                into, index, digest, chunks, names=given(name), changes=changes, source="import", progress=progress
             )
 
         return self.take(take, "the layer")
@@ -171,7 +181,7 @@ class ImageStore:
         recipe = bootstrap.plan(
             release, packages=packages, architecture=architecture, files=files or {}, mirrors=mirrors, hooks=hooks
         )
-        names = _given(name or recipe.default_name)
+        names = given(name or recipe.default_name)
         return self.take(
             lambda into: bootstrap.run(into, recipe, self._cache, names=names, config=settings, progress=progress),
             recipe.default_name,
@@ -199,7 +209,7 @@ class ImageStore:
         `kind` is one of documents.KINDS; `created` in seconds since the epoch, None: now. Raises Refused for names that
         are none; nothing is left behind then.
         """
-        given = [name for text in names for name in _given(text)]
+        known_as = [name for text in names for name in given(text)]
 
         def take(into: Ingest) -> str:
             blobs = []
@@ -208,7 +218,7 @@ class ImageStore:
                     fd, size = open_file(path, stack), path.stat().st_size
                     blobs.append(into.add_blob(reported(file_chunks(fd), progress, "storing", size), media_type))
             return into.add_parts(
-                kind, blobs, given, architecture=architecture, annotations=annotations, created=created
+                kind, blobs, known_as, architecture=architecture, annotations=annotations, created=created
             )
 
         return self.take(take, f"the {kind}")
@@ -263,7 +273,7 @@ class ImageStore:
                 return rootfs.add_unikernel(
                     into,
                     unikernels.archive(path, None, stack),
-                    names=_given(name),
+                    names=given(name),
                     config=ImageConfig(),
                     annotations=said,
                     source=f"import of {file.name if isinstance(file, Path) else 'a kernel'}",
@@ -281,15 +291,17 @@ class ImageStore:
         """
         with self._layout.held() as draft:
             index = Index(draft.images, draft.names)
-            digest = self._find(index, name)
+            digest = self._find(self._layout.index(), name)
             names = index.names_of(digest)
-            by_name = [known for known in names if known == _as_name(name)]
+            if not names and self._layout.index().names_of(digest):
+                raise Refused(f"image {name} is not yours to remove", hint="it is public: whoever made it so can")
+            by_name = [known for known in names if known in (name, as_name(name))]
             if not by_name and len(names) > 1 and not force:
                 raise Conflict(f"image {name} has several names: {', '.join(names)}", hint="remove them, or force it")
             gone = by_name or [*names]
             last = len(gone) == len(names)
             if last and (users := (in_use or {}).get(digest)):
-                raise _used(name, users)
+                raise used(name, users)
             for known in gone:
                 del draft.names[known]
             if last:
@@ -300,22 +312,23 @@ class ImageStore:
 
     def tag(self, name: str, targets: Sequence[str]) -> builtins.list[str]:
         """Give an image more names, in their normal form, which are returned. Raises NotFound, Refused."""
-        given = [str(reference.parse_tagged(target)) for target in targets]
+        known_as = [str(reference.parse_tagged(target)) for target in targets]
         with self._layout.held() as draft:
-            digest = self._find(Index(draft.images, draft.names), name)
-            draft.names.update(dict.fromkeys(given, digest))
+            digest = self._find(self._layout.index(), name)
+            draft.names.update(dict.fromkeys(known_as, digest))
             self._layout.write(draft)
-        return given
+        return known_as
 
     def prune(self, *, in_use: Collection[str] = (), held: Collection[str] = (), all_images: bool = False) -> Pruned:
         """Remove images that nothing in `in_use` needs: those without a name, with `all_images` the named too.
 
-        What pulls that were broken off have brought goes as well. Steps of builds go where no image that stays has
-        their layer and it is not among `held` (layers' keys).
+        Images that a tenant has stay. What pulls that were broken off have brought goes as well. Steps of builds go
+        where no image that stays has their layer and it is not among `held` (layers' keys).
         """
         with self._layout.held() as draft:
             named = set(draft.names.values())
-            gone = [digest for digest in draft.images if digest not in in_use and (all_images or digest not in named)]
+            kept = {*in_use, *(digest for known, digest in draft.names.items() if SEPARATOR in known)}
+            gone = [digest for digest in draft.images if digest not in kept and (all_images or digest not in named)]
             for digest in gone:
                 del draft.images[digest]
             draft.names = {known: digest for known, digest in draft.names.items() if digest in draft.images}
@@ -356,7 +369,7 @@ class ImageStore:
         wanted = reference.parse(name)
         digest = wanted.digest if wanted.digest in index.images else index.names.get(str(wanted))
         if wanted.digest and wanted.name and digest:
-            parsed = map(reference.parse, index.names_of(digest))
+            parsed = [reference.parse(known) for known in index.names_of(digest) if SEPARATOR not in known]
             digest = digest if any(known.name == wanted.name for known in parsed) else None
         if digest:
             return digest
@@ -416,22 +429,3 @@ class ImageStore:
             Blob(blob.media_type, blob.digest, self._layout.blob_path(blob.digest), blob.size)
             for blob in manifest.layers
         )
-
-
-def _used(name: str, users: Sequence[str]) -> Conflict:
-    shown, more = users[:MOST_USERS], ", ..." if len(users) > MOST_USERS else ""
-    many = f"{len(users)} instances" if len(users) > 1 else "instance"
-    hint = f"bulkhead rm {' '.join(shown)} first (-f where it runs)"
-    return Conflict(f"image {name} is used by {many} {', '.join(shown)}{more}", hint=hint)
-
-
-def _given(name: str | None) -> tuple[str, ...]:
-    return (str(reference.parse_tagged(name)),) if name else ()
-
-
-def _as_name(text: str) -> str:
-    """The normalised name that `text` is, "" where it is none."""
-    try:
-        return str(reference.parse(text))
-    except Refused:
-        return ""

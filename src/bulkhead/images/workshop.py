@@ -67,7 +67,7 @@ class Workshop:
 
     def find(self, step: str) -> Made | None:
         """The layer that a step has made before; the caller sees to it that no prune runs meanwhile."""
-        return steps.read(self.layout, step)
+        return steps.read(self.layout, self.layout.step(step))
 
     @contextmanager
     def make(self, step: str, chunks: Iterable[bytes], below: Sequence[Made], created: float) -> Iterator[Made]:
@@ -82,7 +82,7 @@ class Workshop:
                 created=created,
             )
             yield made
-            into.keep_step(step, documents.dump(made.model_dump()))
+            into.keep_step(self.layout.step(step), documents.dump(made.model_dump()))
             into.commit()
 
     def finish(self, product: Product, names: Sequence[str]) -> str:

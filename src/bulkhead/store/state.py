@@ -24,6 +24,7 @@ from bulkhead.store.records import Records, near
 from bulkhead.tenancy.names import SEPARATOR, qualified
 
 INSTANCE_NAME = "instance-name"
+PUBLIC_IMAGE = "public-image"
 _SHORT = re.compile(r"^[0-9a-f]{4,32}$")
 """The beginning of an id."""
 Scale = Callable[[Spec], Amounts]
@@ -328,6 +329,25 @@ class State:
     def close(self) -> None:
         """Let go of the store; idempotent."""
         self._store.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """Several reads as of one moment; within `atomic` of what it has changed so far."""
+        with self._reader() as reader:
+            yield reader
+
+    def public_images(self) -> frozenset[str]:
+        """Names of the default tenant's images that every tenant may see."""
+        with self._reader() as reader:
+            return frozenset(key for key, _ in reader.list(PUBLIC_IMAGE))
+
+    def publish_image(self, name: str, *, public: bool) -> None:
+        """Let every tenant see the image of this name, or no longer. Idempotent."""
+        with self.atomic() as transaction:
+            if public:
+                transaction.put(PUBLIC_IMAGE, name, "true")
+            else:
+                transaction.delete(PUBLIC_IMAGE, name)
 
     # --- inside
 

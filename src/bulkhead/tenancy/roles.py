@@ -54,3 +54,12 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
 BOUND = frozenset({Role.TENANT})
 """Roles that always belong to one tenant. A viewer may; admins and operators never do."""
 UNBOUND = frozenset({Role.ADMIN, Role.OPERATOR})
+
+
+def table() -> str:
+    """The permissions of each role as a Markdown table: docs/reference/access.md holds it, and a test compares them."""
+    rows = ["| permission | what for | " + " | ".join(Role) + " |", "|---|---|" + "---|" * len(Role)]
+    for permission in Permission:
+        marks = " | ".join("yes" if permission in PERMISSIONS[role] else "no" for role in Role)
+        rows.append(f"| `{permission}` | {MEANING[permission]} | {marks} |")
+    return "\n".join(rows) + "\n"

@@ -23,6 +23,7 @@ from bulkhead.api.app import create_app
 from bulkhead.api.server import Server
 from bulkhead.engine.builds.order import BuildOrder, Tell, Told
 from bulkhead.engine.operations import Operations
+from bulkhead.engine.users import Users
 from bulkhead.errors import BuildFailed, CommandNotFound, Conflict, NotFound, Problem, Refused
 from bulkhead.events import Event, Progress, Step
 from bulkhead.isolation.base import Ability
@@ -30,6 +31,7 @@ from bulkhead.model import (
     CreateRequest,
     Exit,
     Instance,
+    Isolation,
     NamedPlan,
     Network,
     Plan,
@@ -42,6 +44,8 @@ from bulkhead.model import (
 )
 from bulkhead.store import SQLiteStore
 from bulkhead.store import State as RecordState
+from bulkhead.store.access import Access
+from bulkhead.tenancy.quotas import Quota
 
 PLAN = Plan(memory=512 << 20, cpus=2, disk=5 << 30)
 
@@ -160,8 +164,34 @@ class FakeSnapshots:
         del self.items[self.get(ref, name).reference]
 
 
+class FakeTenants:
+    """No tenants but the operator's."""
+
+    def list(self) -> list[object]:
+        return []
+
+    def get(self, name: str) -> object:
+        raise NotFound(f"no such tenant: {name}")
+
+    def create(self, name: str, *, quota: Quota, levels: Sequence[Isolation] | None) -> object:
+        return {"name": name, "quota": quota, "levels": levels}
+
+    def update(self, name: str, *, quota: Quota | None, levels: Sequence[Isolation] | None) -> object:
+        return {"name": name, "quota": quota, "levels": levels}
+
+    def remove(self, name: str) -> None:
+        raise NotFound(f"no such tenant: {name}")
+
+
 class FakeImages:
     """Images that are made of nothing."""
+
+    def publish(self, reference: str, *, public: bool) -> str:
+        self.seen.append((reference, public))
+        return reference
+
+    def published(self) -> Sequence[str]:
+        return ["debian:bookworm"]
 
     def __init__(self) -> None:
         self.seen: list[object] = []
@@ -251,6 +281,9 @@ class FakeEngine:
         self.snapshots = FakeSnapshots(self)
         self.state = RecordState(SQLiteStore(directory / "state.db"), uid_base=1_000_000)
         self.operations = Operations(self.state)
+        self.access = Access(self.state)
+        self.users = Users(self.access)
+        self.tenants = FakeTenants()
         self.instances: dict[str, Instance] = {}
         self.requests: list[CreateRequest] = []
         self.calls: list[tuple[Any, ...]] = []
@@ -263,6 +296,9 @@ class FakeEngine:
         self.watched = threading.Event()
         """Set when somebody follows logs or events; cleared by the test."""
         self.forgotten = threading.Event()
+
+    def seen_by(self, tenant: str) -> FakeEngine:
+        return self
 
     # --- instances
 

@@ -282,6 +282,8 @@ def test_events(client: Client, engine: FakeEngine) -> None:
                 "name": "web",
                 "attributes": {"n": "1"},
                 "number": 2,
+                "tenant": "default",
+                "by": "",
             }
         ]
 

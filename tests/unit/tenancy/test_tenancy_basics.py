@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from bulkhead.tenancy import quotas, tokens
 from bulkhead.tenancy.names import DEFAULT, qualified, split
 from bulkhead.tenancy.principal import Principal
 from bulkhead.tenancy.quotas import Quota, Used
-from bulkhead.tenancy.roles import PERMISSIONS, Permission, Role
+from bulkhead.tenancy.roles import PERMISSIONS, Permission, Role, table
 
 
 def test_names_of_the_default_tenant_are_as_they_are() -> None:
@@ -76,3 +78,9 @@ def test_what_is_within_a_vm_is_paid_for_with_the_vm() -> None:
     plan = Plan(memory=1 << 29, cpus=1.0, disk=1 << 30)
     inner = quotas.of_plan(plan, outside=False, addresses=1, ports=0)
     assert (inner.memory, inner.cpus, inner.disk, inner.instances) == (0, 0.0, 1 << 30, 1)
+
+
+def test_the_documented_table_is_the_one_that_holds() -> None:
+    text = (Path(__file__).parents[3] / "docs/reference/access.md").read_text()
+    documented = text.partition("a test compares the two -->\n")[2].partition("<!-- end -->")[0]
+    assert documented == table()

@@ -29,7 +29,7 @@ from bulkhead.images import Image, ImageConfig
 from bulkhead.images.rootfs import host_architecture
 from bulkhead.images.view import View
 from bulkhead.images.workshop import Base, Product
-from bulkhead.model import Isolation, Plan
+from bulkhead.model import DEFAULT_TENANT, Isolation, Plan
 
 AT_ONCE = 4
 """Stages that are worked on at the same time."""
@@ -38,10 +38,11 @@ AT_ONCE = 4
 class Builder:
     """Carries builds out. Safe for threads: several builds at the same time share nothing but the store."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle, plans: Plans) -> None:
+    def __init__(self, context: Context, lifecycle: Lifecycle, plans: Plans, *, host: Context | None = None) -> None:
+        """`context` has the images that are built on; `host` the kernels, where these are a tenant's."""
         self._context = context
         self._plans = plans
-        self._runner = Runner(context, lifecycle)
+        self._runner = Runner(host or context, lifecycle, tenant=context.tenant)
 
     def build(self, order: BuildOrder, files: Iterable[bytes], *, tell: Tell, alive: Alive) -> Image:
         """Build an image; `files` is the context, a tar, which is read to its end in any case.
@@ -117,7 +118,9 @@ class Builder:
         for identifier in order.secrets:
             mounting.secret(order.secrets, identifier)
         wanted = {network} | {run.network for run in runs if run.network not in ("", "default")}
-        known = {each.name for each in self._context.state.networks()} | {"none", "host"}
+        tenant = self._context.tenant
+        known = {each.name for each in self._context.state.networks(tenant)} | {"none"}
+        known |= {"host"} if tenant == DEFAULT_TENANT else set()
         trial = Image("", (), host_architecture(), None, 0, ImageConfig(), ())
         for name in sorted(wanted if runs else ()):
             if name not in known:

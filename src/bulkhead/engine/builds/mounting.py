@@ -24,6 +24,7 @@ from bulkhead.errors import Problem, Refused
 from bulkhead.images.view import View, components
 from bulkhead.model import Isolation, Scratch
 from bulkhead.model import Mount as InstanceMount
+from bulkhead.tenancy.names import qualified
 
 _ALWAYS = ("/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/etc")  # noqa: S108 - in the image
 """Where every root gets something."""
@@ -123,11 +124,11 @@ def _cache(build: Build, mount: Mount, always: ExitStack) -> str:
     """A volume that outlives the build, known by the mount's id."""
     name = f"build-cache-{hashlib.sha256(mount.id.encode()).hexdigest()[:16]}"
     if mount.sharing != "shared":
-        always.enter_context(build.context.locks.hold(name))
-    with build.context.locks.hold(f"{name}-made"):
-        VolumeCatalog(build.context).ensure(name)
+        always.enter_context(build.context.locks.hold(qualified(build.context.tenant, name)))
+    with build.context.locks.hold(f"{build.context.tenant}-{name}-made"):
+        VolumeCatalog(build.context).ensure(name, tenant=build.context.tenant)
         if (mount.mode, mount.uid, mount.gid) != (None, 0, 0):
-            top = build.context.volumes.attach(name)
+            top = build.context.volumes.attach(qualified(build.context.tenant, name))
             os.chown(top, mount.uid, mount.gid)
             if mount.mode is not None:
                 top.chmod(mount.mode)

@@ -57,7 +57,8 @@ class Ran:
 class Runner:
     """Runs commands of builds. Thread-safe."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle) -> None:
+    def __init__(self, context: Context, lifecycle: Lifecycle, *, tenant: str) -> None:
+        self._tenant = tenant
         self._context = context
         self._lifecycle = lifecycle
         self._carrier = Carrier(context, lifecycle.resources)
@@ -118,6 +119,7 @@ class Runner:
         return Spec(
             id=identifier,
             name=f"build-{identifier[:12]}",
+            tenant=self._tenant,
             image=job.image.references[0] if job.image.references else job.image.digest,
             image_digest=job.image.digest,
             architecture=job.image.architecture,

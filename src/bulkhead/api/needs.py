@@ -1,0 +1,60 @@
+"""What the API needs of the engine for who may do what and has used what. What it returns becomes JSON as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from bulkhead.metering.query import By
+from bulkhead.model import Isolation
+from bulkhead.tenancy.principal import Principal
+from bulkhead.tenancy.quotas import Quota
+from bulkhead.tenancy.roles import Permission, Role
+
+
+class Tenants(Protocol):
+    """Tenants with their quotas and what they use."""
+
+    def list(self) -> Sequence[object]: ...
+    def get(self, name: str) -> object: ...
+    def create(self, name: str, *, quota: Quota, levels: Sequence[Isolation] | None) -> object: ...
+    def update(self, name: str, *, quota: Quota | None, levels: Sequence[Isolation] | None) -> object: ...
+    def remove(self, name: str) -> None: ...
+
+
+class Users(Protocol):
+    """Users, their tokens, and what they did."""
+
+    def authenticate(self, text: str, *, source: str) -> Principal: ...
+    def by_certificate(self, name: str, *, source: str) -> Principal: ...
+    def list(self) -> Sequence[object]: ...
+    def create(self, name: str, *, role: Role, tenant: str | None) -> object: ...
+    def remove(self, name: str) -> None: ...
+    def tokens(self, asker: Principal) -> Sequence[object]: ...
+    def create_token(
+        self, asker: Principal, *, user: str | None, scopes: Collection[Permission], expires: float | None, label: str
+    ) -> object: ...
+    def remove_token(self, asker: Principal, identifier: str) -> None: ...
+    def trail(self, asker: Principal, *, most: int, user: str | None, since: float) -> Sequence[object]: ...
+
+
+class Usages(Protocol):
+    """What has been used."""
+
+    def use(
+        self,
+        *,
+        instances: Collection[str] | None,
+        tenant: str | None,
+        plan: str | None,
+        begin: float | None,
+        end: float | None,
+        by: Collection[By],
+    ) -> Mapping[str, object]: ...
+
+
+class Temporaries(Protocol):
+    """Names of images that go with the request that holds them."""
+
+    def name(self) -> str: ...
+    def end(self, name: str) -> None: ...
