@@ -118,6 +118,8 @@ class Ours(Measured):
     def held(self) -> dict[str, float]:
         """Memory at its most, processes, blocks of the disk's file, the log's files."""
         memory = self._file("memory", "memory.max_usage_in_bytes", "memory.peak")
+        if self._layout.version("memory") == 1 and not self._machine:
+            memory = max(memory, self._file("memory", "memory.usage_in_bytes", "") + socket_memory())
         limit = self._file("memory", "memory.limit_in_bytes", "memory.max")
         disk = (self._bundle / "disk.img").stat().st_blocks * _BLOCK
         logs = sum(path.stat().st_size for path in self._bundle.glob("log*"))
@@ -133,8 +135,9 @@ class Ours(Measured):
         """The loop device's, or what QEMU shows of it."""
         if self._machine:
             with Qmp.open(self._bundle / "vm", "qmp.sock") as monitor:
-                answer: Any = monitor.execute("query-named-block-nodes")
-            return float(max(each["image"]["virtual-size"] for each in answer if not each["ro"]))
+                answer: Any = monitor.execute("query-block")
+            shown = [each["inserted"] for each in answer if "inserted" in each]
+            return float(max(each["image"]["virtual-size"] for each in shown if not each["ro"]))
         attached = loop.find(self._bundle / "disk.img")
         if attached is None:
             raise OSError("its disk is not attached")
@@ -237,7 +240,7 @@ class Theirs(Suspect):
         used = sum(each.st_blocks for each in files) * _BLOCK
         log = self._log.stat().st_size if self._log.exists() else 0
         return {
-            "memory": self._file("memory", "memory.max_usage_in_bytes", "memory.peak") / self._sold.memory,
+            "memory": self._memory() / self._sold.memory,
             "processes": self._file("pids", "pids.current", "pids.current") / self._sold.pids,
             "disk": used / self._sold.disk,
             "log": log / LOG,
@@ -249,9 +252,21 @@ class Theirs(Suspect):
         stat = (self._unified / "cpu.stat").read_text()
         return int(stat.split("usage_usec ")[1].split()[0]) / 1e6
 
+    def _memory(self) -> float:
+        peak = self._file("memory", "memory.max_usage_in_bytes", "memory.peak")
+        if "memory" not in self._paths:
+            return peak
+        return max(peak, self._file("memory", "memory.usage_in_bytes", "") + socket_memory())
+
     def _file(self, controller: str, v1: str, v2: str) -> float:
         path = self._paths[controller] / v1 if controller in self._paths else self._unified / v2
         return float(path.read_text())
+
+
+def socket_memory() -> int:
+    """Bytes in the buffers of all TCP sockets of the host, which cgroup v1 counts in nobody's memory."""
+    line = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    return int(line.split()[-1]) * 4096
 
 
 def _files(top: Path) -> list[Path]:

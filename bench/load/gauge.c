@@ -9,7 +9,6 @@
    file                    bytes that a file can have */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -75,8 +74,9 @@ static void measure(int width, double seconds, void (*work)(int, double))
 			work(i, end);
 			_exit(0);
 		}
-	while (wait(NULL) > 0 || errno == EINTR)
-		;
+	for (int i = 0, status; i < width; i++)
+		if (wait(&status) < 0 || status != 0)
+			exit(1);
 	for (int i = 0; i < width; i++)
 		sum += counts[i * 8];
 	printf("%.3f\n", (double)sum / (now() - begun));
@@ -102,11 +102,13 @@ static void transfer(int number, double end)
 	uint64_t done = 0, blocks = FILE_SIZE / block;
 	char *data = mmap(NULL, block, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int fd = open(NAME, O_RDWR | O_DIRECT);
-	while (fd >= 0 && now() < end) {
+	if (fd < 0)
+		_exit(1);
+	while (now() < end) {
 		random = random * 1664525u + 1013904223u;
 		off_t at = (off_t)((random >> 8) % blocks * block);
 		if ((writes ? pwrite(fd, data, block, at) : pread(fd, data, block, at)) != (ssize_t)block)
-			exit(1);
+			_exit(1);
 		done++;
 	}
 	counts[number * 8] = done;

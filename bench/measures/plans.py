@@ -169,6 +169,7 @@ def _wall(cast: Cast, engine: Bulkhead, figure: Figure, wall: str, options: Sequ
             except (Unusable, OSError, KeyError, ValueError, subprocess.TimeoutExpired) as error:
                 found = []
                 figure.missing.append(Missing(f"{wall}, {measured.__name__.strip('_')}", str(error)))
+                say(f"  {wall}, {measured.__name__.strip('_')}: {type(error).__name__}: {error}")
             for row in found:
                 say(f"  {_line(row)}")
                 _keep(cast, row)
@@ -209,7 +210,6 @@ def _disk(bench: Bench) -> Iterator[Row]:
     seen = bench.gauge("sees")
     bench.update("--iops", "20000", "--disk-bps", "1G")
     (written,) = bench.gauge("file")
-    bench.gauge("prepare")
     bench.update("--iops", str(SOLD.iops), "--disk-bps", f"{SOLD.disk_bps}B")
     device = bench.suspect.disk_size()
     yield Row(
@@ -218,6 +218,9 @@ def _disk(bench: Bench) -> Iterator[Row]:
 
 
 def _iops(bench: Bench) -> Iterator[Row]:
+    bench.update("--iops", "20000", "--disk-bps", "1G")
+    bench.gauge("prepare")
+    bench.update("--iops", str(SOLD.iops), "--disk-bps", f"{SOLD.disk_bps}B")
     for way, counter in (("read", "reads"), ("write", "writes")):
         rates, said = bench.rates(way, SMALL)
         got = rates[counter] if counter in rates else rates[f"bytes {'read' if way == 'read' else 'written'}"] / SMALL
@@ -266,6 +269,7 @@ def _peer() -> Iterator[None]:
     script = (
         "import socket, threading\n"
         f"s = socket.create_server(('', {PORT}))\n"
+        "print('ready', flush=True)\n"
         "c, _ = s.accept()\n"
         "def take():\n"
         "    try:\n"
@@ -277,13 +281,14 @@ def _peer() -> Iterator[None]:
         "except OSError: pass\n"
     )
     argv = ["ip", "netns", "exec", NAME, "python3", "-c", script]
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        time.sleep(0.5)
+        if not process.stdout or not process.stdout.readline():
+            raise Unusable("the other end of the link does not come up")
         yield
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _podman(cast: Cast, figure: Figure) -> None:
