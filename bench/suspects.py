@@ -57,9 +57,10 @@ class Count:
     counters: Mapping[str, float]
 
     def rates_since(self, before: Count) -> dict[str, float]:
-        """Per second."""
+        """Per second. A counter that has begun anew counts from there."""
         seconds = self.when - before.when
-        return {name: (value - before.counters.get(name, 0.0)) / seconds for name, value in self.counters.items()}
+        moved = {name: (value, before.counters.get(name, 0.0)) for name, value in self.counters.items()}
+        return {name: (now - was if now >= was else now) / seconds for name, (now, was) in moved.items()}
 
 
 class Suspect(ABC):
