@@ -186,6 +186,15 @@ def main() -> None:
         f"bulkhead rm -f {' '.join(service.name for service in SERVICES)}",
     ):
         console.print(f"  {line}", highlight=False)
+    tell_page()
+
+
+def tell_page() -> None:
+    """The web page's address, and how to get there."""
+    console.print("And look at all of it on the web page:", style="bold")
+    console.print("  bulkhead web   # then open [bold]http://localhost:8006/[/]", highlight=False)
+    host = socket.gethostname()
+    console.print(f"  ssh -N -L 8006:/run/bulkhead/bulkhead.sock root@{host}   # from another machine", highlight=False)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ HOT_PATH = {"client", "quantities", "errors", "cli"}
 """What a CLI module may load when it is imported; anything else it imports inside the function that needs it."""
 LAZY = {
     *("bulkhead.cli.serve", "bulkhead.cli.daemon", "bulkhead.cli.logins", "bulkhead.cli.progress"),
-    *("bulkhead.cli.from_server", "bulkhead.cli.suggestion", "bulkhead.cli.on_host"),
+    *("bulkhead.cli.from_server", "bulkhead.cli.suggestion", "bulkhead.cli.on_host", "bulkhead.cli.forwarding"),
 }
 """CLI modules that others import inside functions alone: the daemon, its start, what is drawn with rich, and commands
 that work on this side of the socket."""

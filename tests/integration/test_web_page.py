@@ -264,7 +264,7 @@ def test_accessibility(page: Page, bulkhead: Daemon) -> None:
     """By axe, every view; in the dark what depends on colours alone."""
     run(bulkhead, "worker")
     views = ("/", "/instances", "/instances/worker", "/instances/worker/logs", "/instances/worker/limits", "/create")
-    more = ("/images", "/networks", "/volumes", "/snapshots", "/plans", "/events")
+    more = ("/images", "/networks", "/volumes", "/snapshots", "/plans", "/events", "/usage")
     found, axe = [], AXE.read_text()
     for view in (*views, *more):
         go(page, view)
@@ -284,9 +284,10 @@ def test_accessibility(page: Page, bulkhead: Daemon) -> None:
 def test_a_narrow_window_shows_all_without_scrolling_sideways(page: Page, bulkhead: Daemon) -> None:
     run(bulkhead, "a-name-that-is-as-long-as-a-name-may-ever-be-in-this-wide-house")
     page.set_viewport_size({"width": 360, "height": 740})
-    for view in ("/", "/instances", "/create", "/images", "/events", "/plans"):
+    for view in ("/", "/instances", "/create", "/images", "/networks", "/events", "/plans", "/usage"):
         go(page, view)
         expect(page.locator("h1")).to_be_visible()
+        expect(page.get_by_text("Loading…")).to_have_count(0)
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{view} is {wide} pixels too wide"
     expect(page.get_by_role("link", name="Volumes")).to_have_count(0)

@@ -41,6 +41,7 @@ COMMANDS = {
     "completion": "Print what bash or zsh needs to complete command lines",
     "host": "Show what of this host is sold, used and free",
     "doctor": "Show what this host can and cannot do",
+    "web": "Open the web page on a port of this host's loopback",
     "serve": "Run the daemon",
 }
 """Command and one line of help, in the order of `bulkhead --help`."""

@@ -34,6 +34,9 @@ class Usage:
     disk_size: int
     disk_read: int
     disk_written: int
+    disk_reads: int | None
+    """Operations, as the disk's limits count them; None where nobody counts."""
+    disk_writes: int | None
     received: int
     sent: int
 
@@ -119,6 +122,7 @@ class Reporter:
         plan, (disk_used, disk_size), (read, written) = self._held(instance)
         if within:
             read, written = within.read, within.written
+        reads, writes = self._operations(instance)
         return Usage(
             id=spec.id,
             name=spec.name,
@@ -133,6 +137,8 @@ class Reporter:
             disk_size=disk_size,
             disk_read=read,
             disk_written=written,
+            disk_reads=reads,
+            disk_writes=writes,
             received=received,
             sent=sent,
         )
@@ -152,6 +158,17 @@ class Reporter:
         if not instance.pid:
             return spec.plan, (0, spec.plan.disk), (0, 0)
         return spec.plan, context.disks.usage(spec.id), context.disks.transferred(spec.id)
+
+    def _operations(self, instance: Instance) -> tuple[int | None, int | None]:
+        """Reads and writes of its disk; None where that is not known."""
+        context, spec = self._context, instance.spec
+        if spec.inside or not instance.pid:
+            return None, None
+        if machines.is_machine(spec):
+            counted = limits.read_counted(context.layout, context.config.cgroup, spec.id)
+            return counted.reads, counted.writes
+        moved = context.disks.counted(spec.id)
+        return (moved.reads, moved.writes) if moved else (None, None)
 
     def layers_in_use(self, running: Collection[Instance]) -> set[str]:
         """Digests of the layers that running instances are made of."""

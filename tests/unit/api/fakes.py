@@ -434,6 +434,8 @@ class FakeEngine:
                 "disk_size": 5 << 30,
                 "disk_read": 4096,
                 "disk_written": 8192,
+                "disk_reads": 1,
+                "disk_writes": 2,
                 "received": 1000,
                 "sent": 2000,
             }

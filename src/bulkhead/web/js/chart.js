@@ -81,7 +81,8 @@ function options(uPlot, { plot, series, format, binary, limit }) {
     cursor: { y: false, drag: { setScale: false }, points: { size: 6 } },
     legend: { show: false },
     scales: {
-      x: { time: true, range: () => [Date.now() / 1000 - SECONDS, Date.now() / 1000] },
+      // From the first figure that is known, a minute at least, five at most.
+      x: { time: true, range: (_, first) => [Math.max(Date.now() / 1000 - SECONDS, Math.min(first ?? Infinity, Date.now() / 1000 - 60)), Date.now() / 1000] },
       // The plan's limit is always in the picture where use comes near it.
       y: { range: (_, __, top) => [0, reach(top, limit())] },
     },

@@ -34,7 +34,7 @@ export function instance({ name, tab = "" }) {
     shown = found.spec.id;
     const { spec } = found;
     fill(element,
-      h("div.head", h("div.grow", h("div.crumb.small", h("a", { href: "#/instances" }, "Instances")), h("h1", { tabIndex: -1 }, spec.name), h("div.small", standing, h("span.muted", "  ·  "), wall(spec.isolation), h("span.muted.break", `  ·  ${spec.image || "clone"}  ·  ${planLine(spec.plan)}`))), tools),
+      h("div.head", h("div.grow", h("div.crumb.small", h("a", { href: "#/instances" }, "Instances")), h("h1", { tabIndex: -1 }, spec.name), h("div.line.small", standing, wall(spec.isolation), h("span.muted.break", spec.image || "clone"), h("span.muted", planLine(spec.plan)))), tools),
       h("nav.tabs", { "aria-label": `Parts of ${spec.name}` }, TABS.filter(([, , ability]) => !ability || may(ability)).map(([key, label]) => h("a", { href: link("instances", reference(found), ...(key ? [key] : [])), "aria-current": key === tab ? "page" : false }, label))));
     body = PARTS[tab] ? PARTS[tab](found) : PARTS[""](found);
     element.append(body.element);
@@ -99,7 +99,7 @@ function usePart(found) {
     update(now) {
       const history = live.histories.get(spec.id) ?? [];
       const last = history.at(-1);
-      if (last && "disk_reads" in last.usage && !charts.includes(operations)) {
+      if (typeof last?.usage.disk_reads === "number" && !charts.includes(operations)) {
         charts.push(operations);
         grid.append(operations[0].element);
       }

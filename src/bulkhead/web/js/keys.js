@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { open } from "./dialog.js";
 import { go } from "./router.js";
 
-const GO = { o: ["/", "overview"], i: ["/instances", "instances"], m: ["/images", "images"], n: ["/networks", "networks"], v: ["/volumes", "volumes"], s: ["/snapshots", "snapshots"], p: ["/plans", "plans"], e: ["/events", "events"] };
+const GO = { o: ["/", "overview"], i: ["/instances", "instances"], m: ["/images", "images"], n: ["/networks", "networks"], v: ["/volumes", "volumes"], s: ["/snapshots", "snapshots"], p: ["/plans", "plans"], e: ["/events", "events"], u: ["/usage", "usage"] };
 let going = 0;
 
 export function watchKeys() {

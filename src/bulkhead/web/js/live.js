@@ -162,7 +162,7 @@ function record(usage) {
   if (last && seconds <= 0) return;
   const point = { when: usage.when, usage, memory: usage.memory, disk: usage.disk_used };
   for (const [name, counter] of Object.entries(COUNTERS)) {
-    point[name] = last && counter in usage ? Math.max(0, (usage[counter] - last[counter]) / seconds) : null;
+    point[name] = last && typeof usage[counter] === "number" && typeof last[counter] === "number" ? Math.max(0, (usage[counter] - last[counter]) / seconds) : null;
   }
   history.push(point);
   if (history.length > KEEP) history.shift();

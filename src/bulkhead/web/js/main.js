@@ -16,7 +16,7 @@ const app = document.getElementById("app");
 const NAV = [
   ["", [["/", "Overview", "host"], ["/instances", "Instances", "instances"], ["/images", "Images", "images"]]],
   ["Resources", [["/networks", "Networks", "networks"], ["/volumes", "Volumes", "volumes"], ["/snapshots", "Snapshots", "snapshots"], ["/plans", "Plans", "plans"]]],
-  ["Account", [["/events", "Events", "events"]]],
+  ["Account", [["/events", "Events", "events"], ["/usage", "Usage", "usage"]]],
 ];
 
 async function begin() {

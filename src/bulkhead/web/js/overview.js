@@ -1,35 +1,53 @@
-// The host, or for a tenant what it has of it.
+// The host: sold, used, free, and what more fits. For a tenant what it has of it.
 
 import * as api from "./api.js";
 import * as live from "./live.js";
 import { reference } from "./actions.js";
-import { fill, h, icon, text } from "./dom.js";
+import { fill, h, icon } from "./dom.js";
 import { eventRows } from "./events.js";
 import { me, may } from "./me.js";
-import { asked, empty, facts, head, simpleTable, standing, wall } from "./parts.js";
+import { asked, facts, head, simpleTable, standing, wall } from "./parts.js";
 import { link } from "./router.js";
-import { bytes, number, percent, plural } from "./units.js";
+import { bytes, number, percent, planLine, plural } from "./units.js";
+
+const EVERY = 5000;
 
 export function overview() {
-  const sums = h("div.tiles");
+  const sums = h("div.tiles"), troubles = h("div.stack"), room = h("div");
   const recent = eventRows(() => true, 10);
-  const troubles = h("div");
-  const element = h("div", head(me().tenant ? me().tenant : "Overview", { actions: may("instances") && h("a.button.primary", { href: "#/create" }, icon("plus"), "Create") }),
-    h("div.stack", troubles, sums, h("div.grid2", may("host") && h("section.card", h("header", h("h2", "Host")), hostPart()), h("section.card", h("header", h("h2", "Lately"), h("a.small", { href: "#/events" }, "All events")), recent.element))));
-  let host = null;
+  const operator = may("host");
+  const element = h("div", head(me().tenant || "Overview", { actions: may("instances") && h("a.button.primary", { href: "#/create" }, icon("plus"), "Create") }),
+    h("div.stack", troubles, sums, h("div.grid2", operator && h("div.stack", h("section.card", h("header", h("h2", "What more fits")), room), h("section.card", h("header", h("h2", "Host")), about())), h("section.card", h("header", h("h2", "Lately"), h("a.small", { href: "#/events" }, "All events")), recent.element))));
+  let host = null, plans = [], asking = false, when = 0;
 
   function update() {
-    fill(sums, tiles(host));
-    fill(troubles, wrong());
+    fill(sums, counts(), host ? host.resources.map(resource) : own());
+    fill(troubles, wrong(), host?.warnings.map((words) => h("div.notice.warn", h("span", words))));
+    if (host) fill(room, fits(host, plans));
   }
-  const load = async () => {
-    if (!may("host")) return;
-    host = await api.get("/v1/info").then((info) => info.host).catch(() => null);
-    update();
-  };
-  load();
+
+  // With the figures, but not as often: what is sold changes seldom.
+  async function ask() {
+    if (!operator || asking || document.hidden) return;
+    asking = true;
+    try {
+      if (!plans.length) plans = await api.get("/v1/plans");
+      host = await api.get("/v1/host");
+      when = Date.now();
+      update();
+    } catch {
+      when = Date.now(); // the frame tells that the daemon does not answer
+    } finally {
+      asking = false;
+    }
+  }
+  ask();
   update();
-  const silence = live.listen((what) => { if (what === "events") recent.update(); else if (what !== "connected") update(); });
+  const silence = live.listen((what) => {
+    if (what === "events") recent.update();
+    else if (what === "instances") { update(); ask(); }
+    else if (what === "stats") { if (operator) { if (Date.now() - when > EVERY) ask(); } else update(); }
+  });
   return { title: "Overview", element, leave: silence };
 }
 
@@ -41,36 +59,48 @@ function wrong() {
 
 const tile = (title, figure, small, ...more) => h("section.tile", h("h2", title), h("span.figure", figure, " ", h("small", small)), more);
 
-function meter(label, whole, sold, used, format) {
-  const share = (value) => `${Math.min(100, percent(value, whole))}%`;
-  return [h("div.meter", { role: "img", "aria-label": `${label}: ${format(sold)} sold and ${format(used)} used of ${format(whole)}` }, h("i", { style: { width: share(sold) } }), h("i.used", { style: { width: share(used) } })),
-    h("dl.key", h("dt.sold", "sold"), h("dd", format(sold)), h("dt.used", "used"), h("dd", format(used)), h("dt", "free"), h("dd", format(Math.max(0, whole - sold))))];
-}
-
-function tiles(host) {
+function counts() {
   const all = [...live.instances.values()];
-  const running = all.filter((instance) => instance.state === "running");
-  const outer = all.filter((instance) => !instance.spec.inside);
-  const sum = (list, read) => list.reduce((total, instance) => total + (read(instance) ?? 0), 0);
-  const alive = outer.filter((instance) => instance.state === "running" || instance.state === "paused");
-  const used = (key) => sum(alive, (instance) => live.latest(instance.spec.id)?.[key]);
-  const counts = h("dl.key", ["running", "paused", "created", "exited"].map((state) => [h("dt", h("a", { href: `#/instances?state=${state}` }, state)), h("dd", number(all.filter((instance) => instance.state === state).length))]));
-  const shown = [tile("Instances", number(running.length), `running, of ${all.length}`, counts)];
-  const core = (value) => number(value, 2);
-  const sold = { cpus: sum(outer, (one) => one.spec.plan.cpus), memory: sum(outer, (one) => one.spec.plan.memory), disk: sum(outer, (one) => one.spec.plan.disk) };
-  if (host) {
-    shown.push(tile("CPU", core(used("cpu")), `of ${plural(host.cores, "core")}`, meter("CPU", host.cores, sold.cpus, used("cpu"), core)));
-    shown.push(tile("Memory", bytes(used("memory")), `of ${bytes(host.memory)}`, meter("Memory", host.memory, sold.memory, used("memory"), bytes)));
-  } else {
-    shown.push(tile("CPU", core(used("cpu")), `of ${plural(sold.cpus, "core")}`, meter("CPU", sold.cpus, sold.cpus, used("cpu"), core)));
-    shown.push(tile("Memory", bytes(used("memory")), `of ${bytes(sold.memory)}`, meter("Memory", sold.memory, sold.memory, used("memory"), bytes)));
-  }
-  shown.push(tile("Disk", bytes(used("disk")), `of ${bytes(sold.disk)}`, meter("Disk", sold.disk, sold.disk, used("disk"), bytes)));
-  return shown;
+  const of = (state) => all.filter((instance) => instance.state === state).length;
+  return tile("Instances", number(of("running")), `running, of ${all.length}`, h("dl.key.plain", ["running", "paused", "created", "exited"].map((state) => [h("dt", h("a", { href: `#/instances?state=${state}` }, state)), h("dd", number(of(state)))])));
 }
 
-function hostPart() {
+const NAMES = { memory: "Memory", cpu: "CPU", disk: "Disk" };
+
+// Of all that can be sold: what is, and what of it is used.
+function resource(one) {
+  const say = one.unit === "bytes" ? bytes : (value) => `${number(value, 2)} ${one.unit}`;
+  const title = NAMES[one.resource] ?? one.resource;
+  const share = (value) => `${Math.max(0, Math.min(100, percent(value, one.sellable)))}%`;
+  const oversold = one.free < 0;
+  return tile(title, say(one.sold), `sold of ${say(one.sellable)}`,
+    h("div.meter", { role: "img", "aria-label": `${title}: ${say(one.sold)} sold of ${say(one.sellable)}${one.used === null ? "" : `, ${say(one.used)} used`}` }, h("i", { style: { width: share(one.sold) } }), one.used !== null && h("i.used", { style: { width: share(one.used) } })),
+    h("dl.key", h("dt.used", "used"), h("dd", one.used === null ? "not measured" : say(one.used)), h("dt", oversold ? "sold too much" : "free"), h(oversold ? "dd.bad" : "dd", say(Math.abs(one.free))),
+      h("dt.none", "kept for the host"), h("dd", say(one.reserve)), one.ratio !== 1 && [h("dt.none", "sold over"), h("dd", `${number(one.ratio, 2)} times`)]));
+}
+
+// What a tenant has bought, and uses.
+function own() {
+  const outer = [...live.instances.values()].filter((instance) => !instance.spec.inside);
+  const alive = outer.filter((instance) => instance.state === "running" || instance.state === "paused");
+  return [["CPU", "cpus", "cpu", (value) => plural(Math.round(value * 100) / 100, "core")], ["Memory", "memory", "memory", bytes], ["Disk", "disk", "disk", bytes]].map(([title, plan, key, say]) => {
+    const whole = outer.reduce((sum, instance) => sum + instance.spec.plan[plan], 0);
+    const used = alive.reduce((sum, instance) => sum + (live.latest(instance.spec.id)?.[key] ?? 0), 0);
+    return tile(title, say(used), `used of ${say(whole)}`, h("div.meter", { role: "img", "aria-label": `${title}: ${say(used)} used of ${say(whole)}` }, h("i.used", { style: { width: `${Math.min(100, percent(used, whole))}%` } })));
+  });
+}
+
+function fits(host, plans) {
+  const walls = Object.keys(host.plans[0]?.fits ?? {});
+  const cell = ({ more, ends, reason }) => h("td.right", reason ? h("span.muted", { title: reason }, "–") : [h("b", number(more)), h("span.sub", more ? `then ${ends} ends` : `no ${ends} left`)]);
+  return simpleTable("What more fits", ["Plan", ...walls.map((level) => [level, "right"])], host.plans.map(({ name, fits: found }) => {
+    const named = plans.find((plan) => plan.name === name);
+    return h("tr", h("td.break", h("span.name", name), named && h("span.sub", planLine(named.plan))), walls.map((level) => cell(found[level])));
+  }));
+}
+
+function about() {
   return asked(() => Promise.all([api.get("/v1/info"), api.get("/v1/isolation")]), ([info, isolation]) => h("div.body.stack",
     facts([["Bulkhead", info.version], ["Kernel", info.host.kernel], ["Cores", `${info.host.cores} at ${number(info.host.ghz, 2)} GHz`], ["Memory", bytes(info.host.memory)], ["cgroups", info.cgroups]]),
-    h("ul.fields", isolation.levels.map((level) => h("li", wall(level.level), h("span.muted", level.works ? (level.reason ? `  ${level.reason}` : "  works") : `  does not work: ${level.reason}`))))));
+    h("ul.levels", isolation.levels.map((level) => h("li", wall(level.level), h("span.muted", level.works ? level.reason || "works" : `does not work: ${level.reason}`))))));
 }

@@ -54,7 +54,7 @@ export function use(label) {
     const share = known ? Math.min(100, percent(value, whole)) : 0;
     fillBar.style.width = `${share}%`;
     bar.dataset.level = level(share);
-    bar.hidden = !whole;
+    bar.hidden = !whole || !known;
     bar.setAttribute("aria-label", known ? `${label}: ${Math.round(share)} % of the plan` : `${label}: not known`);
   };
   return element;

@@ -1,4 +1,2 @@
 // What plans cost; null where nobody has said.
-export async function pricesOf() {
-  return null;
-}
+export const pricesOf = async () => null;

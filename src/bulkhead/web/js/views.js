@@ -10,6 +10,7 @@ import { overview } from "./overview.js";
 import { plans } from "./plans.js";
 import { route } from "./router.js";
 import { snapshots } from "./snapshots.js";
+import { usage } from "./usage.js";
 
 export function registerViews() {
   route("/", overview);
@@ -22,4 +23,5 @@ export function registerViews() {
   route("/snapshots", snapshots);
   route("/plans", plans);
   route("/events", events);
+  route("/usage", usage);
 }
