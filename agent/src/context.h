@@ -38,7 +38,7 @@ struct exec_plan {
 	char home[HOME_MAX];
 	bool caps_set, no_new_privs, seccomp_first;
 	uint64_t bounding, effective, permitted, inheritable, ambient;
-	const struct argument *seccomp;
+	const struct argument *seccomp, *program;
 	mode_t umask;
 	struct strings environment, arguments;
 };
@@ -122,6 +122,7 @@ int op_keyring(struct context *context, const struct operation *operation);
 int op_env(struct context *context, const struct operation *operation);
 int op_args(struct context *context, const struct operation *operation);
 int op_inherit(struct context *context, const struct operation *operation);
+int op_program(struct context *context, const struct operation *operation);
 /* Adds an operation's arguments; there is room for one more item afterwards. -1 without memory. */
 int strings_add(struct strings *strings, const struct operation *operation);
 

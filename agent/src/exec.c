@@ -9,6 +9,7 @@
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -20,7 +21,11 @@
 #include "spawn.h"
 #include "text.h"
 
-enum { CAPABILITIES_MAX = 64 };
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U /* since Linux 6.3 */
+#endif
+
+enum { CAPABILITIES_MAX = 64, PROGRAM_FD = 4 };
 
 static const char *const default_path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -126,6 +131,33 @@ static const char *variable(const struct strings *environment, const char *name)
 	return NULL;
 }
 
+/* The program that came with the list, in memory alone: no file of it is ever in the instance, and nobody can change
+   it, its own process included. The descriptor, or -error. */
+static int keep_program(struct context *context)
+{
+	const struct argument *program = context->plan.program;
+	int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	int fd = memfd_create("program", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("program", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return failed(context, errno, "no memory for the program", "");
+	for (size_t at = 0; at < program->length;) {
+		ssize_t written = write(fd, program->data + at, program->length - at);
+		if (written <= 0) {
+			int error = written < 0 ? errno : EIO;
+			close(fd);
+			return failed(context, error, "cannot keep the program", "");
+		}
+		at += (size_t)written;
+	}
+	/* Out of the way of the descriptors that EXEC gives their places. */
+	int kept = fcntl(fd, F_ADD_SEALS, seals) < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, PROGRAM_FD + 1);
+	int error = errno;
+	close(fd);
+	return kept < 0 ? failed(context, error, "cannot seal the program", "") : kept;
+}
+
 /* As execvp(3), but a file that is no program is not given to a shell. Returns the error. */
 static int execute(const struct exec_plan *plan)
 {
@@ -135,6 +167,10 @@ static int execute(const struct exec_plan *plan)
 	if (plan->user_set && variable(&plan->environment, "HOME") == NULL) {
 		TEXT(home, "HOME=", plan->home);
 		environment[plan->environment.count] = home;
+	}
+	if (plan->program != NULL) {
+		syscall(SYS_execveat, PROGRAM_FD, "", argv, environment, AT_EMPTY_PATH);
+		return errno;
 	}
 	if (strchr(argv[0], '/') != NULL) {
 		execve(argv[0], argv, environment);
@@ -195,13 +231,18 @@ int op_exec(struct context *context, const struct operation *operation)
 		return failed(context, ENOMEM, "no memory for the arguments", "");
 	if (plan->arguments.count == 0)
 		return failed(context, EINVAL, "no program is named", "");
+	int program = plan->program ? keep_program(context) : -1;
+	if (plan->program != NULL && program < 0)
+		return program;
 	int result = prepare(context);
 	if (result < 0)
 		return result;
 	/* Closed, not only on exec: argv[0] may be /proc/self/fd/N/... */
 	if (context->status != 3 && dup3(context->status, 3, O_CLOEXEC) < 0)
 		return failed(context, errno, "cannot keep the status socket", "");
-	inherit_close_others(4, context->inherit);
+	if (program >= 0 && dup3(program, PROGRAM_FD, O_CLOEXEC) < 0)
+		return failed(context, errno, "cannot keep the program", "");
+	inherit_close_others(program >= 0 ? PROGRAM_FD + 1 : PROGRAM_FD, context->inherit);
 	context->status = 3;
 	umask(plan->umask);
 	report_ready(context->status);

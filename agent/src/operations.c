@@ -45,6 +45,7 @@ static const operation_function functions[] = {
 	[OP_ARGS] = op_args,
 	[OP_INHERIT] = op_inherit,
 	[OP_SECCOMP_FIRST] = op_seccomp_first,
+	[OP_PROGRAM] = op_program,
 	[OP_MODULE] = op_module,
 	[OP_CLOCK] = op_clock,
 	[OP_ENTROPY] = op_entropy,

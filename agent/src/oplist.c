@@ -54,6 +54,7 @@ static const struct {
 	{OP_ARGS, C | E, "t*"},
 	{OP_INHERIT, C, "i"},
 	{OP_SECCOMP_FIRST, C | E, "b"},
+	{OP_PROGRAM, C | E, "b"},
 	{OP_MODULE, S | T, "p"},
 	{OP_CLOCK, S | T, "ii"},
 	{OP_ENTROPY, S | T, "b"},

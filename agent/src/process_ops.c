@@ -148,3 +148,11 @@ int op_inherit(struct context *context, const struct operation *operation)
 	inherit_add(context->inherit, number);
 	return 0;
 }
+
+int op_program(struct context *context, const struct operation *operation)
+{
+	if (operation->arguments[0].length == 0)
+		return failed(context, EINVAL, "the program is empty", "");
+	context->plan.program = &operation->arguments[0];
+	return 0;
+}

@@ -108,6 +108,7 @@ enum operation_code {
 	OP_ARGS = 51,
 	OP_INHERIT = 52,
 	OP_SECCOMP_FIRST = 53,
+	OP_PROGRAM = 54,
 	OP_MODULE = 60,
 	OP_CLOCK = 61,
 	OP_ENTROPY = 62,

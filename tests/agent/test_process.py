@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import struct
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.agent.operations import Code, simple
+from bulkhead.agent.probe import find_probe
 from tests.agent.box import Box, command
 from tests.agent.wire import Failure
 
@@ -185,6 +187,34 @@ def test_a_broken_seccomp_program(box: Box) -> None:
     with pytest.raises(Failure) as caught:
         connection.start(box.request("true", before_exec=[simple(Code.SECCOMP, broken)]))
     assert (caught.value.code, caught.value.errno) == (Code.EXEC, errno.EINVAL)
+
+
+def test_a_program_that_comes_with_the_request(box: Box) -> None:
+    """Run from memory that nobody can change, its own root included; the instance has no file of it at any time."""
+    program = simple(Code.PROGRAM, find_probe().read_bytes())
+    code, out, _ = box.run("/no/such/file", "look", before_exec=[program, simple(Code.CAPS, 0, 0, 0, 0, 0)])
+    lines = out.splitlines()
+    assert code == 0 and lines[0].startswith(b'{"fact":"probe"') and lines[-1].startswith(b'{"fact":"end"')
+    assert sorted(path.name for path in box.upper.rglob("*") if path.is_file()) == []
+
+
+def test_a_program_is_sealed(box: Box) -> None:
+    connection = box.launch()
+    program = simple(Code.PROGRAM, find_probe().read_bytes())
+    # It waits for an address that nobody has, so that there is time to look at it.
+    pid = connection.start(box.request("look", "look", "192.0.2.1", before_exec=[program]))
+    with open(f"/proc/{pid}/exe", "rb") as executable:  # noqa: PTH123 - a link that is no path
+        seals = fcntl.fcntl(executable, fcntl.F_GET_SEALS)
+    assert seals == fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    assert os.readlink(f"/proc/{pid}/exe").startswith("/memfd:")  # noqa: PTH115
+
+
+@pytest.mark.parametrize(("content", "wanted"), [(b"", errno.EINVAL), (b"not a program", errno.ENOEXEC)])
+def test_a_program_that_is_none(box: Box, content: bytes, wanted: int) -> None:
+    connection = box.launch()
+    with pytest.raises(Failure) as caught:
+        connection.start(box.request("x", before_exec=[simple(Code.PROGRAM, content)]))
+    assert caught.value.errno == wanted
 
 
 def test_keyring(box: Box) -> None:

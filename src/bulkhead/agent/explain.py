@@ -49,6 +49,7 @@ _WORDS: dict[Code, str] = {
     Code.ENV: "set the environment",
     Code.EXEC: "execute {0}",
     Code.ARGS: "pass the arguments",
+    Code.PROGRAM: "keep the program in memory",
     Code.INHERIT: "keep the descriptor {0}",
     Code.MODULE: "load the kernel module {0}",
     Code.CLOCK: "set the guest's clock",

@@ -58,6 +58,7 @@ class Code(IntEnum):
     ARGS = 51
     INHERIT = 52
     SECCOMP_FIRST = 53
+    PROGRAM = 54
     MODULE = 60
     CLOCK = 61
     ENTROPY = 62
