@@ -27,6 +27,7 @@ HIGH = 1 << 32
 CLONE = {bpf.X86_64: 56, bpf.I386: 120}
 IOCTL = {bpf.X86_64: 16, bpf.I386: 54}
 SETSOCKOPT = {bpf.X86_64: 54, bpf.I386: 366}
+PIPE2 = {bpf.X86_64: 293, bpf.I386: 331}
 SOCKET = {bpf.X86_64: 41, bpf.I386: 359}
 SOCKETPAIR = {bpf.X86_64: 53, bpf.I386: 360}
 SOCKETCALL = 102
@@ -116,6 +117,10 @@ def test_upper_halves_do_not_hide_arguments(image: str, arch: int) -> None:
     for high in (0, HIGH, 0xFFFFFFFF << 32):
         assert answer(image, arch, IOCTL[arch], 0, 0x5412 | high) == "EPERM", "TIOCSTI"
         assert answer(image, arch, IOCTL[arch], 0, 0x541C | high) == "EPERM", "TIOCLINUX"
+        assert answer(image, arch, IOCTL[arch], 0, 0x5423 | high) == "EPERM", "TIOCSETD"
+        assert answer(image, arch, PIPE2[arch], 0, 0x80 | high) == "EINVAL", "O_NOTIFICATION_PIPE"
+        assert answer(image, arch, PIPE2[arch], 0, 0x80880 | high) == "EINVAL", "with O_CLOEXEC and O_NONBLOCK"
+        assert answer(image, arch, SOCKET[arch], 2, 0x80006 | high) == "ESOCKTNOSUPPORT", "DCCP"
         assert answer(image, arch, SETSOCKOPT[arch], 3, 6 | high, 31 | high) == "EPERM", "TCP_ULP"
         assert answer(image, arch, SOCKET[arch], 40 | high) == "EAFNOSUPPORT", "vsock"
         assert answer(image, arch, SOCKET[arch], 16 | high, 3, 9 | high) == "EINVAL", "netlink audit"
