@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "store",
         "advise",
         "servers",
+        "audit",
         "compose",
         "metering",
     ),
@@ -55,7 +56,7 @@ THIRD_PARTY = {
     "httptools": {"api"},
     "pydantic": {
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
-        *("engine", "api"),
+        *("engine", "api", "audit"),
     },
     "pydantic_core": {"api", "model"},
     "pyseccomp": {"isolation"},

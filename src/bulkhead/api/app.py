@@ -6,6 +6,7 @@ from fastapi import Depends, FastAPI
 
 from bulkhead.api import (
     access,
+    audits,
     builds,
     images,
     instances,
@@ -57,6 +58,7 @@ def create_app(engine: Whole) -> FastAPI:
         volumes,
         snapshots,
         rooms,
+        audits,
         operations,
         usage,
         access,

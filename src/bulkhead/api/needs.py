@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from bulkhead.events import Progress
 from bulkhead.metering.query import By
-from bulkhead.model import Isolation
+from bulkhead.model import Instance, Isolation
 from bulkhead.tenancy.principal import Principal
 from bulkhead.tenancy.quotas import Quota
 from bulkhead.tenancy.roles import Permission, Role
@@ -58,3 +59,20 @@ class Temporaries(Protocol):
 
     def name(self) -> str: ...
     def end(self, name: str) -> None: ...
+
+
+class Audits(Protocol):
+    """What can be reached from behind walls, and what it comes to."""
+
+    def audit(self, instance: Instance, *, progress: Progress) -> object:
+        """Look at an instance that runs."""
+
+    def audit_level(self, level: Isolation, *, image: str | None, progress: Progress) -> object:
+        """The same of a level, by an instance that is made for it and thrown away."""
+
+
+class Watches(Protocol):
+    """Which files are opened in instances."""
+
+    def watch(self, instance: Instance, *, alive: Callable[[], bool]) -> Iterator[Mapping[str, str | int]]: ...
+    def end(self, instance_id: str) -> None: ...

@@ -57,6 +57,9 @@ RULES: Mapping[str, Permission] = {
     "GET /v1/instances/{ref}/changes/layer": _E,
     "GET /v1/instances/{ref}/watch": _E,
     "DELETE /v1/instances/{ref}/watch": _E,
+    # audits: reports name the host's paths, and addresses of other tenants
+    "POST /v1/audit": _H,
+    "POST /v1/instances/{ref}/audit": _H,
     # snapshots
     "GET /v1/snapshots": _R,
     "GET /v1/instances/{ref}/snapshots/{name}": _R,

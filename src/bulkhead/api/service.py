@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.api.auth import principal_of
-from bulkhead.api.needs import Temporaries, Tenants, Usages, Users
+from bulkhead.api.needs import Audits, Temporaries, Tenants, Usages, Users, Watches
 from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.context import Locks
 from bulkhead.engine.operations import Operations
@@ -235,13 +235,6 @@ class Rooms(Protocol):
     def layer(self, instance: Instance) -> Iterator[bytes]: ...
 
 
-class Watches(Protocol):
-    """Which files are opened in instances."""
-
-    def watch(self, instance: Instance, *, alive: Alive) -> Iterator[Mapping[str, str | int]]: ...
-    def end(self, instance_id: str) -> None: ...
-
-
 class Engine(Protocol):
     """The engine as the API sees it. `ref` is a name, an id or the unique beginning of an id (4 digits or more)."""
 
@@ -261,6 +254,8 @@ class Engine(Protocol):
     def rooms(self) -> Rooms: ...
     @property
     def temporaries(self) -> Temporaries: ...
+    @property
+    def audits(self) -> Audits: ...
     @property
     def watches(self) -> Watches: ...
     @property

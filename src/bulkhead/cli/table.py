@@ -36,6 +36,7 @@ COMMANDS = {
     "logout": "Forget a login",
     "plan": "Manage named plans",
     "isolation": "Show the levels of isolation, and which rule chooses one",
+    "audit": "Try what can be reached from within an instance, and score its wall",
     "network": "Manage networks",
     "volume": "Manage volumes",
     "completion": "Print what bash or zsh needs to complete command lines",

@@ -19,6 +19,7 @@ from bulkhead.agent.frames import ExecRequest
 from bulkhead.engine import hosting, inside, logs, machines, selling
 from bulkhead.engine.admission import signal_problems
 from bulkhead.engine.admitting import Admission
+from bulkhead.engine.auditing import Auditor
 from bulkhead.engine.builds.builder import Builder
 from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.commands import Commands, require_running
@@ -106,6 +107,7 @@ class Engine:
         self.rooms = Rooms(context, self._lifecycle, self.create)
         self.temporaries = Temporaries(context)
         self.watches = Watches(context)
+        self.audits = Auditor(context, self._lifecycle, self.rooms)
 
     def recover(self) -> list[str]:
         """Make the host agree with the store, watch what runs, start what should run. Call once, first."""
@@ -228,11 +230,9 @@ class Engine:
 
     def _admission_of(self, tenant: str | None) -> Admission:
         """What judges requests by the images that a tenant sees."""
-        return (
-            self._admission
-            if tenant in (None, DEFAULT_TENANT)
-            else replace(self._admission, images=ImageCatalog(self._context.seen_by(tenant)))
-        )
+        if tenant in (None, DEFAULT_TENANT):
+            return self._admission
+        return replace(self._admission, images=ImageCatalog(self._context.seen_by(tenant)))
 
     def dry_run(self, request: CreateRequest) -> str:
         """What a start would do, in words; nothing is changed."""

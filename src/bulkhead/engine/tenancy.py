@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
+from bulkhead.engine.auditing import NoAudits
 from bulkhead.engine.builds.builder import Builder
 from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.engine import Engine
@@ -59,6 +60,7 @@ class TenantEngine:
         self.rooms = TenantRooms(engine, tenant, self.own, self.judged)
         self.watches = TenantWatches(engine, self.own)
         self.temporaries = Temporaries(self._context)
+        self.audits = NoAudits()
         self.operations = TenantOperations(engine.context.state, engine.operations, tenant)
         self.tenants = TenantTenants(engine, tenant)
         self.users = TenantUsers(engine.access, tenant)

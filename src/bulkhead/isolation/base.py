@@ -269,6 +269,8 @@ class Command:
     stdin: bool = False
     rows: int = 0
     columns: int = 0
+    program: bytes = b""
+    """An executable of ours, run from memory under the name `argv[0]`; empty: argv[0] is looked up in the instance."""
 
 
 @dataclass(frozen=True, slots=True)

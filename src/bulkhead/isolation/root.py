@@ -192,6 +192,7 @@ def command(spec: Spec, asked: Command, confinement: Confinement, *, container: 
     return [
         *([simple(Code.CONSOLE)] if asked.tty else []),
         # As with podman and docker, a directory that is not there is not made: it is a mistake here.
+        *([simple(Code.PROGRAM, asked.program)] if asked.program else []),
         *run(asked.argv, env=env, user=user, workdir=workdir, confinement=confinement, make_workdir=False),
     ]
 

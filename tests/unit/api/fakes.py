@@ -21,6 +21,7 @@ from bulkhead.agent.frames import TO_AGENT, Decoder, ExecFlag, ExecRequest, Fram
 from bulkhead.agent.operations import Code, Operation
 from bulkhead.api.app import create_app
 from bulkhead.api.server import Server
+from bulkhead.audit.assessing import assess
 from bulkhead.engine.builds.order import BuildOrder, Tell, Told
 from bulkhead.engine.operations import Operations
 from bulkhead.engine.users import Users
@@ -46,6 +47,7 @@ from bulkhead.store import SQLiteStore
 from bulkhead.store import State as RecordState
 from bulkhead.store.access import Access
 from bulkhead.tenancy.quotas import Quota
+from tests.unit.audit.lab import container, gathered, line
 
 PLAN = Plan(memory=512 << 20, cpus=2, disk=5 << 30)
 
@@ -269,6 +271,26 @@ class FakeImages:
         return {"digests": ["sha256:" + "3" * 64], "freed": 1 << 20 if everything else 0}
 
 
+class FakeAudits:
+    """Finds the same in every instance."""
+
+    def __init__(self, calls: list[tuple[Any, ...]]) -> None:
+        self.calls = calls
+
+    def audit(self, instance: Instance, *, progress: Progress) -> object:
+        name = instance.spec.name
+        progress(Step("looking about as root"))
+        self.calls.append(("audit", name))
+        return assess(gathered(container(line("attempt", name="io_uring", result=0)), instance=name))
+
+    def audit_level(self, level: Isolation, *, image: str | None, progress: Progress) -> object:
+        progress(Step(f"making a {level} of {image}"))
+        self.calls.append(("audit_level", level, image))
+        if level is Isolation.UNIKERNEL and image is None:
+            raise Refused("there is no image that a unikernel could be made of", hint="--image NAME")
+        return assess(gathered(container(), level=str(level), image=image or "debian"))
+
+
 class FakeEngine:
     """Instances in memory; `agent` plays the workload's part."""
 
@@ -287,6 +309,7 @@ class FakeEngine:
         self.instances: dict[str, Instance] = {}
         self.requests: list[CreateRequest] = []
         self.calls: list[tuple[Any, ...]] = []
+        self.audits = FakeAudits(self.calls)
         self.futures: dict[str, list[Future[Exit]]] = {}
         self.lines: list[Line] = []
         self.happened: list[Event] = []
@@ -416,6 +439,10 @@ class FakeEngine:
     def update(self, ref: str, plan: PlanRequest, *, restart: RestartPolicy | None = None) -> Instance:
         self.calls.append(("update", self.get(ref).spec.name, plan.model_dump(exclude_none=True), restart))
         return self.get(ref)
+
+    def walls(self) -> Mapping[str, object]:
+        levels = [{"level": level, "works": level != "vm", "reason": "", "hint": ""} for level in Isolation]
+        return {"levels": levels, "rules": []}
 
     def stats(self, refs: Sequence[str] | None) -> Sequence[object]:
         instances = [self.get(ref) for ref in refs] if refs else self.list()
