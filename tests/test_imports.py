@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {
+    "cryptography": {"tenancy"},
     "debian": {"packaging"},
     "yaml": {"compose"},
     "fastapi": {"api"},

@@ -208,11 +208,14 @@ class Daemon:
 
 
 def _toml(config: Config) -> str:
-    lines = []
-    for key, value in config.model_dump(mode="json").items():
-        if value is not None:
+    lines, tables = [], []
+    for key, value in config.model_dump(mode="json", exclude_none=True).items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for table in value:
+                tables += [f"[[{key}]]", *(f"{name} = {json.dumps(each)}" for name, each in table.items())]
+        elif value != []:
             lines.append(f"{key} = {json.dumps(value)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *tables]) + "\n"
 
 
 def remove_cgroups(name: str) -> None:

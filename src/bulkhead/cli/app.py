@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from bulkhead.client import Client
 
 TYPE_CHECKING = False
@@ -14,9 +16,12 @@ if TYPE_CHECKING:
 class App:
     """One run of the command line."""
 
-    def __init__(self, config: str | None) -> None:
+    def __init__(self, config: str | None, options: dict[str, str] | None = None) -> None:
         self.config = config
         """The configuration's file as given by --config."""
+        self._options = options or {}
+        self.url = self._options.get("--url") or ("" if config else os.environ.get("BULKHEAD_HOST", ""))
+        """The daemon to talk to; "" for the configuration's."""
         self._client: Client | None = None
 
     def __enter__(self) -> App:
@@ -33,11 +38,27 @@ class App:
             self._client = self._connect()
         return self._client
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the daemon may be on another host: paths of this one mean nothing there."""
+        return bool(self.url) and not self.url.startswith("unix://")
+
+    def require_local(self, what: str) -> None:
+        """Raise Refused where the daemon is on another host, which `what` is not of."""
+        if self.is_remote:
+            from bulkhead.errors import Refused
+
+            raise Refused(
+                f"{what}: that is of this host, and the daemon is at {self.url}", hint="run it on the daemon's host"
+            )
+
     def judge(self, path: str, body: dict[str, object]) -> list[Problem]:
         """What a daemon that runs finds wrong with a request; nothing where none runs. None is started for it."""
         from bulkhead.cli.places import find_places
         from bulkhead.errors import BulkheadError, Unavailable
 
+        if self.url:
+            return []
         client = Client(find_places(self.config).socket)
         try:
             client.call("POST", path, body=body)
@@ -50,6 +71,13 @@ class App:
         return []
 
     def _connect(self) -> Client:
+        if self.url:
+            from bulkhead.client.remote import find
+
+            found = find(self.url, self._options)
+            client = Client(found) if isinstance(found, str) else Client("", found)
+            client.connect()
+            return client
         from bulkhead.cli.places import find_places
 
         places = find_places(self.config)

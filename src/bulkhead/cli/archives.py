@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 CHUNK = 1 << 18
 
 
-def stream_of(path: str, stack: ExitStack) -> BinaryIO | None:
-    """The open file where it is a pipe or a device; None where the daemon can read it by its name."""
+def stream_of(path: str, stack: ExitStack, *, remote: bool = False) -> BinaryIO | None:
+    """The open file where it is a pipe or a device, or the daemon is elsewhere; None where the daemon can read it by
+    its name."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        if not remote and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             return None
         return stack.enter_context(open(path, "rb"))  # noqa: PTH123
     except OSError as error:
@@ -104,7 +105,7 @@ def _load_arguments(parser: Parser) -> None:
 def _load(args: Namespace, app: App) -> int:
     given: dict[str, bool] = {"all_platforms": args.all_platforms}
     with ExitStack() as stack:
-        file = sys.stdin.buffer if args.input == "-" else stream_of(args.input, stack)
+        file = sys.stdin.buffer if args.input == "-" else stream_of(args.input, stack, remote=app.is_remote)
         if file is None:
             path = os.path.abspath(args.input)  # noqa: PTH100
             response = app.client.stream("POST", "/v1/images/load", query={"path": path, **given})

@@ -12,7 +12,7 @@ from bulkhead.cli.archives import chunks, made, stream_of
 from bulkhead.cli.each import for_each
 from bulkhead.cli.options import Problems, environment
 from bulkhead.cli.output import age, printable, short_id, talk, write, write_json, write_table
-from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_listing
+from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_format, add_listing
 from bulkhead.quantities import format_size, parse_size
 
 TYPE_CHECKING = False
@@ -149,7 +149,7 @@ def _import(args: Namespace, app: App) -> int:
     if args.unikernel:
         query |= {"unikernel": args.type or "other", "cmdline": args.cmdline}
     with ExitStack() as stack:
-        file = sys.stdin.buffer if args.file == "-" else stream_of(args.file, stack)
+        file = sys.stdin.buffer if args.file == "-" else stream_of(args.file, stack, remote=app.is_remote)
         if file is None:
             # The daemon is on this host and reads the file itself.
             query["path"] = os.path.abspath(args.file)  # noqa: PTH100
@@ -240,7 +240,42 @@ def _tag(args: Namespace, app: App) -> int:
     return 0
 
 
+def _share_arguments(parser: Parser) -> None:
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="names of images of the operator's")
+
+
+def _share(args: Namespace, app: App) -> int:
+    return _publish(args, app, public=True)
+
+
+def _unshare(args: Namespace, app: App) -> int:
+    return _publish(args, app, public=False)
+
+
+def _publish(args: Namespace, app: App, *, public: bool) -> int:
+    def one(image: str) -> None:
+        app.client.call("POST", "/v1/images/public", body={"reference": image, "public": public})
+
+    return for_each(args.images, one)
+
+
+def _public_arguments(parser: Parser) -> None:
+    add_format(parser)
+
+
+def _public(args: Namespace, app: App) -> int:
+    names = app.client.call("GET", "/v1/images/public")
+    if args.format == "json":
+        write_json(names)
+    else:
+        write_table(("IMAGE",), [(name,) for name in names])
+    return 0
+
+
 SUBCOMMANDS = {
+    "share": Subcommand("Let every tenant see images of the operator's", _share_arguments, _share),
+    "unshare": Subcommand("Let tenants see them no longer; what runs goes on", _share_arguments, _unshare),
+    "public": Subcommand("List images that every tenant sees", _public_arguments, _public),
     "ls": Subcommand("List images", _ls_arguments, _ls),
     **registry.SUBCOMMANDS,
     **archives.SUBCOMMANDS,

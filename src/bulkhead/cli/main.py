@@ -13,24 +13,35 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import NoReturn
 
-USAGE = "bulkhead [--config FILE] COMMAND ..."
+USAGE = "bulkhead [--config FILE | --url URL] COMMAND ..."
 GLOBALS = (
     ("--config FILE", "the daemon's configuration ($BULKHEAD_CONFIG, /etc/bulkhead/config.toml)"),
+    ("--url URL", "a daemon elsewhere: https://HOST:PORT, unix:///PATH ($BULKHEAD_HOST)"),
+    ("--tlscacert FILE", "the CA that its certificate is of ($BULKHEAD_TLSCACERT)"),
+    ("--tlscert FILE", "a client certificate ($BULKHEAD_TLSCERT)"),
+    ("--tlskey FILE", "its key ($BULKHEAD_TLSKEY)"),
     ("--version", "print the version"),
     ("-h, --help", "print this, or with a command its help"),
 )
 
 
+VALUED = {
+    "--config": "a file",
+    "--url": "an address",
+    **dict.fromkeys(("--tlscacert", "--tlscert", "--tlskey"), "a file"),
+}
+
+
 def main(words: list[str]) -> int:
     """Run a command line; its exit code. Raises the error tree's errors."""
-    config, rest = _global_options(words)
+    config, options, rest = _global_options(words)
     if not rest:
         sys.stdout.write(overview())
         return 0
     name = rest[0]
     if name not in COMMANDS:
         _refuse(f"unknown command {name!r}")
-    return run(load(name), name, rest[1:], App(config))
+    return run(load(name), name, rest[1:], App(config, options))
 
 
 def load(name: str) -> ModuleType:
@@ -60,21 +71,22 @@ def overview() -> str:
     )
 
 
-def _global_options(words: list[str]) -> tuple[str | None, list[str]]:
+def _global_options(words: list[str]) -> tuple[str | None, dict[str, str], list[str]]:
     """The options before the command. By hand: only one parser is built for a command line."""
     config, position = None, 0
+    options: dict[str, str] = {}
     while position < len(words) and words[position].startswith("-"):
         flag, equals, value = words[position].partition("=")
         position += 1
-        if flag == "--config":
+        if flag in VALUED:
             if not equals:
                 if position == len(words):
-                    _refuse("--config needs a file")
+                    _refuse(f"{flag} needs {VALUED[flag]}")
                 value = words[position]
                 position += 1
-            config = value
+            options[flag] = value
         elif flag in ("-h", "--help") and not equals:
-            return config, []
+            return config, options, []
         elif flag == "--version" and not equals:
             from importlib.metadata import version
 
@@ -82,7 +94,10 @@ def _global_options(words: list[str]) -> tuple[str | None, list[str]]:
             raise SystemExit(0)
         else:
             _refuse(f"unknown option {words[position - 1]!r}")
-    return config, words[position:]
+    config = options.pop("--config", None)
+    if config is not None and "--url" in options:
+        _refuse("--config and --url name two daemons")
+    return config, options, words[position:]
 
 
 def _refuse(what: str) -> NoReturn:

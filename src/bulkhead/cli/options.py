@@ -144,6 +144,7 @@ def add_request(parser: Parser) -> None:
     add("--plan", metavar="NAME", help="a named plan; single fields given beside it override it")
     add_plan(parser)
     add("--name", metavar="N", help="a name for the instance")
+    add("--tenant", metavar="TENANT", help="whose it is to be; for those who see all tenants")
     add("--rm", action="store_true", help="remove the instance when it has ended")
     add("-i", "--interactive", action="store_true", help="keep stdin open")
     add("-t", "--tty", action="store_true", help="give it a terminal")
@@ -222,6 +223,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "user_data": None if args.user_data is None else problems.of(lambda: values.read_text(args.user_data)),
         **{key: _one_of(key, getattr(args, key), problems) for key in HARDWARE},
         "init": args.init if args.init in INITS else None,
+        "tenant": args.tenant,
         "name": name,
         "command": command,
         "entrypoint": None
@@ -248,6 +250,9 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         asked["name"] = args.plan
     made = {"plan": asked, **{key: value for key, value in fields.items() if _given(key, value)}}
     problems.check(lambda: app.judge("/v1/dry-run", made) if app else [])
+    for mount in problems.each(values.parse_volume, args.volume) if app else ():
+        if app and mount["kind"] == "bind":
+            app.require_local(f"-v {mount['source']}")
     return made
 
 

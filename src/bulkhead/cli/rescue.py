@@ -55,6 +55,8 @@ def main(args: Namespace, app: App) -> int:
             args.target, [*words, *(["--root", args.root] if args.root else [])], command, write=args.write
         )
     problems.check()
+    if not args.instance:
+        app.require_local(args.target)
     request = request_of(
         source_of(args.target, app) if args.instance else os.path.abspath(args.target),  # noqa: PTH100
         plan=plan,

@@ -25,6 +25,8 @@ def build(args: Namespace, app: App) -> int:
     env = environment(args.env, [], problems)
     problems.check()
     program = "/" in args.source and os.path.isfile(args.source)  # noqa: PTH113
+    if program:
+        app.require_local(args.source)
     body = {
         "source": os.path.abspath(args.source) if program else args.source,  # noqa: PTH100
         "program": program,

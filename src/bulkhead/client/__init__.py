@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from bulkhead.client.remote import Remote
+
 __all__ = [
     "CLOSE",
     "CREDIT",
@@ -63,8 +65,11 @@ MAX_PATH = 107
 class Client:
     """Talks to one daemon. Every method raises the error tree's errors, as the daemon told them."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, remote: Remote | None = None) -> None:
+        """`path`: of the unix socket; with `remote` the daemon is there instead."""
         self.path = path
+        self.remote = remote
+        self._headers = remote.headers if remote else ""
         self._kept: socket.socket | None = None
         self._used = False
         """Whether the kept connection has served a request: then the daemon may close it for being idle."""
@@ -111,7 +116,7 @@ class Client:
         payload = json.dumps(request).encode()
         try:
             body = chunk(frame(REQUEST, payload))
-            connection.sendall(head("POST", path, FRAMES, "transfer-encoding: chunked") + body)
+            connection.sendall(head("POST", path, FRAMES, "transfer-encoding: chunked", self._headers) + body)
             return Duplex(answered(connection, "POST"))
         except ConnectionError as error:
             connection.close()
@@ -121,6 +126,8 @@ class Client:
             raise
 
     def _connected(self) -> socket.socket:
+        if self.remote:
+            return self.remote.connect()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if len(os.fsencode(self.path)) <= MAX_PATH:
@@ -146,7 +153,7 @@ class Client:
         kept, self._kept = self._kept, None
         fresh = kept if kept and not self._used else None
         length = f"content-length: {len(body)}" if isinstance(body, bytes) else "transfer-encoding: chunked"
-        start = head(method, target(path, query), kind, length)
+        start = head(method, target(path, query), kind, length, self._headers)
         if kept and not fresh:
             if isinstance(body, bytes):
                 try:

@@ -71,5 +71,5 @@ class Duplex:
         """Read once; frames that are whole now. Raises Unavailable when the connection is lost."""
         if self._response.ended:
             lost(ConnectionResetError("it ended before the command did"))
-        self._buffer += self._response.receive()
+        self._buffer += self._response.receive(ready=True)
         return self.waiting()

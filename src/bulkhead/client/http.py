@@ -35,10 +35,11 @@ def target(path: str, query: Query | None) -> str:
     return f"{path}?{'&'.join(pairs)}" if pairs else path
 
 
-def head(method: str, where: str, kind: str, length: str) -> bytes:
-    """The head of a request; `kind` is the body's content type, `length` the header that tells where it ends."""
+def head(method: str, where: str, kind: str, length: str, more: str = "") -> bytes:
+    """The head of a request; `kind` is the body's content type, `length` the header that tells where it ends;
+    `more`: further headers, each with its line's end."""
     content = f"content-type: {kind}\r\n" if kind else ""
-    return f"{method} {where} HTTP/1.1\r\nhost: bulkhead\r\n{content}{length}\r\n\r\n".encode()
+    return f"{method} {where} HTTP/1.1\r\nhost: bulkhead\r\n{more}{content}{length}\r\n\r\n".encode()
 
 
 def chunk(data: bytes) -> bytes:
@@ -159,10 +160,15 @@ class Response:
                 raise problem(json.dumps(item["problem"]).encode())
             yield item
 
-    def receive(self) -> bytes:
-        """Read from the connection once; what that brings of the body, maybe nothing yet."""
+    def receive(self, *, ready: bool = False) -> bytes:
+        """Read from the connection once; what that brings of the body, maybe nothing yet.
+
+        `ready`: poll says that something is there, which over TLS need not be any of the body.
+        """
         try:
-            data = self.connection.recv(_READ)
+            data = _received(self.connection, ready=ready)
+            if data is None:
+                return b""
         except ConnectionError as error:
             lost(error)
         if not data:
@@ -217,3 +223,23 @@ class Response:
         head = bytes(self._buffer[:end]).split(b"\r\n")
         del self._buffer[: end + 4]
         return head
+
+
+def _received(connection: socket.socket, *, ready: bool) -> bytes | None:
+    """What is there; None where that is nothing yet. All that TLS has decrypted: poll knows nothing of it."""
+    pending = getattr(connection, "pending", None)
+    if pending is None:
+        return connection.recv(_READ)
+    import ssl
+
+    if ready:
+        connection.settimeout(0.0)
+    try:
+        data = connection.recv(_READ)
+        while data and pending():
+            data += connection.recv(pending())
+    except ssl.SSLWantReadError:
+        return None
+    finally:
+        connection.settimeout(None)
+    return data

@@ -21,7 +21,6 @@ def used(context: Context, tenant: str, *, images: bool = True) -> Used:
     more = Used(
         networks=len(state.networks(tenant)),
         disk=sum(snapshot.size for snapshot in snapshots),
-        secrets=len(access.secrets(tenant)),
         images=image_space(context, tenant) if images else 0,
     )
     claims = access.claims()

@@ -99,7 +99,6 @@ class Tenants:
             "snapshots": [one.reference for one in state.snapshots() if one.spec.tenant == name],
             "images": sorted(self._context.seen_by(name).images.own_names()),
             "users": [one.name for one in self._access.users(name)],
-            "secrets": [one.name for one in self._access.secrets(name)],
         }
         return [f"the {kind} {', '.join(names[:8])}" for kind, names in found.items() if names]
 

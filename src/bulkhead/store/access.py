@@ -14,8 +14,7 @@ from bulkhead.model import DEFAULT_TENANT, Plan
 from bulkhead.store.base import Transaction
 from bulkhead.store.records import Records, near
 from bulkhead.store.state import State
-from bulkhead.tenancy.names import qualified
-from bulkhead.tenancy.records import OPERATORS, Secret, Tenant, Token, User
+from bulkhead.tenancy.records import OPERATORS, Tenant, Token, User
 
 TRAIL = "trail"
 _COUNT = "trail-count"
@@ -53,7 +52,6 @@ class Access:
         self._tenants = Records("tenant", Tenant, lambda tenant: tenant.name)
         self._users = Records("user", User, lambda user: user.name)
         self._tokens = Records("token", Token, lambda token: token.id)
-        self._secrets = Records("secret", Secret, lambda secret: qualified(secret.tenant, secret.name))
 
     # --- tenants
 
@@ -139,25 +137,6 @@ class Access:
         """Forget a token: it is good for nothing from here on. Idempotent."""
         with self._state.atomic() as transaction:
             self._tokens.delete(transaction, identifier)
-
-    # --- secrets (their records)
-
-    def secrets(self, tenant: str | None = None) -> list[Secret]:
-        """Every secret's record, or those of a tenant."""
-        return [secret for secret in self._all(self._secrets) if tenant in (None, secret.tenant)]
-
-    def secret(self, key: str) -> Secret:
-        """Raises NotFound; `key` is the qualified name."""
-        return self._one(self._secrets, key, "secret")
-
-    def create_secret(self, secret: Secret) -> None:
-        """Raises Conflict where the name is taken."""
-        self._create(self._secrets, secret, f"secret {secret.name}")
-
-    def delete_secret(self, key: str) -> None:
-        """Forget a secret's record. Idempotent."""
-        with self._state.atomic() as transaction:
-            self._secrets.delete(transaction, key)
 
     # --- claims of instances that change
 

@@ -25,7 +25,6 @@ class Quota(BaseModel):
     addresses: int | None = Field(default=None, ge=0, description="instances that have an address of their own")
     ports: int | None = Field(default=None, ge=0, description="published ports")
     images: int | None = Field(default=None, ge=0, description="bytes of its own images")
-    secrets: int | None = Field(default=None, ge=0, description="secrets")
 
 
 class Used(BaseModel):
@@ -42,7 +41,6 @@ class Used(BaseModel):
     addresses: int = 0
     ports: int = 0
     images: int = 0
-    secrets: int = 0
 
     def plus(self, other: Used) -> Used:
         """Both together."""

@@ -58,13 +58,4 @@ class Token(Model):
     """Seconds since the epoch; None: never."""
 
 
-class Secret(Model):
-    """A secret's record. What it holds is elsewhere, sealed."""
-
-    name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$")
-    tenant: TenantName = DEFAULT_TENANT
-    size: int = Field(ge=0, description="bytes")
-    created: float = 0.0
-
-
-__all__ = ["LEVELS", "OPERATORS", "PATTERN", "Secret", "Tenant", "Token", "User"]
+__all__ = ["LEVELS", "OPERATORS", "PATTERN", "Tenant", "Token", "User"]

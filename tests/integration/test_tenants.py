@@ -1,0 +1,262 @@
+"""Two customers of one provider: over TLS, each finds its own things alone, and has no more than was sold."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkhead.api.rules import RULES
+from bulkhead.tenancy import certificates
+from tests.harness.daemon import BULKHEAD, Daemon
+
+PORT = 8443
+PLAN = ("--memory", "64M", "--cpus", "0.1", "--disk", "64M")
+LOOP = ("sh", "-c", "echo ready; while :; do sleep 1; done")
+NOWHERE = "f" * 32
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody with a token."""
+
+    daemon: Daemon
+    token: str
+    directory: Path
+
+    def cli(self, *arguments: str, check: bool = True, stdin: str = "") -> Any:
+        """`bulkhead ARGUMENTS` over TLS, from a host that has nothing of the daemon's."""
+        settings = {
+            "BULKHEAD_HOST": f"https://127.0.0.1:{PORT}",
+            "BULKHEAD_TOKEN": self.token,
+            "BULKHEAD_TLSCACERT": str(self.directory / "ca.crt"),
+            "HOME": "/nowhere",
+        }
+        words = ["env", "-i", "PATH=/usr/bin:/bin", *(f"{key}={value}" for key, value in settings.items())]
+        return self.daemon.sandbox.run(*words, str(BULKHEAD), *arguments, check=check, stdin=stdin)
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """One request: (status, the answer as JSON, or its bytes)."""
+        assert self.daemon.outside
+        context = ssl.create_default_context(cafile=str(self.directory / "ca.crt"))
+        connection = http.client.HTTPSConnection("127.0.0.1", PORT, timeout=30)
+        plain = self.daemon.outside.connect(self.daemon.outside.inside4, PORT)
+        connection.sock = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        try:
+            data = None if body is None else json.dumps(body)
+            headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+            connection.request(method, path, data, headers | ({"Content-Type": "application/json"} if data else {}))
+            answer = connection.getresponse()
+            text = answer.read()
+            try:
+                return answer.status, json.loads(text)
+            except ValueError:
+                return answer.status, text
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True)
+class Provider:
+    """The daemon, its two customers, and somebody who only looks."""
+
+    daemon: Daemon
+    ann: Caller
+    bob: Caller
+    vic: Caller
+
+
+@pytest.fixture
+def provider(make_daemon: Callable[..., Daemon], busybox_tar: Path, tmp_path: Path) -> Iterator[Provider]:
+    """Tenants acme (ann, and vic who looks) and beta (bob), each with a web that runs."""
+    ca = certificates.make_ca(days=1)
+    (tmp_path / "ca.crt").write_bytes(ca[0])
+    for name, pair in {
+        "server": certificates.issue_server(ca, ["127.0.0.1"], days=1),
+        "client": certificates.issue_client(ca, "ann", days=1),
+    }.items():
+        (tmp_path / f"{name}.crt").write_bytes(pair[0])
+        (tmp_path / f"{name}.key").write_bytes(pair[1])
+    listen = {
+        "address": "0.0.0.0",
+        "port": PORT,
+        "cert": str(tmp_path / "server.crt"),
+        "key": str(tmp_path / "server.key"),
+        "client_ca": str(tmp_path / "ca.crt"),
+    }
+    daemon = make_daemon(listen=[listen])
+    daemon.cli("image", "import", busybox_tar, "busybox")
+    daemon.cli("image", "share", "busybox")
+    callers = {}
+    for tenant, users in {"acme": {"ann": "tenant", "vic": "viewer"}, "beta": {"bob": "tenant"}}.items():
+        daemon.cli("tenant", "create", tenant)
+        for user, role in users.items():
+            daemon.cli("user", "create", "--role", role, "--tenant", tenant, user)
+            token = daemon.cli("token", "create", "--expires", "1h", user).stdout.strip()
+            callers[user] = Caller(daemon, token, tmp_path)
+    yield Provider(daemon, callers["ann"], callers["bob"], callers["vic"])
+    for line in daemon.json("ps", "-a", "--format", "json"):
+        daemon.cli("rm", "-f", line["spec"]["id"])
+
+
+def test_a_customer_works_from_afar(provider: Provider, tmp_path: Path) -> None:
+    ann, daemon = provider.ann, provider.daemon
+    assert ann.cli("run", "--rm", *PLAN, "busybox", "sh", "-c", "echo out; exit 3", check=False).returncode == 3
+    said = ann.cli("run", "-i", "--rm", *PLAN, "busybox", "cat", stdin="x" * 300_000).stdout
+    assert said == "x" * 300_000, "streams go both ways over TLS, whatever their size"
+    ann.cli("run", "-d", "--name", "web", *PLAN, "busybox", *LOOP)
+    assert ann.cli("exec", "web", "hostname").returncode == 0
+    (tmp_path / "file").write_text("content\n")
+    ann.cli("cp", str(tmp_path / "file"), "web:/file")
+    assert ann.cli("exec", "web", "cat", "/file").stdout == "content\n"
+    assert "ready" in ann.cli("logs", "web").stdout
+    assert daemon.json("inspect", "acme@web")[0]["config"]["tenant"] == "acme"
+    refused = ann.cli("run", "-v", "/etc:/etc", "busybox", "true", check=False)
+    assert refused.returncode == 125 and "that is of this host" in refused.stderr
+    for user, action in (("ann", "POST /v1/run"), ("ann", "POST /v1/instances/{ref}/exec")):
+        assert any(
+            trace["user"] == user and trace["action"] == action
+            for trace in json.loads(ann.cli("trail", "--format", "json").stdout)
+        )
+    assert [
+        event["by"]
+        for event in map(json.loads, daemon.cli("events", "--format", "json").stdout.splitlines())
+        if event["action"] == "create" and event["name"] == "web"
+    ] == ["ann"]
+
+
+def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
+    ann, bob = provider.ann, provider.bob
+    bob.cli("run", "-d", "--name", "secretive", *PLAN, "busybox", *LOOP)
+    bob.cli("volume", "create", "--size", "16M", "ledger")
+    bob.cli("network", "create", "hidden")
+    bob.cli("snapshot", "create", "secretive", "before")
+    bob.cli("image", "tag", "busybox", "bobs/own:1")
+    record = json.loads(bob.cli("inspect", "secretive").stdout)[0]
+    operation = bob.ask("GET", "/v1/operations")[1][0]["id"]
+    names = {
+        "ref": (record["id"], record["id"][:12], "secretive", "beta@secretive"),
+        "name": ("ledger", "hidden", "before", "beta@ledger", "beta@hidden", "beta", "bob"),
+        "operation": (operation,),
+        "identifier": (bob.token.split("_")[1],),
+    }
+    bodies: dict[str, object] = {"PATCH /v1/instances/{ref}": {"plan": {"memory": 128 << 20}}}
+    for key in RULES:
+        method, path = key.split(" ")
+        held = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        if not held:
+            continue
+        nothing = {name: NOWHERE[:12] if name == "identifier" else NOWHERE for name in held}
+        body = bodies.get(key, {} if method in ("POST", "PATCH") else None)
+        expected = _shape(ann.ask(method, path.format(**nothing), body), nothing.values())
+        for value in names[held[0]]:
+            filled = {**nothing, held[0]: value}
+            found = _shape(ann.ask(method, path.format(**filled), body), filled.values())
+            assert found == expected, f"{key} with {value} is answered otherwise than what is not there"
+    everything = json.dumps(
+        [
+            ann.ask("GET", path)[1]
+            for path in (
+                "/v1/instances",
+                "/v1/volumes",
+                "/v1/networks",
+                "/v1/snapshots",
+                "/v1/images",
+                "/v1/stats",
+                "/v1/operations",
+                "/v1/tenants",
+                "/v1/users",
+                "/v1/tokens",
+                "/v1/trail",
+                "/v1/usage",
+                "/v1/info",
+            )
+        ]
+    )
+    everything += str(ann.ask("GET", "/v1/events")[1])
+    for word in ("secretive", "ledger", "hidden", "beta", "bob", record["id"], "bobs/own"):
+        assert word not in everything, f"{word} is seen by another tenant"
+    for body in (
+        {"image": "bobs/own:1", "command": ["true"]},
+        {"image": "beta@bobs/own:1", "command": ["true"]},
+        {"snapshot": "secretive/before", "command": ["true"]},
+        {"snapshot": f"{record['id']}/before", "command": ["true"]},
+        {"image": "busybox", "inside": record["id"], "command": ["true"]},
+        {"image": "busybox", "network": "hidden", "command": ["true"]},
+        {"image": "busybox", "tenant": "beta", "command": ["true"]},
+    ):
+        status, answer = ann.ask("POST", "/v1/instances", body)
+        assert status in (404, 422), f"{body}: {status} {answer}"
+    ann.cli("run", "--rm", "-v", "ledger:/data", *PLAN, "busybox", "touch", "/data/anns")
+    assert bob.cli("run", "--rm", "-v", "ledger:/data", *PLAN, "busybox", "ls", "/data").stdout == ""
+    assert bob.cli("ps", "-q").stdout.split() == [record["id"][:12]]
+
+
+def _shape(answer: tuple[int, Any], names: Any) -> tuple[int, str]:
+    """An answer without the names that were asked for."""
+    status, text = answer[0], json.dumps(answer[1]) if not isinstance(answer[1], bytes) else answer[1].decode()
+    for name in sorted(map(str, names), key=len, reverse=True):
+        text = text.replace(name, "NAME")
+    return status, text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"mounts": [{"kind": "bind", "source": "/etc", "target": "/e"}]},
+        {"network": "host"},
+        {"isolation": "chroot"},
+        {"kernel": "kernel/debian:latest", "isolation": "vm"},
+        {"ports": [{"host_ip": "127.0.0.1", "host_port": 80, "port": 80}]},
+        {"trust": "own", "isolation": "auto"},
+        {"disks": [{"source": "/dev/sda"}]},
+    ],
+    ids=lambda body: next(iter(body)),
+)
+def test_the_host_is_out_of_a_tenants_reach(provider: Provider, body: dict[str, Any]) -> None:
+    status, answer = provider.ann.ask("POST", "/v1/instances", {"image": "busybox", "command": ["true"], **body})
+    assert status == 422, answer
+    assert provider.ann.ask("GET", "/v1/instances")[1] == []
+
+
+def test_a_quota_holds_whoever_is_first(provider: Provider) -> None:
+    provider.daemon.cli("tenant", "update", "--instances", "5", "--memory", "1G", "--disk", "1G", "acme")
+    request = {
+        "image": "busybox",
+        "command": ["true"],
+        "plan": {"memory": 64 << 20, "cpus": 0.1, "disk": 64 << 20},
+    }
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(pool.map(lambda _: provider.ann.ask("POST", "/v1/instances", request)[0], range(12)))
+    assert sorted(statuses) == [201] * 5 + [422] * 7
+    status, answer = provider.ann.ask(
+        "POST", "/v1/instances", {**request, "plan": {**request["plan"], "memory": 2 << 30}}
+    )
+    assert status == 422 and len(answer["problems"]) >= 2, "all that is too much is told at once"
+    first = provider.ann.ask("GET", "/v1/instances")[1][0]["spec"]["id"]
+    assert provider.ann.ask("PATCH", f"/v1/instances/{first}", {"plan": {"memory": 900 << 20}})[0] == 422
+    assert provider.ann.ask("PATCH", f"/v1/instances/{first}", {"plan": {"memory": 128 << 20}})[0] == 200
+    assert provider.ann.ask("GET", "/v1/tenants/acme")[1]["used"]["memory"] == 4 * (64 << 20) + (128 << 20)
+    assert provider.bob.ask("POST", "/v1/instances", request)[0] == 201
+
+
+def test_who_looks_changes_nothing_and_a_certificate_is_its_user(provider: Provider, tmp_path: Path) -> None:
+    assert provider.vic.ask("GET", "/v1/instances")[0] == 200
+    assert provider.vic.ask("POST", "/v1/instances", {"image": "busybox"})[0] == 403
+    assert provider.vic.ask("POST", "/v1/images/pull", {"reference": "busybox"})[0] == 403
+    nobody = Caller(provider.daemon, "", tmp_path)
+    assert nobody.ask("GET", "/v1/instances")[0] == 401
+    words = ["--tlscert", str(tmp_path / "client.crt"), "--tlskey", str(tmp_path / "client.key"), "user", "ls"]
+    assert "ann" in nobody.cli(*words).stdout
+    strange = certificates.issue_client(certificates.make_ca(days=1), "ann", days=1)
+    (tmp_path / "strange.crt").write_bytes(strange[0])
+    (tmp_path / "strange.key").write_bytes(strange[1])
+    words = ["--tlscert", str(tmp_path / "strange.crt"), "--tlskey", str(tmp_path / "strange.key"), "user", "ls"]
+    assert nobody.cli(*words, check=False).returncode == 125
