@@ -187,6 +187,8 @@ class Daemon:
             time.sleep(0.1)  # it is making one
         # A guest that is kept warm has a tap and a template's memory for as long as the daemon lives.
         found = [] if self.config.warm_memory else held(self.pid, templates)
+        rows = {row["resource"]: row["sold"] for row in self.api("GET", "/v1/host").body["resources"]}
+        found += [f"{rows[name]} of {name} sold to nobody" for name in ("memory", "cpu") if rows[name]]
         self.stop()
         return [*found, *unfinished(templates), *leftovers(self._before, self.scope)]
 

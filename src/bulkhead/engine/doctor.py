@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bulkhead import limits
 from bulkhead.engine.context import Context
 from bulkhead.engine.plans import default_plan
-from bulkhead.host import processes
+from bulkhead.host import cgroups, ksm, processes
 from bulkhead.host.facts import most_files
 from bulkhead.isolation.base import Ability
 from bulkhead.model import Isolation, Plan
@@ -44,6 +44,7 @@ def examine(context: Context) -> list[Ability]:
     return [
         *_levels(context),
         *_limits(context),
+        *_memory(context),
         *_kernel(context),
         *_storage(context),
         *_network(context),
@@ -80,6 +81,16 @@ def _kernel(context: Context) -> Iterator[Ability]:
     reason = f"fs.file-max is {most}"
     hint = "" if most >= needed else f"sysctl -w fs.file-max={needed}: else instances can use up all of them together"
     yield Ability("limit open files", most >= needed, reason, hint)
+
+
+def _memory(context: Context) -> Iterator[Ability]:
+    """What can be done to have more of it; each is done where the configuration says so."""
+    works = cgroups.can_reclaim(context.layout, context.config.cgroup)
+    reason = "reclaim_idle takes idle containers' page cache" if works else "this kernel has no memory.reclaim"
+    yield Ability("memory of idle containers", works, reason, "" if works else "Linux 5.19 or newer")
+    works = ksm.ROOT.exists()
+    reason = "merge_tenant merges equal pages of a tenant's machines" if works else "this kernel has no CONFIG_KSM"
+    yield Ability("merging of equal pages", works, reason, "")
 
 
 def _storage(context: Context) -> Iterator[Ability]:
