@@ -10,6 +10,7 @@ from pathlib import Path
 from bulkhead.config import Config
 from bulkhead.host import facts
 from tests.harness.daemon import Answer, Daemon
+from tests.integration.building import context
 
 ASKING, ROOM = 100, 60
 MEMORY = 64 << 20
@@ -98,6 +99,23 @@ def test_a_host_that_sells_less_than_it_sold_starts_what_still_fits(
     assert "memory: 64M asked for, 32M left" in refused.stderr
     daemon.cli("stop", "--time", "0", "one")
     daemon.cli("start", "three")
+
+
+def test_steps_of_builds_rooms_and_clones_need_room_as_well(
+    make_daemon: Callable[..., Daemon], busybox_tar: Path, tmp_path: Path
+) -> None:
+    daemon = make_daemon(**only(2))
+    daemon.cli("image", "import", busybox_tar, "box")
+    assert create(daemon, "one").status == 201
+    daemon.cli("snapshot", "create", "one", "s")
+    files = context(tmp_path / "files", "FROM box\nRUN true\n")
+    for words in (("clean", "box", "true"), ("build", "-t", "made", str(files))):
+        done = daemon.cli(*words, check=False)
+        assert done.returncode == 125
+        assert "memory: 512M asked for, 96M left" in done.stderr, words
+    daemon.cli("create", "--from", "one/s", "--name", "two")
+    assert "memory: 64M asked for, 32M left" in daemon.cli("create", "--from", "one/s", check=False).stderr
+    assert resource(daemon, "memory")["sold"] == 2 * MEMORY
 
 
 def test_volumes_and_snapshots_are_sold_too(make_daemon: Callable[..., Daemon], busybox_tar: Path) -> None:

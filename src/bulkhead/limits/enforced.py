@@ -46,6 +46,9 @@ def enforced(
         *([] if isolation is Isolation.UNIKERNEL else [_pids(plan, layout, machine=machine)]),
         Enforced("disk", format_size(plan.disk), "a file system of its own of exactly this size"),
     ]
+    if plan.baseline is not None:
+        weight = f"{_cgroup(layout, 'cpu')}: its weight when more is wanted than there is"
+        rows.append(Enforced("baseline", f"{plan.sold_cpus:g}", weight))
     on_device = layout.version("blkio") == 1
     device = f"{_cgroup(layout, 'blkio' if on_device else 'io')} on the disk's own block device"
     # v2 limits a group, v1 the device: what the journal's kernel thread writes is no instance's on v2.

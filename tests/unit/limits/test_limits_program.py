@@ -171,3 +171,18 @@ def test_devices_of_a_level_come_on_top_of_the_usual_ones() -> None:
     usual = program(SMALL, cgroup="b", instance_id=ID, layout=V1, facts=FACTS, cpuset=(), device=None)
     more = [operation for operation in made.prepare if operation not in usual.prepare]
     assert [operation.arguments[1] for operation in more] == ["c 1:1 r"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "whole", "tenth"), [(V1, "cpu.shares", "2048", "102"), (V2, "cpu.weight", "200", "10")]
+)
+def test_under_contention_time_is_divided_by_what_is_sold(layout: Layout, file: str, whole: str, tenth: str) -> None:
+    burst = SMALL.model_copy(update={"baseline": 0.1})
+    before, after = describe(make(SMALL, layout).prepare), describe(make(burst, layout).prepare)
+    changed = set(after.splitlines()) - set(before.splitlines())
+    assert [line.split()[1:] for line in changed] == [[f"{_of(layout, file)}", tenth]], "all else is as it was"
+    assert f"{_of(layout, file)} {whole}" in before
+
+
+def _of(layout: Layout, file: str) -> str:
+    return str(layout.path("cpu", f"bulkhead/{ID}") / file)
