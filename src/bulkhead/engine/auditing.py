@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -146,32 +146,15 @@ class Auditor:
         return self._see(instance.pid), None
 
     def _see(self, pid: int) -> Process:
-        seen = inspection.see(pid)
         config = self._context.config
-        own = (str(config.state_dir), str(config.run_dir), str(config.cache_dir))
-        return Process(
-            program=seen.program,
-            shared=shared_kinds(seen.namespaces, inspection.host_namespaces()),
-            uid=seen.uid,
-            root_uid=root_of(seen.uid_map),
-            effective=tuple(capabilities.names(seen.effective)),
-            bounding=tuple(capabilities.names(seen.bounding)),
-            ambient=tuple(capabilities.names(seen.ambient)),
-            no_new_privs=seen.no_new_privs,
-            seccomp=seen.seccomp,
-            filters=seen.filters,
-            security=seen.security,
-            host_paths=host_paths(map(_mounted, seen.mounts), map(_mounted, inspection.host_mounts()), own),
-            open_files=open_files(seen.descriptors),
-        )
+        return seen(pid, own=(str(config.state_dir), str(config.run_dir), str(config.cache_dir)))
 
     def _reference(self, process: Process | None, looks: Mapping[str, Look]) -> dict[str, dict[int, int]]:
         """What the host's kernel answers without a filter; empty where there is none, or it cannot be found out."""
         if process is None or not process.seccomp or not looks:
             return {}
-        mask = sum(1 << bit for bit, name in enumerate(capabilities.names((1 << 64) - 1)) if name in process.bounding)
         with suppress(BulkheadError):
-            return reference(find_probe(), mask)
+            return reference(find_probe(), mask_of(process.bounding))
         log.warning("without a reference, calls that a filter refuses cannot be told from those the kernel lacks")
         return {}
 
@@ -195,6 +178,26 @@ class Auditor:
         return Targets(**some, host=frozenset(local[: ADDRESSES // 4]))
 
 
+def seen(pid: int, *, own: Sequence[str]) -> Process:
+    """A process as the host sees it. `own` are directories with nothing of the host's in them. Raises NotFound."""
+    found = inspection.see(pid)
+    return Process(
+        program=found.program,
+        shared=shared_kinds(found.namespaces, inspection.host_namespaces()),
+        uid=found.uid,
+        root_uid=root_of(found.uid_map),
+        effective=tuple(capabilities.names(found.effective)),
+        bounding=tuple(capabilities.names(found.bounding)),
+        ambient=tuple(capabilities.names(found.ambient)),
+        no_new_privs=found.no_new_privs,
+        seccomp=found.seccomp,
+        filters=found.filters,
+        security=found.security,
+        host_paths=host_paths(map(_mounted, found.mounts), map(_mounted, inspection.host_mounts()), own),
+        open_files=open_files(found.descriptors),
+    )
+
+
 class NoAudits:
     """What a tenant gets in its place: reports name paths of the host's, and addresses of other tenants."""
 
@@ -205,6 +208,11 @@ class NoAudits:
     def audit_level(self, level: Isolation, *, image: str | None, progress: Progress) -> AuditReport:  # noqa: ARG002
         """Refused."""
         raise Forbidden(f"an audit of {level} is the operator's", hint="ask for its report")
+
+
+def mask_of(names: Collection[str]) -> int:
+    """Capabilities by name as the kernel's mask."""
+    return sum(1 << bit for bit in range(64) if capabilities.names(1 << bit)[0] in names)
 
 
 @lru_cache(maxsize=8)
