@@ -120,10 +120,14 @@ def test_nothing_is_left_when_the_daemon_is_killed(helper: Daemon, disk: Path) -
 
 def test_a_disk_without_a_system(helper: Daemon, tmp_path: Path) -> None:
     empty = tmp_path / "empty.raw"
+    # What looks like a Reiser4, which no kernel of Debian's opens.
     with empty.open("wb") as file:
         file.truncate(MIB)
+        file.seek(65536)
+        file.write(b"ReIsEr4")
     done = rescue(helper, empty, "sh", "-c", "echo in the wrong place", check=False)
     assert (done.returncode, done.stdout) == (125, "") and "no system was found" in done.stderr
+    assert "(reiser4) cannot be mounted: " in done.stderr
 
 
 def test_a_system_that_lies(helper: Daemon, disk: Path, tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ open_layers() {
         done
         return
     fi
+    for one in $(devices); do
+        type=$(value "$one" TYPE)
+        case $type in
+            linux_raid_member | LVM2_member) ;;
+            *_member | BitLocker) say "$one is a part of a $type, which the helper's kernel does not open" ;;
+        esac
+    done
     if devices | while read -r one; do value "$one" TYPE; done | grep -q linux_raid_member; then
         load raid0 raid1 raid10 raid456 linear
         arrays=1
@@ -116,7 +123,12 @@ find_root() {
     mkdir -p "$work/look"
     for one in $(devices); do
         type=$(value "$one" TYPE)
-        case $type in ext2 | ext3 | ext4 | xfs | btrfs) ;; *) continue ;; esac
+        case $type in
+            ext2 | ext3 | ext4 | xfs | btrfs) ;;
+            '' | swap | vfat | exfat | *_member | crypto_LUKS | BitLocker) continue ;;
+            # Whatever else the helper's kernel knows; the host's is not asked to load what it does not need.
+            *) [ -z "$host" ] || continue ;;
+        esac
         mount_at "$one" "$work/look" || continue
         if is_system "$work/look"; then
             umount "$work/look"
