@@ -57,6 +57,10 @@ ssh_pwauth: false
 # The package that would set one is not there: C.UTF-8 is the system's own.
 locale: false
 """
+_WAIT = """# A machine without a network card has nothing to wait for: after two minutes it would be degraded.
+[Unit]
+ConditionPathExistsGlob=/sys/class/net/e*
+"""
 _SSH_KEYS = """# Where cloud-init has made no keys.
 [Service]
 ExecStartPre=
@@ -92,6 +96,7 @@ class DiskRecipe:
             "/etc/fstab": f"UUID={root} / ext4 errors=remount-ro 0 1\n"
             f"UUID={volume[:4]}-{volume[4:]} /boot/efi vfat umask=0077,nofail 0 2\n",
             "/etc/systemd/network/80-dhcp.network": _DHCP,
+            "/etc/systemd/system/systemd-networkd-wait-online.service.d/card.conf": _WAIT,
             "/etc/cloud/cloud.cfg.d/90_bulkhead.cfg": _CLOUD,
             # Also without a seed: the root file system is to grow.
             "/etc/cloud/ds-identify.cfg": "policy: enabled\n",

@@ -86,7 +86,10 @@ class Lifecycle:
         checkpoint("create.begin")
         instance = Instance(spec=spec, state=State.CREATING)
         with context.locks.hold(spec.id), ExitStack() as undo:
-            with context.state.atomic():
+            # No image is removed between the look whether it is there and the record that needs it.
+            with context.building.guard, context.state.atomic():
+                if not spec.build:  # builds hold what they use, and begin with nothing at times
+                    context.images.resolve(image.digest)
                 inside.admit(context, spec)
                 selling.admit(context, spec)
                 instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)

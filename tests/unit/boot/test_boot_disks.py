@@ -42,6 +42,9 @@ def test_a_plan() -> None:
     assert "console=ttyS0" in root.files["/boot/grub/grub.cfg"].decode()
     assert str(disk.id("root")) in root.files["/etc/fstab"].decode()
     assert root.hooks == disk.hooks()
+    # A unit that waits for a card which is not there ends in failure.
+    (waits,) = [text for path, text in root.files.items() if "networkd-wait-online" in path]
+    assert b"ConditionPathExistsGlob=" in waits
     assert systems.plan("debian:bookworm", [], size=None, firmware=None, epoch=7)[0].id("root") != disk.id("root")
 
 
