@@ -138,7 +138,8 @@ class Ours(Measured):
             with Qmp.open(self._bundle / "vm", "qmp.sock") as monitor:
                 answer: Any = monitor.execute("query-block")
             shown = [each["inserted"] for each in answer if "inserted" in each]
-            return float(max(each["image"]["virtual-size"] for each in shown if not each["ro"]))
+            # The others that can be written are places for what is plugged in later: a PiB of nothing each.
+            return float(min(each["image"]["virtual-size"] for each in shown if not each["ro"]))
         attached = loop.find(self._bundle / "disk.img")
         if attached is None:
             raise OSError("its disk is not attached")
@@ -186,10 +187,10 @@ class Inner(Measured):
         self._engine, self._name, self._sold = engine, name, sold
 
     def counters(self) -> dict[str, float]:
-        """Of its cgroup in the guest, and of its disk and link there."""
+        """Of its cgroup in the guest, and of its disk there; its link is its VM's."""
         row = stats(self._engine, self._name)
         names = {"cpu": "cpu_seconds", "bytes read": "disk_read", "bytes written": "disk_written"}
-        return {key: float(row[name]) for key, name in {**names, "received": "received", "sent": "sent"}.items()}
+        return {key: float(row[name]) for key, name in names.items()}
 
     def held(self) -> dict[str, float]:
         """Memory now, processes, what its disk's file takes on the host."""

@@ -151,13 +151,15 @@ def _walls(engine: Bulkhead, figure: Figure) -> Iterator[tuple[str, tuple[str, .
 
 def _wall(cast: Cast, engine: Bulkhead, figure: Figure, wall: str, options: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
-    linked = wall != "chroot"
+    linked = wall not in ("chroot", "inside a vm")
     with ExitStack() as stack:
         if wall == "inside a vm":
             home = ("--memory", "448M", "--cpus", "1", "--disk", "64M")
             engine.output("run", "-d", "--name", "home", "--isolation", "vm", *home, IMAGE, "sleep", "1000000")
             stack.callback(engine.remove, ["home"])
-        engine.output("run", "-d", "--name", "sold", *options, *_plan(linked), IMAGE, "sleep", "1000000")
+        engine.output(
+            "run", "-d", "--name", "sold", *options, *options_of(SOLD, linked=linked), IMAGE, "sleep", "1000000"
+        )
         stack.callback(engine.remove, ["sold"])
         inner = wall == "inside a vm"
         suspect: Measured = Inner(engine, "sold", SOLD) if inner else Ours(engine, "sold", SOLD, linked=linked)
@@ -175,14 +177,6 @@ def _wall(cast: Cast, engine: Bulkhead, figure: Figure, wall: str, options: Sequ
                 _keep(cast, row)
             rows += found
     return rows
-
-
-def _plan(linked: bool) -> list[str]:
-    options = options_of(SOLD)
-    if not linked:  # a chroot's network is the host's: such a plan is refused
-        at = options.index("--bandwidth")
-        options[at : at + 2] = []
-    return options
 
 
 def _cpu(bench: Bench) -> Iterator[Row]:

@@ -79,11 +79,11 @@ class Wall:
     """Out of memory ends all of an instance (cgroup v2): the rogue starts again and again then."""
 
 
-def options_of(sold: Sold) -> list[str]:
-    """A plan as Bulkhead's options."""
+def options_of(sold: Sold, *, linked: bool = True) -> list[str]:
+    """A plan as Bulkhead's options. Without a link of its own (a chroot, one inside a VM) bandwidth is refused."""
     found = ["--memory", f"{sold.memory}B", "--cpus", f"{sold.cpus:g}", "--disk", f"{sold.disk}B"]
-    found += ["--iops", str(sold.iops), "--disk-bps", f"{sold.disk_bps}B"]
-    return [*found, "--bandwidth", str(sold.bandwidth), "--pids", str(sold.pids)]
+    found += ["--iops", str(sold.iops), "--disk-bps", f"{sold.disk_bps}B", "--pids", str(sold.pids)]
+    return [*found, "--bandwidth", str(sold.bandwidth)] if linked else found
 
 
 def measure(cast: Cast, sizes: Sizes) -> Figure:
@@ -264,23 +264,19 @@ def _goals(figure: Figure, cases: Sequence[Case]) -> None:
 # --- walls
 
 
-def _bulkhead(engine: Bulkhead, wall: str, rate: float, *more: str, victim: Sequence[str] | None = None) -> Wall:
+def _bulkhead(engine: Bulkhead, wall: str, rate: float, *more: str, linked: bool = True) -> Wall:
     def run(name: str, sold: Sold, options: Sequence[str], command: Sequence[str]) -> None:
-        extra = more if victim is None or name != "victim" else victim
-        engine.output("run", "-d", "--name", name, *extra, *options_of(sold), *options, IMAGE, *command)
+        plan = options_of(sold, linked=linked)
+        engine.output("run", "-d", "--name", name, *more, *plan, *options, IMAGE, *command)
 
     def addresses(name: str) -> tuple[str, str]:
         address = json.loads(engine.output("inspect", name))[0]["address"]
         return str(address["ipv4"]), str(address["gateway4"])
 
-    return Wall(
-        wall,
-        rate,
-        run,
-        lambda name: Ours(engine, name, SOLD),
-        addresses,
-        lambda name: engine.remove([name]),
-    )
+    def suspect(name: str) -> Suspect:
+        return Ours(engine, name, SOLD, linked=linked)
+
+    return Wall(wall, rate, run, suspect, addresses, lambda name: engine.remove([name]))
 
 
 def _container(engine: Bulkhead, _: ExitStack) -> Wall:
@@ -293,18 +289,15 @@ def _machine(engine: Bulkhead, _: ExitStack) -> Wall:
 
 
 def _chroot(engine: Bulkhead, _: ExitStack) -> Wall:
-    wall = _bulkhead(engine, "chroot", 200, "--isolation", "chroot", victim=())
+    victim, rogue = (
+        _bulkhead(engine, "chroot", 200),
+        _bulkhead(engine, "chroot", 200, "--isolation", "chroot", linked=False),
+    )
 
     def run(name: str, sold: Sold, options: Sequence[str], command: Sequence[str]) -> None:
-        if name == "victim":
-            wall.run(name, sold, options, command)
-            return
-        plan = options_of(sold)
-        at = plan.index("--bandwidth")  # its network is the host's
-        plan[at : at + 2] = []
-        engine.output("run", "-d", "--name", name, "--isolation", "chroot", *plan, *options, IMAGE, *command)
+        (victim if name == "victim" else rogue).run(name, sold, options, command)
 
-    return replace(wall, run=run, suspect=lambda name: Ours(engine, name, SOLD, linked=False), left_out=SHARED)
+    return replace(rogue, run=run, addresses=victim.addresses, left_out=SHARED)
 
 
 def _inside(engine: Bulkhead, stack: ExitStack) -> Wall:
@@ -312,7 +305,7 @@ def _inside(engine: Bulkhead, stack: ExitStack) -> Wall:
     home = ("--memory", "704M", "--cpus", "2", "--disk", "64M")
     engine.output("run", "-d", "--name", "home", "--isolation", "vm", *home, IMAGE, "sleep", "1000000")
     stack.callback(engine.remove, ["home"])
-    wall = _bulkhead(engine, "inside a vm", 40, "--inside", "home")
+    wall = _bulkhead(engine, "inside a vm", 40, "--inside", "home", linked=False)
     return replace(wall, suspect=lambda name: Inner(engine, name, SOLD), ends_whole=True)
 
 

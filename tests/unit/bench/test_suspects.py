@@ -57,5 +57,5 @@ def test_what_was_counted_outside_is_what_counts() -> None:
 def test_the_whole_plan_is_asked_for() -> None:
     words = options_of(SOLD)
     assert [word for word in words if word.startswith("--")] == [
-        *("--memory", "--cpus", "--disk", "--iops", "--disk-bps", "--bandwidth", "--pids"),
+        *("--memory", "--cpus", "--disk", "--iops", "--disk-bps", "--pids", "--bandwidth"),
     ]
