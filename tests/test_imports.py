@@ -48,6 +48,9 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {
     "cryptography": {"tenancy"},
+    "jinja2": {"metering"},
+    "prometheus_client": {"metering"},
+    "weasyprint": {"metering"},
     "debian": {"packaging"},
     "yaml": {"compose"},
     "fastapi": {"api"},
@@ -57,7 +60,7 @@ THIRD_PARTY = {
     "httptools": {"api"},
     "pydantic": {
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
-        *("engine", "api", "audit"),
+        *("engine", "api", "audit", "metering"),
     },
     "pydantic_core": {"api", "model"},
     "pyseccomp": {"isolation"},

@@ -10,9 +10,9 @@ import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from bulkhead.errors import Problem, Refused
 from bulkhead.tenancy.names import TenantName
@@ -57,6 +57,27 @@ class Listen(BaseModel):
         if self.require_certificate and not self.client_ca:
             raise ValueError("require_certificate needs client_ca")
         return self
+
+
+TextLine = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class Seller(BaseModel):
+    """The table `invoice`: who sends invoices, and what they say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seller: TextLine | None = None
+    """The name; None: nobody, and no invoice can be issued."""
+    address: tuple[TextLine, ...] = Field(default=(), max_length=10)
+    tax_id: TextLine | None = None
+    tax_name: TextLine = "VAT"
+    tax_percent: Annotated[str, StringConstraints(pattern=r"^\d{1,2}(\.\d{1,4})?$")] = "0"
+    """Decimal digits, of the sum."""
+    note: Annotated[str, StringConstraints(max_length=2000)] = ""
+    """Below the sum: how to pay, why there is no tax."""
+    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{0,16}$")] = ""
+    """Of every number: PREFIX2026-00001."""
 
 
 class Config(BaseModel):
@@ -144,6 +165,10 @@ class Config(BaseModel):
     """Seconds for which use is kept by the day; invoices are made from these."""
     metering_removed: int = Field(default=10_000, ge=100, le=1_000_000)
     """How many removed instances have their use kept apart; that of earlier ones is in sums per tenant and plan."""
+
+    metrics_instances: int = Field(default=1000, ge=0, le=100_000)
+    """How many instances Prometheus is told of at most."""
+    invoice: Seller = Seller()
 
     @property
     def socket_path(self) -> Path:

@@ -215,6 +215,8 @@ def _toml(config: Config) -> str:
         if isinstance(value, list) and value and isinstance(value[0], dict):
             for table in value:
                 tables += [f"[[{key}]]", *(f"{name} = {json.dumps(each)}" for name, each in table.items())]
+        elif isinstance(value, dict):
+            tables += [f"[{key}]", *(f"{name} = {json.dumps(each)}" for name, each in value.items())]
         elif value != []:
             lines.append(f"{key} = {json.dumps(value)}")
     return "\n".join([*lines, *tables]) + "\n"

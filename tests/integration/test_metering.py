@@ -6,9 +6,12 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -157,3 +160,38 @@ def test_a_changed_plan_is_sold_from_then_on(shared_daemon: Daemon, busybox_tar:
     sold = (after["memory_gib_hours_sold"] - before["memory_gib_hours_sold"]) * 3600
     assert abs(sold - more * 128 / 1024) < 0.001
     daemon.cli("rm", "grows")
+
+
+def test_prices_make_an_invoice(make_daemon: Callable[..., Daemon], busybox_tar: Path, tmp_path: Path) -> None:
+    daemon = with_image(make_daemon(invoice={"seller": "Example Hosting Ltd"}), busybox_tar, "busybox")
+    daemon.cli("plan", "create", "tiny", "--memory", "64M", "--cpus", "0.5", "--disk", "64M")
+    daemon.cli("run", "--plan", "tiny", "--name", "web", "busybox", "sleep", "2")
+    month = time.strftime("%Y-%m", time.gmtime())
+    assert "there are no prices" in daemon.cli("invoice", "--month", month, check=False).stderr
+    daemon.cli("price", "set", "--plan", "tiny", "--from", "2020-01-01", "hour", "1000", "EUR")
+    daemon.cli("price", "set", "--from", "2020-01-01", "cpu-hour", "0.01", "EUR")
+    made = daemon.json("invoice", "--month", month, "--format", "json")
+    assert (made["number"], made["tenant"], made["lines"][0]["plan"]) == ("", "default", "tiny")
+    assert Decimal(made["lines"][0]["amount"]) > 0
+    assert made["total"] == made["net"]
+    for form, begins in (("pdf", b"%PDF-"), ("html", b"<!DOCTYPE html>"), ("json", b"{")):
+        daemon.cli("invoice", "--month", month, "-o", tmp_path / f"i.{form}")
+        assert (tmp_path / f"i.{form}").read_bytes().startswith(begins)
+    assert "is not over" in daemon.cli("invoice", "--month", month, "--issue", check=False).stderr
+    assert "has used nothing" in daemon.cli("invoice", "--issue", check=False).stderr
+    assert daemon.json("invoice", "--list", "--format", "json") == []
+    wrong = daemon.cli("price", "set", "hour", "1e3", "eur", check=False)
+    assert (wrong.returncode, "amount" in wrong.stderr, "currency" in wrong.stderr) == (125, True, True)
+
+
+def test_prometheus_is_told(shared_daemon: Daemon, busybox_tar: Path) -> None:
+    daemon = with_image(shared_daemon, busybox_tar, "busybox")
+    daemon.cli("run", "-d", "--name", "told", "--memory", "64M", "--cpus", "0.5", "busybox", "sleep", "1000")
+    told = daemon.api("GET", "/metrics").body
+    assert 'bulkhead_instance_running{name="told",tenant="default"} 1.0' in told
+    assert 'bulkhead_instance_memory_limit_bytes{name="told",tenant="default"} 6.7108864e+07' in told
+    assert 'bulkhead_instance_cpu_seconds_total{name="told",tenant="default"}' in told
+    assert "bulkhead_host_memory_sold_bytes" in told
+    done = subprocess.run(["promtool", "check", "metrics"], input=told, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    daemon.cli("rm", "-f", "told")

@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI
 from bulkhead.api import (
     access,
     audits,
+    billing,
     builds,
     images,
     instances,
@@ -62,11 +63,13 @@ def create_app(engine: Whole) -> FastAPI:
         operations,
         usage,
         access,
+        billing,
     ):
         app.include_router(routes.router)
     app.include_router(instances.files)
     app.include_router(images.uploads)
     app.include_router(builds.router)
+    app.include_router(usage.metrics)
     app.include_router(page.router)
     app.include_router(sockets.router)
     app.add_middleware(Conditional)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from bulkhead.events import Progress
+from bulkhead.metering.invoices import Invoice
+from bulkhead.metering.prices import NewPrice, Price
 from bulkhead.metering.query import By
 from bulkhead.model import Instance, Isolation
 from bulkhead.tenancy.principal import Principal
@@ -52,6 +54,25 @@ class Usages(Protocol):
         end: float | None,
         by: Collection[By],
     ) -> Mapping[str, object]: ...
+
+
+class Exposer(Protocol):
+    """What Prometheus is told."""
+
+    def metrics(self, tenant: str | None) -> bytes: ...
+
+
+class Billing(Protocol):
+    """Prices and invoices. `tenant` None: everybody's."""
+
+    def prices(self, tenant: str | None) -> Sequence[Price]: ...
+    def set_price(self, new: NewPrice) -> Price: ...
+    def remove_price(self, number: int) -> None: ...
+    def invoices(self, tenant: str | None) -> Sequence[Mapping[str, object]]: ...
+    def invoice(self, number: str, tenant: str | None) -> Invoice: ...
+    def of_month(self, tenant: str, text: str) -> Invoice: ...
+    def issue(self, tenant: str, text: str, recipient: Sequence[str]) -> Invoice: ...
+    def drawn(self, invoice: Invoice, form: Literal["json", "html", "pdf"]) -> bytes: ...
 
 
 class Temporaries(Protocol):

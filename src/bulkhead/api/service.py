@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.api.auth import principal_of
-from bulkhead.api.needs import Audits, Temporaries, Tenants, Usages, Users, Watches
+from bulkhead.api.needs import Audits, Billing, Exposer, Temporaries, Tenants, Usages, Users, Watches
 from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.context import Locks
 from bulkhead.engine.operations import Operations
@@ -268,6 +268,10 @@ class Engine(Protocol):
     def users(self) -> Users: ...
     @property
     def access(self) -> Access: ...
+    @property
+    def billing(self) -> Billing: ...
+    @property
+    def exposer(self) -> Exposer: ...
 
     def create(self, request: CreateRequest, *, at_once: bool = False) -> Instance: ...
     def build(self, order: BuildOrder, files: Iterator[bytes], *, tell: Tell, alive: Alive) -> object:

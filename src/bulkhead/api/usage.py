@@ -19,6 +19,8 @@ from bulkhead.tenancy.names import TenantName
 from bulkhead.tenancy.roles import Permission
 
 router = APIRouter(prefix="/v1", tags=["metering"])
+metrics = APIRouter(tags=["metering"])
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 YEAR_3000 = 32_503_680_000
 """Seconds since the epoch: later times are mistakes."""
 
@@ -63,3 +65,10 @@ async def usage(request: Request, query: Annotated[UsageQuery, Query()]) -> Resp
         by=query.by,
     )
     return json_response(found)
+
+
+@metrics.get("/metrics", include_in_schema=False)
+async def exposition(request: Request) -> Response:
+    """For Prometheus, in its text format: a tenant's instances, for others all of them, the host and the daemon."""
+    service, tenant = service_of(request), visible_tenant(request, None)
+    return Response(await service.call(service.engine.exposer.metrics, tenant), media_type=CONTENT_TYPE)

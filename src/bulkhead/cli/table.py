@@ -21,6 +21,8 @@ COMMANDS = {
     "wait": "Wait for instances to end and print their exit codes",
     "stats": "Show what running instances use",
     "usage": "Show what instances have used over time, per tenant and plan",
+    "price": "Manage prices of what is used",
+    "invoice": "Show, write and issue invoices for what was used",
     "events": "Show what has happened",
     "cp": "Copy files out of an instance or into it",
     "update": "Change the plan or the restart policy of instances",

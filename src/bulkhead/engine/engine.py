@@ -27,6 +27,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
 from bulkhead.engine.doctor import examine
 from bulkhead.engine.exits import ExitWatcher
+from bulkhead.engine.exposing import metered
 from bulkhead.engine.health import HealthMonitor
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.lifecycle import Lifecycle
@@ -43,7 +44,6 @@ from bulkhead.engine.rooms import Rooms
 from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.temporaries import Temporaries
 from bulkhead.engine.tenants import Tenants
-from bulkhead.engine.usages import UsageCatalog
 from bulkhead.engine.users import Users
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.engine.walls import Walls
@@ -92,7 +92,7 @@ class Engine:
         self._commands = Commands(context)
         self._lifecycle = Lifecycle(context)
         self.meter = self._lifecycle.meter
-        self.usage = UsageCatalog(context, self.meter)
+        self.usage, self.billing, self.exposer = metered(context, self.meter)
         self._builder = Builder(context, self._lifecycle, self.plans)
         self.snapshots = SnapshotCatalog(context, self._lifecycle)
         self._admission = Admission(context, self.plans, self.images, self.snapshots)

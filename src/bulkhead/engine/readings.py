@@ -16,6 +16,7 @@ from bulkhead.isolation.base import Bundle, Handle
 from bulkhead.metering.meters import Counters, Position, Reading, Sold
 from bulkhead.model import Instance, Spec, State
 
+NOTHING = Counters()
 Links = Mapping[str, tuple[int, int]]
 """Bytes received and sent by what is behind each link."""
 _ALIVE = (State.RUNNING, State.PAUSED, State.STOPPING)

@@ -31,6 +31,8 @@ from bulkhead.metering.meters import (
 )
 
 COUNTERS = tuple(each.name for each in fields(Counters))
+_PAGES = 10_000
+"""That are given back to the file system at a time, where nothing is in them any more: 40 MB."""
 _POSITION = ("boot", "at", "wall", "run", "over", *COUNTERS, "memory", "disk", "sold_memory", "sold_disk", "sold_cpu")
 _ADD = ", ".join(f"{name} = {name} + excluded.{name}" for name in METERS)
 _UPSERT = (
@@ -138,7 +140,7 @@ class Ledger:
                 after, added = step(before, reading)
                 # What has been used until now is of the plan that it was used with.
                 number = _subject(connection, subject)
-                _add(connection, whose or number, added, _closed(connection, subject.tenant))
+                self._add(connection, whose or number, added, _closed(connection, subject.tenant))
                 if after != before or whose != number:
                     _keep(connection, subject.instance, number, after)
 
@@ -170,8 +172,24 @@ class Ledger:
                 )
             schema.merge_removed(connection, self.retention.removed, METERS)
             connection.execute("DELETE FROM subject WHERE gone AND NOT EXISTS (SELECT 1 FROM bin WHERE subject = id)")
+        with self.read() as connection:
+            connection.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
 
     # --- inside
+
+    def _add(self, connection: sqlite3.Connection, subject: int, added: Sequence[Added], closed: int) -> None:
+        """Put use into its bins. What would fall into a time that has been billed falls into the time after it.
+
+        Short bins that would be dropped at once are not made; in those of days nothing is missing.
+        """
+        rows = []
+        for each in added:
+            moved = replace(each, begin=max(each.begin, closed * 1000), end=max(each.end, closed * 1000))
+            for length, kept in self.retention.kept.items():
+                since = 0 if length == schema.DAY else moved.end - kept * 1000
+                bins = split(moved, length * 1000, since=since)
+                rows += [(length, at // 1000, subject, *amounts) for at, amounts in bins]
+        connection.executemany(_UPSERT, rows)
 
     @contextmanager
     def _words(self) -> Iterator[None]:
@@ -237,13 +255,3 @@ def _closed(connection: sqlite3.Connection, tenant: str) -> int:
     """Until when (s since the epoch) a tenant's use has been billed."""
     row = connection.execute("SELECT until FROM closed WHERE tenant = ?", (tenant,)).fetchone()
     return int(row[0]) if row else 0
-
-
-def _add(connection: sqlite3.Connection, subject: int, added: Sequence[Added], closed: int) -> None:
-    """Put use into its bins. What would fall into a time that has been billed falls into the time after it."""
-    rows = []
-    for each in added:
-        moved = replace(each, begin=max(each.begin, closed * 1000), end=max(each.end, closed * 1000))
-        for length in schema.LENGTHS:
-            rows += [(length, at // 1000, subject, *usage.row) for at, usage in split(moved, length * 1000)]
-    connection.executemany(_UPSERT, rows)

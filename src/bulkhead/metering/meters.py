@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from operator import sub
 from typing import Self
 
 KIB = 1024
-Bin = tuple[int, "Usage"]
-"""Where a bin begins (ms since the epoch), and what falls into it."""
+Bin = tuple[int, tuple[int, ...]]
+"""Where a bin begins (ms since the epoch), and what falls into it, in the order of METERS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,16 +235,24 @@ def _over_time(size: int | None, milliseconds: int) -> int:
     return (size or 0) * milliseconds // (KIB * 1000)
 
 
-def split(added: Added, length: int) -> Iterator[Bin]:
-    """Put use into bins of `length` ms, in proportion to the time in each; the sum is what was added, exactly."""
+def split(added: Added, length: int, *, since: int = 0) -> Iterator[Bin]:
+    """Put use into bins of `length` ms, in proportion to the time in each; the sum is what was added, exactly.
+
+    Bins that end before `since` are left out.
+    """
     begin, end, row = added.begin, added.end, added.usage.row
-    total, done = end - begin, (0,) * len(row)
-    first = begin - begin % length
+    total, first = end - begin, begin - begin % length
     if total <= 0 or end <= first + length:
-        yield first, added.usage
+        yield first, row
         return
+
+    def until(moment: int) -> tuple[int, ...]:
+        share = min(moment, end) - begin
+        return tuple([amount * share // total for amount in row])
+
+    first = max(first, since - since % length)
+    done = until(max(first, begin))
     for at in range(first, end, length):
-        share = min(at + length, end) - begin
-        upto = tuple(amount * share // total for amount in row)
-        yield at, Usage(*(new - old for new, old in zip(upto, done, strict=True)))
+        upto = until(at + length)
+        yield at, tuple(map(sub, upto, done))
         done = upto
