@@ -23,6 +23,7 @@ from bulkhead.engine.logs import LogLine
 from bulkhead.engine.reports import Usage
 from bulkhead.engine.temporaries import Temporaries
 from bulkhead.engine.tenant_access import TenantOperations, TenantTenants, TenantUsage, TenantUsers
+from bulkhead.engine.tenant_billing import TenantBilling, TenantExposer
 from bulkhead.engine.tenant_images import TenantImages, TenantRegistries
 from bulkhead.engine.tenant_parts import (
     TenantNetworks,
@@ -65,6 +66,8 @@ class TenantEngine:
         self.tenants = TenantTenants(engine, tenant)
         self.users = TenantUsers(engine.access, tenant)
         self.usage = TenantUsage(engine, tenant)
+        self.billing = TenantBilling(engine, tenant)
+        self.exposer = TenantExposer(engine, tenant)
         self.access = engine.access
 
     @cached_property
