@@ -104,8 +104,7 @@ class Scratch(Model):
     """Memory inside the instance in the place of a directory."""
 
     target: str = Field(pattern=r"^/.*")
-    size: int = Field(gt=0)
-    """Bytes, which count against the plan's memory."""
+    size: int = Field(gt=0, description="bytes, which count against the plan's memory")
 
 
 DiskFormat = Literal["raw", "qcow2"]
@@ -231,6 +230,7 @@ class CreateRequest(Model):
     labels: dict[str, str] = {}
     network: str | None = None
     """A network's name, "none" or "host"; None: "default" for containers, "host" for chroots."""
+    aliases: tuple[Name, ...] = Field(default=(), max_length=64, description="more names on its network, maybe shared")
     ports: tuple[PortMapping, ...] = ()
     mounts: tuple[Mount, ...] = ()
     disks: tuple[ForeignDisk, ...] = Field(default=(), max_length=2)
@@ -305,6 +305,7 @@ class Spec(Model):
     hostname: str
     labels: dict[str, str] = {}
     network: str
+    aliases: tuple[Name, ...] = ()
     ports: tuple[PortMapping, ...] = ()
     mounts: tuple[Mount, ...] = ()
     disks: tuple[ForeignDisk, ...] = ()
@@ -440,8 +441,7 @@ class Volume(Model):
 
     name: Name
     tenant: TenantName = DEFAULT_TENANT
-    size: int
-    """Bytes of its ext4 file."""
+    size: int = Field(description="bytes of its ext4 file")
     created: float = 0.0
 
     @property

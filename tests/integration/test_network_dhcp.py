@@ -78,7 +78,7 @@ def answer(receiver: socket.socket) -> tuple[str, dict[int, bytes]] | None:
 
 def told(host: Lab, box: Box, name: str) -> None:
     """Have the name server know of a system."""
-    host.networks.set_names(host.made[0], {name: box.address}, [(box.address, name)])
+    host.networks.set_names(host.made[0], [(name, box.address)], [(box.address, name)])
 
 
 @pytest.mark.parametrize("bridge_filter", ["0", "1"])

@@ -87,7 +87,7 @@ def test_nothing_stays(tmp_path: Path) -> None:
             host.networks.up(network)  # again
             box, other = host.box(network, bandwidth=10_000_000), host.box(second)
             published(host, box)
-            host.networks.set_names(network, {"box": box.address})
+            host.networks.set_names(network, [("box", box.address)])
             assert other.ask(host.outside.inside4, 8080) == box.address.gateway4
             host.finish()
             assert state(host) == before
@@ -330,7 +330,7 @@ def test_many_at_once(tmp_path: Path) -> None:
                     seen.append(connection.address.ipv4)
                     port = PortMapping(host_port=9000 + worker, port=80)
                     host.networks.publish(owner, connection.address, [port])
-                    host.networks.set_names(network, {f"n{worker}": connection.address})
+                    host.networks.set_names(network, [(f"n{worker}", connection.address)])
                     os.close(connection.netns_fd)
                     host.networks.unpublish(owner)
                     host.networks.disconnect(connection.link)

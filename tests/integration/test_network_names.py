@@ -18,8 +18,8 @@ def test_names(tmp_path: Path) -> None:
     with lab(tmp_path) as host:
         network, second = host.network(), host.network("second")
         box, other, elsewhere = host.box(network), host.box(network), host.box(second)
-        host.networks.set_names(network, {"web": box.address, "my_db.1": other.address})
-        host.networks.set_names(second, {"web": elsewhere.address})
+        host.networks.set_names(network, [("web", box.address), ("my_db.1", other.address)])
+        host.networks.set_names(second, [("web", elsewhere.address)])
 
         def look_up(client: Box, name: str, family: socket.AddressFamily) -> list[str]:
             return dns(client, client.address.gateway4, name, family)
@@ -32,7 +32,7 @@ def test_names(tmp_path: Path) -> None:
         assert look_up(box, "my_db.1.bulkhead", socket.AF_INET) == [other.address.ipv4]
         assert eventually(lambda: look_up(elsewhere, "web", socket.AF_INET) == [elsewhere.address.ipv4])
         assert look_up(elsewhere, "my_db.1.bulkhead", socket.AF_INET) == []
-        host.networks.set_names(network, {"db": other.address})
+        host.networks.set_names(network, [("db", other.address)])
         assert eventually(lambda: look_up(box, "db", socket.AF_INET) == [other.address.ipv4])
         assert look_up(box, "web", socket.AF_INET) == []
         # The server is not root, and is started again when it has been killed.
@@ -40,7 +40,7 @@ def test_names(tmp_path: Path) -> None:
         assert Path(f"/proc/{pid}").stat().st_uid != 0
         os.kill(pid, signal.SIGKILL)
         assert eventually(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
-        host.networks.set_names(network, {"new": box.address})
+        host.networks.set_names(network, [("new", box.address)])
         assert eventually(lambda: look_up(box, "new", socket.AF_INET) == [box.address.ipv4])
 
 

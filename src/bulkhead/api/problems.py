@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -118,7 +119,19 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     body = of_status(error.status_code, f"{request.method} {request.url.path}")
-    return Response(body, status_code=error.status_code, media_type=MEDIA_TYPE, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(allowed(request.app, request.url.path))
+    return Response(body, status_code=error.status_code, media_type=MEDIA_TYPE, headers=headers)
+
+
+def allowed(app: FastAPI, path: str) -> list[str]:
+    """The methods that there are for a path. The framework knows those of one of its routers alone."""
+    found: set[str] = set()
+    for template, methods in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"{[^}]*}", "[^/]+", template), path):
+            found |= {method.upper() for method in methods}
+    return sorted(found)
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

@@ -52,6 +52,10 @@ class App:
                 f"{what}: that is of this host, and the daemon is at {self.url}", hint="run it on the daemon's host"
             )
 
+    def another_client(self) -> Client:
+        """A client of the same daemon for another thread, whose it is to close."""
+        return self._connect() if self.url else Client(self.client.path)
+
     def judge(self, path: str, body: dict[str, object]) -> list[Problem]:
         """What a daemon that runs finds wrong with a request; nothing where none runs. None is started for it."""
         from bulkhead.cli.places import find_places

@@ -27,11 +27,13 @@ def arguments(parser: Parser) -> None:
     add("--until", metavar="TIME", help="only up to then")
     add("-t", "--timestamps", action="store_true", help="show when each line was written")
     add("--format", choices=("text", "json"), default="text", help="how to print it (text)")
-    add("instance", metavar="NAME", help="the instance")
+    add("instance", metavar="NAME", help="the instance; or a compose file: all of its project")
 
 
 def main(args: Namespace, app: App) -> int:
     """Print the entries: stdout to stdout, stderr to stderr."""
+    if args.instance.endswith((".yaml", ".yml")) and os.path.isfile(args.instance):  # noqa: PTH113
+        return _of_project(args, app)
     query = times(args, "see bulkhead logs --help")
     if args.tail is not None and args.tail != "all":
         problems = Problems("see bulkhead logs --help")
@@ -51,6 +53,14 @@ def main(args: Namespace, app: App) -> int:
             if args.follow:
                 sys.stdout.flush()
     return 0
+
+
+def _of_project(args: Namespace, app: App) -> int:
+    """`logs [-f] compose.yaml`: the logs of a project."""
+    from bulkhead.cli import composing
+
+    of = {"file": [args.instance], "project_name": None, "project_directory": None, "env_file": [], "profile": []}
+    return composing.logs(Namespace(**{**vars(args), **of}, services=[], no_color=False, no_log_prefix=False), app)
 
 
 def times(args: Namespace, hint: str) -> dict[str, float | int | bool | None]:

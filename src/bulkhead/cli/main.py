@@ -56,6 +56,7 @@ def run(module: ModuleType, name: str, words: list[str], app: App) -> int:
     prog = f"bulkhead {name}"
     with app:
         if hasattr(module, "SUBCOMMANDS"):
+            words = module.rearranged(words) if hasattr(module, "rearranged") else words
             return run_group(prog, COMMANDS[name], module.SUBCOMMANDS, words, app)
         command = Subcommand(COMMANDS[name], module.arguments, module.main)
         return int(command.main(subcommand_parser(prog, command).parse_args(words), app))

@@ -162,6 +162,7 @@ def add_request(parser: Parser) -> None:
     add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro]", help="mount a volume, or a host's path")
     add("-p", "--publish", action="append", default=[], metavar="[IP:]HOST:PORT[/udp]", help="publish a port")
     add("--network", "--net", metavar="N", help="a network's name, none or host")
+    add("--network-alias", action="append", default=[], metavar="NAME", help="another name on its network")
     add("-w", "--workdir", metavar="DIR", help="working directory")
     add("-u", "--user", metavar="USER", help="user[:group], names or numbers of the image")
     add("--hostname", metavar="NAME", help="host name inside")
@@ -235,6 +236,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "hostname": args.hostname,
         "labels": dict(problems.each(values.parse_label, args.label)),
         "network": args.network,
+        "aliases": problems.each(_alias, args.network_alias),
         "ports": problems.each(values.parse_port, args.publish),
         "mounts": problems.each(values.parse_volume, args.volume),
         "tty": args.tty,
@@ -274,6 +276,12 @@ def environment(given: list[str], files: list[str], problems: Problems) -> list[
     """Files first, so that -e wins."""
     entries = [entry for lines in problems.each(_env_file, files) for entry in lines]
     return entries + problems.each(_env, given)
+
+
+def _alias(text: str) -> str:
+    if not values.NAME.match(text):
+        raise ValueError(f"--network-alias {text!r}: a name has letters, digits, _ . - and at most 63 of them")
+    return text
 
 
 def _env(text: str) -> str | None:

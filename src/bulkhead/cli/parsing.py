@@ -86,5 +86,8 @@ def run_group(prog: str, help_line: str, subcommands: Mapping[str, Subcommand], 
     subcommand = subcommands.get(words[0])
     if subcommand is None:
         parser.error(f"unknown command {words[0]!r}: {', '.join(subcommands)}")
-    args = subcommand_parser(f"{prog} {words[0]}", subcommand).parse_intermixed_args(words[1:])
+    parser = subcommand_parser(f"{prog} {words[0]}", subcommand)
+    # What takes all that is left cannot be mixed with options.
+    rest = any(action.nargs == argparse.REMAINDER for action in parser._actions)
+    args = parser.parse_args(words[1:]) if rest else parser.parse_intermixed_args(words[1:])
     return int(subcommand.main(args, app))

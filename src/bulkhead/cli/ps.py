@@ -16,13 +16,16 @@ HEADER = ("ID", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "LEVEL
 ALIVE = ("starting", "running", "paused", "stopping")
 COMMAND_WIDTH, IMAGE_WIDTH = 24, 40
 FILTERS = ("name", "id", "state", "label", "isolation", "image", "health", "inside")
+FILTER_HELP = f"K is {', '.join(FILTERS)}; or a compose file: those of its project"
 NESTED = "└─ "
+YAML = (".yaml", ".yml")
+"""How a compose file's name ends."""
 
 
 def arguments(parser: Parser) -> None:
     """Which ones, and how."""
     parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
-    parser.add_argument("-f", "--filter", action="append", default=[], metavar="K=V", help=f"K is {', '.join(FILTERS)}")
+    parser.add_argument("-f", "--filter", action="append", default=[], metavar="K=V", help=FILTER_HELP)
     parser.add_argument(
         "--tree", action="store_true", help="show instances within VMs below these, and VMs of one instance alone"
     )
@@ -32,6 +35,8 @@ def arguments(parser: Parser) -> None:
 
 def main(args: Namespace, app: App) -> int:
     """List them."""
+    if files := [text for text in args.filter if "=" not in text and text.endswith(YAML)]:
+        return _of_project(args, app, files)
     filters = [_filter(text) for text in args.filter]
     everything = args.all or any(key == "state" for key, _ in filters)
     known = app.client.call("GET", "/v1/instances")
@@ -60,6 +65,17 @@ def main(args: Namespace, app: App) -> int:
             rows.append(_row(instance, now, names, whole=args.no_trunc, below=below))
         write_table(HEADER, rows)
     return 0
+
+
+def _of_project(args: Namespace, app: App, files: list[str]) -> int:
+    """`ps -f compose.yaml`: the instances of a project."""
+    from bulkhead.cli import composing
+    from bulkhead.errors import Refused
+
+    if len(files) < len(args.filter) or args.tree or args.no_trunc:
+        raise Refused(f"{files[0]} is a compose file: no other filter, --tree or --no-trunc goes with it")
+    of = {"file": files, "project_name": None, "project_directory": None, "env_file": [], "profile": [], "services": []}
+    return composing.ps(Namespace(**{**vars(args), **of}), app)
 
 
 def _nested(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:

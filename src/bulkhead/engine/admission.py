@@ -88,6 +88,7 @@ def resolve_spec(
         workdir=request.workdir or image.config.workdir or "/",
         user=inits.user(request, image.config),
         hostname=request.hostname or identifier[:12],
+        aliases=tuple(dict.fromkeys(request.aliases)),
         labels={**image.config.labels, **request.labels},
         network=network_of(request, level),
         ports=request.ports,

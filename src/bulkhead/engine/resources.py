@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bulkhead import limits
@@ -17,7 +17,7 @@ from bulkhead.engine.warming import WarmGuest
 from bulkhead.errors import Refused
 from bulkhead.isolation import resizing
 from bulkhead.isolation.base import Bundle, Change, MountedVolume, Resizes
-from bulkhead.model import Address, Instance, Isolation, Network, Plan, Spec
+from bulkhead.model import Address, Instance, Isolation, Network, Plan, Spec, State
 from bulkhead.network import Connection
 from bulkhead.tenancy.names import qualified
 
@@ -29,6 +29,8 @@ class Resources:
     context: Context
     addresses: threading.Lock
     """Held from the choice of an address until it is in the store."""
+    mounting: threading.Lock = field(default_factory=threading.Lock)
+    """Held while volumes are mounted, or found to be of no use to anybody and unmounted."""
 
     def acquire(self, instance: Instance, *, undo: ExitStack, always: ExitStack) -> tuple[Instance, Bundle]:
         """Make everything ready for a start. `undo` puts it back after a failure, `always` ends in any case."""
@@ -162,13 +164,17 @@ class Resources:
         mounted = []
         for mount in spec.mounts:
             key = qualified(spec.tenant, mount.source)
-            source = Path(mount.source) if mount.kind == "bind" else self.context.volumes.attach(key)
+            source = Path(mount.source) if mount.kind == "bind" else self._attach(key)
             mounted.append(
                 MountedVolume(
                     source=source, target=mount.target, read_only=mount.read_only, volume=mount.kind == "volume"
                 )
             )
         return tuple(mounted)
+
+    def _attach(self, key: str) -> Path:
+        with self.mounting:
+            return self.context.volumes.attach(key)
 
     def _cpusets(self, instance: Instance) -> list[tuple[int, ...]]:
         return [
@@ -238,7 +244,11 @@ class Resources:
             for instance in self.context.state.instances()
             if instance.address and instance.spec.network_key == network.key
         ]
-        names = {name: address for spec, address in there for name in (spec.name, spec.id[:12], spec.hostname)}
+        names = [
+            (name, address)
+            for spec, address in there
+            for name in (spec.name, spec.id[:12], spec.hostname, *spec.aliases)
+        ]
         askers = [(address, spec.hostname) for spec, address in there if spec.system]
         self.context.networks.set_names(network, names, askers)
 
@@ -295,18 +305,19 @@ class Resources:
         return instance.model_copy(update={"address": None})
 
     def release_volumes(self, spec: Spec) -> None:
-        """Unmount the volumes that no other running instance uses."""
+        """Unmount the volumes that no other instance uses, be it that it runs or is being started."""
         if not spec.volumes:
             return
-        busy = {
-            volume
-            for other in self.context.state.instances()
-            if other.pid and other.spec.id != spec.id
-            for volume in other.spec.volumes
-        }
-        for volume in spec.volumes:
-            if volume not in busy:
-                self.context.volumes.detach(volume)
+        with self.mounting:
+            busy = {
+                volume
+                for other in self.context.state.instances()
+                if (other.pid or other.state is State.STARTING) and other.spec.id != spec.id
+                for volume in other.spec.volumes
+            }
+            for volume in spec.volumes:
+                if volume not in busy:
+                    self.context.volumes.detach(volume)
 
     def _resolv_conf(self, instance: Instance) -> str:
         if instance.address:

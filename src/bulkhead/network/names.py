@@ -14,7 +14,7 @@ import grp
 import ipaddress
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from bulkhead.network.addresses import bridge_name
 
 DOMAIN = "bulkhead"
 LEASE = "1h"
+Named = tuple[str, Address]
+"""A name, and where it is."""
 Asker = tuple[Address, str]
 """A system that learns its address by DHCP, and its host name."""
 
@@ -68,7 +70,7 @@ class Names:
         service.start(argv, package="dnsmasq-base")
         return True
 
-    def set(self, network: Network, names: Mapping[str, Address], askers: Sequence[Asker]) -> None:
+    def set(self, network: Network, names: Sequence[Named], askers: Sequence[Asker]) -> None:
         """Serve these names, tell these systems where they are. Starts the server where it has ended."""
         self._files.mkdir(mode=0o755, exist_ok=True)
         changed = [
@@ -112,10 +114,10 @@ def askers_file(askers: Sequence[Asker]) -> str:
     return "".join(sorted(f"{address.mac},{address.ipv4},{name}\n" for address, name in askers))
 
 
-def hosts_file(names: Mapping[str, Address]) -> str:
-    """The names in the form of hosts(5), in a stable order."""
+def hosts_file(names: Sequence[Named]) -> str:
+    """The names in the form of hosts(5), in a stable order. A name with several addresses is answered with all."""
     lines = []
-    for name, address in sorted(names.items()):
+    for name, address in sorted(set(names), key=lambda named: (named[0], named[1].ipv4)):
         lines += [f"{ip}\t{name} {name}.{DOMAIN}\n" for ip in (address.ipv4, address.ipv6)]
     return "".join(lines)
 

@@ -19,7 +19,7 @@ from bulkhead.network.bridges import Bridges
 from bulkhead.network.filter import Filter
 from bulkhead.network.forwarding import Forwarding
 from bulkhead.network.hurdles import hurdles
-from bulkhead.network.names import Asker, Names
+from bulkhead.network.names import Asker, Named, Names
 from bulkhead.network.pool import Pool
 from bulkhead.network.publishing import Publisher
 from bulkhead.network.recovery import Recovery, Running
@@ -222,7 +222,7 @@ class Networks:
         """What of the host's own firewall may stand in the way of instances, with what to do about it."""
         return hurdles(nftables.base_chains(), self._config)
 
-    def set_names(self, network: Network, names: Mapping[str, Address], askers: Sequence[Asker] = ()) -> None:
+    def set_names(self, network: Network, names: Sequence[Named], askers: Sequence[Asker] = ()) -> None:
         """Answer these names, and no others, on a network that is up; nothing to do where it is not.
 
         `askers`: who is told its address and host name by DHCP.

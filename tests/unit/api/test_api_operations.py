@@ -385,6 +385,11 @@ def test_every_error_is_a_problem(raw: Raw, method: str, path: str, body: bytes 
         assert problem["problems"][0]["what"]
 
 
+def test_all_methods_of_a_path_are_allowed(raw: Raw) -> None:
+    status, shown, _ = raw.ask("PUT", "/v1/instances/web")
+    assert (status, shown["allow"]) == (405, "DELETE, GET, PATCH")
+
+
 def test_refusals_are_refusals(client: Client) -> None:
     with pytest.raises(Refused):
         client.call("GET", "/v1/events", query={"after": -1})

@@ -15,14 +15,14 @@ NETWORK = Network(name="n", id="0badcafe", subnet4="10.144.3.0/24", subnet6="fd4
 
 
 def test_the_hosts_file() -> None:
-    text = names.hosts_file({"web": address_of(NETWORK, 3), "db": address_of(NETWORK, 2)})
+    text = names.hosts_file([("web", address_of(NETWORK, 3)), ("db", address_of(NETWORK, 2))])
     assert text == (
         "10.144.3.2\tdb db.bulkhead\n"
         "fd42:b01c:0:3::2\tdb db.bulkhead\n"
         "10.144.3.3\tweb web.bulkhead\n"
         "fd42:b01c:0:3::3\tweb web.bulkhead\n"
     )
-    assert names.hosts_file({}) == ""
+    assert names.hosts_file([]) == ""
 
 
 def test_the_command() -> None:
