@@ -29,8 +29,15 @@ def _accept(listener: socket.socket, path: Path) -> None:
             client, _ = listener.accept()
             daemon = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             daemon.connect(str(path))
-            for source, target in ((client, daemon), (daemon, client)):
-                threading.Thread(target=_move, args=(source, target), daemon=True).start()
+            threading.Thread(target=_serve, args=(client, daemon), daemon=True).start()
+
+
+def _serve(client: socket.socket, daemon: socket.socket) -> None:
+    with client, daemon:
+        back = threading.Thread(target=_move, args=(daemon, client), daemon=True)
+        back.start()
+        _move(client, daemon)
+        back.join()
 
 
 def _move(source: socket.socket, target: socket.socket) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bulkhead.api.billing import Summary
 from bulkhead.api.responses import NDJSON, TAR
 from bulkhead.api.rooms import LAYER
 from bulkhead.api.sse import EVENT_STREAM
@@ -17,6 +18,8 @@ from bulkhead.events import Event
 from bulkhead.images import Image, Pruned
 from bulkhead.images.pushing import Pushed
 from bulkhead.isolation.base import Ability
+from bulkhead.metering.invoices import Invoice
+from bulkhead.metering.prices import Price
 from bulkhead.model import Exit, Instance, Isolation, NamedPlan, Network, Snapshot, Volume
 from bulkhead.moves import Moved
 from bulkhead.operation import Operation
@@ -138,6 +141,8 @@ class Answer:
     """Other statuses that are good, without a body."""
     lasts: bool = False
     """It can be detached, and is an operation then: 202."""
+    forms: tuple[str, ...] = ()
+    """Other media types in which it can be asked for."""
     stream: str = ""
     """What NDJSON of another kind, frames and archives hold, in words."""
 
@@ -234,6 +239,13 @@ ANSWERS: dict[str, Answer] = {
     "cancel_operation": Answer(Operation, status=202, also=(204,)),
     "follow_operation": Answer(media=NDJSON, stream="progress on each line, at last the operation"),
     "usage": _MAPPING,
+    "list_prices": Answer(list[Price]),
+    "set_price": Answer(Price, status=201),
+    "remove_price": _DONE,
+    "list_invoices": Answer(list[Summary]),
+    "issue_invoice": Answer(Invoice, status=201),
+    "invoice_of_month": Answer(Invoice, forms=("text/html", "application/pdf")),
+    "invoice": Answer(Invoice, forms=("text/html", "application/pdf")),
     "audit_instance": _long(dict[str, Any]),
     "audit_level": _long(dict[str, Any]),
     "list_tenants": _MAPPINGS,

@@ -29,6 +29,7 @@ TAGS = {
     "operations": "What lasts longer than a request may.",
     "access": "Tenants, users, tokens, and who did what.",
     "audits": "What a wall lets through, found out by trying.",
+    "billing": "Prices and invoices.",
     "metering": "What has been used.",
 }
 _PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="ProblemDetails")}}}}
@@ -120,7 +121,8 @@ def _content(answer: Answer, schemas: dict[str, Any]) -> dict[str, Any]:
     if answer.status == 204:
         return {}
     if answer.media == JSON:
-        return {JSON: {"schema": _schema(answer.type, schemas)}}
+        others = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in answer.forms}
+        return {JSON: {"schema": _schema(answer.type, schemas)}, **others}
     if answer.media == NDJSON and answer.type is not None:
         # A media type of a sequence has the schema of its items (OpenAPI 3.2); in 3.1 it is said in words.
         line = _schema(answer.type, schemas)
