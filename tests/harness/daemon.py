@@ -179,7 +179,8 @@ class Daemon:
         self.clear()
         for network in self.api("GET", "/v1/networks").body:
             if network["name"] != "default":
-                answer = self.api("DELETE", f"/v1/networks/{network['name']}")
+                tenant = "" if network["tenant"] == "default" else f"{network['tenant']}@"
+                answer = self.api("DELETE", f"/v1/networks/{tenant}{network['name']}")
                 assert answer.status in (200, 204), answer
         templates = self.config.cache_dir / "templates"
         deadline = time.monotonic() + START_SECONDS
