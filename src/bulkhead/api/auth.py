@@ -65,7 +65,7 @@ async def _judge(connection: HTTPConnection) -> None:
     if key in PUBLIC:
         return
     principal = principal_of(connection)
-    if changes(key):
+    if changes(key) or connection.scope["type"] == "websocket":  # a terminal
         await _begin(connection, principal)
     rule = RULES.get(key)
     if rule is None:
@@ -80,12 +80,13 @@ async def _begin(connection: HTTPConnection, principal: Principal) -> None:
         return
     service = connection.app.state.service
     entry.acting.principal = principal
+    verb = connection.scope["method"] if connection.scope["type"] == "http" else "WebSocket"
     entry.trace = Trace(
         when=time.time(),
         user=principal.user,
         role=principal.role,
         tenant=principal.tenant or "",
-        action=f"{connection.scope['method']} {connection.scope['route'].path}",
+        action=f"{verb} {connection.scope['route'].path}",
         targets=tuple(str(value) for value in connection.path_params.values()),
         result=BEGUN,
         source=principal.source,
@@ -108,6 +109,9 @@ class Entry:
         if message["type"] == "http.response.start":
             status = int(message["status"])
             self.result = _RESULTS.get(status, "error") if status >= 400 else OK
+        elif message["type"] == "websocket.close":
+            status = int(message.get("code") or 1000) - REFUSED
+            self.result = _RESULTS.get(status, "error") if status >= 400 else OK
         elif bytes(message.get("body", b"")[:11]) == b'{"problem":':
             self.result = "error"  # the last line of NDJSON
 
@@ -126,7 +130,8 @@ class Trailed:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+        looks = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+        if looks or scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         entry = scope[_ENTRY] = Entry()

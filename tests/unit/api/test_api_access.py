@@ -179,6 +179,14 @@ def test_every_change_leaves_a_trace_and_no_look_does(app: FastAPI, engine: Fake
     assert (second.user, second.result) == ("root", "not-found")
 
 
+def test_a_terminal_over_a_websocket_leaves_a_trace(app: FastAPI, engine: FakeEngine) -> None:
+    vic = Principal("vic", Role.VIEWER, "acme", source="192.0.2.7")
+    assert status_of(app, "WS", "/v1/instances/web/exec", vic) == 403
+    (trace,) = engine.access.trail(keep=lambda _: True, most=10)
+    assert (trace.user, trace.action, trace.targets) == ("vic", "WebSocket /v1/instances/{ref}/exec", ("web",))
+    assert trace.result == "forbidden"
+
+
 def test_the_trail_is_bounded_and_each_tenant_sees_its_own(engine: FakeEngine, monkeypatch: Any) -> None:
     monkeypatch.setattr("bulkhead.store.access.MOST_TRAIL", 300)
     from bulkhead.store.access import Trace
