@@ -197,11 +197,19 @@ def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
     ann.cli("run", "--rm", "-v", "ledger:/data", *PLAN, "busybox", "touch", "/data/anns")
     assert bob.cli("run", "--rm", "-v", "ledger:/data", *PLAN, "busybox", "ls", "/data").stdout == ""
     assert bob.cli("ps", "-q").stdout.split() == [record["id"][:12]]
+    daemon = provider.daemon
+    daemon.cli("volume", "create", "--size", "16M", "ledger")
+    daemon.cli("volume", "rm", "acme@ledger")
+    left = [(each["tenant"], each["name"]) for each in daemon.json("volume", "ls", "--format", "json")]
+    assert left == [("beta", "ledger"), ("default", "ledger")], "the operator removes the one that was named"
 
 
 def _shape(answer: tuple[int, Any], names: Any) -> tuple[int, str]:
     """An answer without the names that were asked for."""
-    status, text = answer[0], json.dumps(answer[1]) if not isinstance(answer[1], bytes) else answer[1].decode()
+    status, told = answer
+    if isinstance(told, dict) and "problem" in told:  # where the answer had begun when it was found out
+        status, told = told["problem"]["status"], told["problem"]
+    text = told.decode() if isinstance(told, bytes) else json.dumps(told)
     for name in sorted(map(str, names), key=len, reverse=True):
         text = text.replace(name, "NAME")
     return status, text

@@ -49,6 +49,9 @@ async def remove_network(request: Request, name: str) -> Response:
     """Remove a network that no instance is on."""
     networks = service_of(request).engine.networks
     await edit(
-        request, lambda: networks.get(name), lambda found: networks.remove(found.name), key=lambda _: "network/" + name
+        request,
+        lambda: networks.get(name),
+        lambda found: networks.remove(found.key),
+        key=lambda found: f"network/{found.key}",
     )
     return Response(status_code=204)

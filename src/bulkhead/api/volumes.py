@@ -48,6 +48,9 @@ async def remove_volume(request: Request, name: str) -> Response:
     """Remove a volume that no instance uses, with its data."""
     volumes = service_of(request).engine.volumes
     await edit(
-        request, lambda: volumes.get(name), lambda found: volumes.remove(found.name), key=lambda _: "volume/" + name
+        request,
+        lambda: volumes.get(name),
+        lambda found: volumes.remove(found.key),
+        key=lambda found: f"volume/{found.key}",
     )
     return Response(status_code=204)
