@@ -29,14 +29,11 @@ PORTION = 1 << 16
 
 @contextmanager
 def chromium(daemon: Daemon, directory: Path) -> Iterator[Browser]:
-    """A browser whose network is the daemon's.
-
-    It starts and ends processes as it likes: in a mount namespace of its own they are no leak of a test's.
-    """
+    """A browser whose network is the daemon's."""
     from playwright.sync_api import sync_playwright
 
     launcher = directory / "chromium"
-    launcher.write_text(f'#!/bin/sh\nexec nsenter -t {daemon.sandbox.pid} -n -- unshare -m {CHROMIUM} "$@"\n')
+    launcher.write_text(f'#!/bin/sh\nexec nsenter -t {daemon.sandbox.pid} -n -- {CHROMIUM} "$@"\n')
     launcher.chmod(0o755)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(launcher), args=list(OPTIONS))

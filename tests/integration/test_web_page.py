@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,15 +13,34 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.conftest import DAEMON_NEEDS
 from tests.harness.abilities import require
 from tests.harness.browser import CHROMIUM, chromium, forwarded
 from tests.harness.daemon import Daemon
+from tests.harness.namespaces import in_network
 from tests.integration.lives import PLAN, state, until, with_image
 
 AXE = Path(__file__).parents[2] / "src/bulkhead/web/node_modules/axe-core/axe.min.js"
 SECONDS = 30_000
 TALKER = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done"
+PORT = 8443
 ATTACK = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+@pytest.fixture(scope="module")
+def module_daemon() -> Iterator[Daemon]:
+    """The daemon of all these tests: it listens on a port as well, where everybody shows a token."""
+    require(*DAEMON_NEEDS)
+    with ExitStack() as stack:
+        made = Daemon()
+        stack.callback(made.close)
+        settings = made.config_file.read_text().replace("listen = []\n", "")
+        made.config_file.write_text(f"{settings}[[listen]]\nport = {PORT}\nplain = true\n")
+        made.share()
+        made.start()
+        yield made
+        found = made.leaked()
+        assert not found, "\n  ".join(["the daemon left behind:", *found])
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +50,13 @@ def page_of(module_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> 
     expect.set_options(timeout=SECONDS)
     with ExitStack() as stack:
         browser = stack.enter_context(chromium(module_daemon, tmp_path_factory.mktemp("browser")))
-        yield browser, stack.enter_context(forwarded(module_daemon))
+        address = stack.enter_context(forwarded(module_daemon))
+        # With its first page it starts processes that it keeps, which are no leak of the first test's.
+        first = browser.new_page()
+        first.goto(address)
+        expect(first.get_by_role("heading", name="Overview")).to_be_visible()
+        first.close()
+        yield browser, address
 
 
 @pytest.fixture
@@ -124,6 +151,22 @@ def test_create_watch_terminal_log_delete(page: Page, bulkhead: Daemon) -> None:
     expect(page.get_by_text("shop is deleted.")).to_be_visible()
     until("shop is gone", lambda: state(bulkhead, "shop") == "")
     expect(page.get_by_role("heading", name="Instances")).to_be_visible()
+
+
+def test_prices_are_shown_before_they_are_owed(page: Page, bulkhead: Daemon) -> None:
+    bulkhead.cli("price", "set", "month", "5.00", "EUR", "--plan", "small")
+    run(bulkhead, "paid", "--plan", "small")
+    go(page, "/plans")
+    expect(page.get_by_role("row", name="small")).to_contain_text("€5.00 a month")
+    go(page, "/create")
+    page.get_by_text("small", exact=True).click()
+    expect(page.locator("aside.card")).to_contain_text("€5.00 a month")
+    go(page, "/usage")
+    expect(page.get_by_role("row", name="paid")).to_be_visible()
+    expect(page.get_by_text("A draft: the month's use so far")).to_be_visible()
+    expect(page.get_by_role("row", name="Total")).to_contain_text("€")
+    for price in bulkhead.api("GET", "/v1/prices").body:
+        assert bulkhead.api("DELETE", f"/v1/prices/{price['id']}").status == 204
 
 
 def test_what_others_do_is_shown_without_asking(page: Page, bulkhead: Daemon) -> None:
@@ -264,7 +307,7 @@ def test_accessibility(page: Page, bulkhead: Daemon) -> None:
     """By axe, every view; in the dark what depends on colours alone."""
     run(bulkhead, "worker")
     views = ("/", "/instances", "/instances/worker", "/instances/worker/logs", "/instances/worker/limits", "/create")
-    more = ("/images", "/networks", "/volumes", "/snapshots", "/plans", "/events", "/usage")
+    more = ("/images", "/networks", "/volumes", "/snapshots", "/plans", "/events", "/usage", "/audit", "/tenants")
     found, axe = [], AXE.read_text()
     for view in (*views, *more):
         go(page, view)
@@ -339,3 +382,104 @@ def test_a_daemon_that_restarts_is_found_again(page: Page, bulkhead: Daemon, pro
     expect(page.get_by_text("The daemon does not answer.")).to_be_hidden()
     bulkhead.cli("rm", "-f", "worker")
     expect(page.get_by_role("row", name="worker")).to_have_count(0)
+
+
+# --- tenants
+
+
+def token_of(daemon: Daemon, tenant: str, user: str) -> str:
+    """A token of a new user of a new tenant."""
+    assert daemon.api("POST", "/v1/tenants", {"name": tenant}).status == 201
+    assert daemon.api("POST", "/v1/users", {"name": user, "role": "tenant", "tenant": tenant}).status == 201
+    return str(daemon.api("POST", "/v1/tokens", {"user": user}).body["token"])
+
+
+def over_tcp(daemon: Daemon, token: str, path: str, body: object) -> None:
+    """Make something as whoever has the token."""
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+    namespace = f"/proc/{daemon.sandbox.pid}/ns/net"
+    connection.sock = in_network(namespace, lambda: socket.create_connection(("127.0.0.1", PORT), timeout=60))
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    try:
+        connection.request("POST", path, json.dumps(body), headers)
+        answer = connection.getresponse()
+        assert answer.status == 201, answer.read()
+    finally:
+        connection.close()
+
+
+def test_a_tenant_signs_in_and_sees_its_own_things_alone(
+    page_of: tuple[Browser, str], bulkhead: Daemon, busybox_tar: Path
+) -> None:
+    token = token_of(bulkhead, "acme", "ann")
+    theirs = token_of(bulkhead, "umbrella", "bob")
+    assert bulkhead.api("POST", "/v1/images/public", {"reference": "busybox", "public": True}).status == 200
+    over_tcp(bulkhead, theirs, "/v1/volumes", {"name": "zeppelin-data", "size": 64 << 20})
+    request = {"image": "busybox", "plan": {"name": "small"}, "command": ["sleep", "1000"]}
+
+    def make(tenant: str, name: str) -> str:
+        body = {**request, "name": name, "tenant": tenant}
+        answer = bulkhead.api("POST", "/v1/instances?start=true", body)
+        assert answer.status == 201, answer
+        return str(answer.body["spec"]["id"])
+
+    mine, other = make("acme", "shop"), make("umbrella", "zeppelin")
+    context = page_of[0].new_context(viewport={"width": 1280, "height": 860})
+    context.set_default_timeout(SECONDS)
+    said, asked = listen(context), list[str]()
+    page = context.new_page()
+    page.on("request", lambda one: asked.append(one.url))
+    page.on("websocket", lambda one: asked.append(one.url))
+    page.goto(f"http://127.0.0.1:{PORT}/")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.get_by_label("Token").fill(f"{token[:-4]}AAAA")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="acme")).to_be_visible()
+    expect(page.get_by_text("tenant of acme")).to_be_visible()
+    expect(page.get_by_role("link", name="Tenants")).to_have_count(0)
+
+    views = (
+        "/",
+        "/instances",
+        "/images",
+        "/networks",
+        "/volumes",
+        "/snapshots",
+        "/plans",
+        "/events",
+        "/usage",
+        "/create",
+    )
+    for view in (*views, "/tenants", f"/instances/{other}", "/instances/umbrella@zeppelin", "/instances/shop"):
+        go(page, view)
+        expect(page.locator("h1, h2").first).to_be_visible()
+        expect(page.get_by_text("Loading…")).to_have_count(0)
+        words = page.locator(".content").inner_text().replace("There is no instance umbrella@zeppelin", "")
+        assert "umbrella" not in words and "zeppelin" not in words, f"{view}: {words}"
+    go(page, "/instances")
+    later = make("umbrella", "zeppelin-later")
+    own = make("acme", "shop-later")
+    expect(page.get_by_role("row", name="shop-later")).to_be_visible()
+    assert "zeppelin" not in page.content()
+
+    go(page, "/instances/shop/terminal")
+    expect(page.locator(".xterm-rows")).to_contain_text("#")
+    page.keyboard.type("echo $((6*7))-here\n")
+    expect(page.locator(".xterm-rows")).to_contain_text("42-here")
+    assert any(url.startswith("ws://") for url in asked)
+    assert not [url for url in asked if token in url or "bhd_" in url], "a token is in an address"
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert page.evaluate("sessionStorage.length") == 0
+    context.close()
+    unasked = [line for line in said if "status of 401" not in line and "status of 403" not in line]
+    assert not unasked, "\n".join(unasked)
+    for identifier in (mine, other, later, own):
+        assert bulkhead.api("DELETE", f"/v1/instances/{identifier}?force=true").status == 200
+    assert bulkhead.api("DELETE", "/v1/volumes/umbrella@zeppelin-data").status == 204
+    for tenant, user in (("acme", "ann"), ("umbrella", "bob")):
+        assert bulkhead.api("DELETE", f"/v1/users/{user}").status == 204
+        assert bulkhead.api("DELETE", f"/v1/tenants/{tenant}").status == 204

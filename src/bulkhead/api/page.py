@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import bulkhead
+from bulkhead.api.browsers import over_unix
+from bulkhead.api.wire import CERTIFICATE
 from bulkhead.errors import NotFound
 
 router = APIRouter()
@@ -122,9 +124,11 @@ def _package(path: str) -> str:
     return "/".join(path.split("/")[: 2 if path.startswith("@") else 1])
 
 
-async def page(_: Request) -> Response:
-    """The page itself, which is asked for each time."""
-    return Response(site().index, media_type="text/html", headers={**SECURITY, "Cache-Control": "no-cache"})
+async def page(request: Request) -> Response:
+    """The page itself, which is asked for each time. It says whether a token has to be shown here."""
+    known = over_unix(request.scope) or bool(request.scope.get(CERTIFICATE))
+    index = site().index.replace(b"@DOOR@", b"open" if known else b"token")
+    return Response(index, media_type="text/html", headers={**SECURITY, "Cache-Control": "no-cache"})
 
 
 async def icon(_: Request) -> Response:

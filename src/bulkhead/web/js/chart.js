@@ -87,7 +87,7 @@ function options(uPlot, { plot, series, format, binary, limit }) {
       y: { range: (_, __, top) => [0, reach(top, limit())] },
     },
     axes: [
-      { ...axis, grid: { show: false }, size: 22, space: 70, values: (_, ticks) => ticks.map((tick) => clock(tick).slice(0, 5)) },
+      { ...axis, grid: { show: false }, size: 22, space: 70, values: (_, ticks) => ticks.map((tick) => clock(tick).slice(0, ticks[1] - ticks[0] < 60 ? 8 : 5)) },
       { ...axis, size: 66, space: 30, ...(binary ? { incrs: POWERS } : {}), values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : format(tick))) },
     ],
     series: [{}, ...series.map((_, index) => ({ stroke: colour(`series-${index + 1}`), width: 1.6, points: { show: false }, fill: index === 0 && series.length === 1 ? faded(colour("series-1")) : undefined }))],

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import * as live from "./live.js";
 import { field } from "./dialog.js";
 import { fill, h, icon } from "./dom.js";
+import { me } from "./me.js";
 import { asked, empty, head, wall, wallWords } from "./parts.js";
 import { pricesOf } from "./prices.js";
 import { go, link } from "./router.js";
@@ -15,14 +16,18 @@ const KINDS = { rootfs: ["container", "vm", "chroot"], disk: ["vm"], unikernel: 
 
 export function create() {
   const load = async () => {
-    const [images, plans, networks, volumes, isolation, prices] = await Promise.all([api.get("/v1/images"), api.get("/v1/plans"), api.get("/v1/networks"), api.get("/v1/volumes"), api.get("/v1/isolation"), pricesOf()]);
-    return { images: images.filter((image) => image.kind !== "kernel" && image.references.length), plans, networks, volumes, levels: isolation.levels, prices };
+    const [images, plans, networks, volumes, isolation, prices, tenants] = await Promise.all([api.get("/v1/images"), api.get("/v1/plans"), api.get("/v1/networks"), api.get("/v1/volumes"), api.get("/v1/isolation"), pricesOf(), api.get("/v1/tenants")]);
+    return { images: images.filter((image) => image.kind !== "kernel" && image.references.length), plans, networks, volumes, levels: isolation.levels, prices, tenants: tenants.map((one) => one.tenant) };
   };
   const element = h("div", head("Create an instance", { crumb: h("a", { href: "#/instances" }, "Instances") }), asked(load, (have) => (have.images.length ? form(have) : empty("images", "There is no image to make it of", "Pull one from a registry first.", h("a.button.primary", { href: "#/images" }, "Images")))));
   return { title: "Create an instance", element };
 }
 
-function form({ images, plans, networks, volumes, levels, prices }) {
+function form({ images, plans, networks, volumes, levels, prices, tenants }) {
+  // Whoever sees all tenants says for which it is; a tenant's own things are all that it sees.
+  const tenant = h("select", { onchange: update }, tenants.map((one) => h("option", { value: one.name }, one.name)));
+  tenant.value = me().tenant || "default";
+  const allowed = () => tenants.find((one) => one.name === tenant.value)?.levels ?? levels.map((one) => one.level);
   const image = h("select", { required: true, onchange: update }, images.flatMap((one) => one.references.map((name) => h("option", { value: name }, name))));
   const name = h("input", { type: "text", spellcheck: false, autocomplete: "off", placeholder: "chosen for you", oninput: update });
   const command = h("input.mono", { type: "text", spellcheck: false, autocomplete: "off", oninput: update });
@@ -39,7 +44,7 @@ function form({ images, plans, networks, volumes, levels, prices }) {
   const submit = h("button.primary", { type: "submit" }, "Create");
   const content = h("form.create", { onsubmit: send },
     h("div.card",
-      h("div.section", field("Image", image), h("div.pair", field("Name", name), field("Command", command, "As a shell reads it; empty: what the image says."))),
+      h("div.section", tenants.length > 1 && field("Tenant", tenant), field("Image", image), h("div.pair", field("Name", name), field("Command", command, "As a shell reads it; empty: what the image says."))),
       h("fieldset.section", h("legend.unseen", "Wall"), h("div.label", "Wall"), walls),
       h("fieldset.section", h("legend.unseen", "Plan"), h("div.label", "Plan"), sizes),
       h("div.section", h("div.pair", field("Network", network), field("Published ports", ports, "HOST:PORT, with commas between them.")), h("div.pair", field("Volume", volume), field("Mounted at", target)), h("div.pair", field("Restart", restart), field("Environment", environment, "One on a line.")))),
@@ -55,10 +60,11 @@ function form({ images, plans, networks, volumes, levels, prices }) {
 
   function update() {
     const picked = images.find((one) => one.references.includes(image.value));
-    if (kind !== (picked.kind ?? "rootfs")) {
-      kind = picked.kind ?? "rootfs";
+    const wanted = `${picked.kind ?? "rootfs"} of ${tenant.value}`;
+    if (kind !== wanted) {
+      kind = wanted;
       let first = true;
-      fill(walls, (KINDS[kind] ?? KINDS.rootfs).map((level) => {
+      fill(walls, (KINDS[picked.kind] ?? KINDS.rootfs).filter((level) => allowed().includes(level)).map((level) => {
         const found = levels.find((one) => one.level === level);
         if (!found) return null;
         const checked = found.works && first;
@@ -101,7 +107,7 @@ function form({ images, plans, networks, volumes, levels, prices }) {
     if (volume.value && !target.value.startsWith("/")) wrong.push({ what: `the volume ${volume.value} is mounted nowhere`, hint: "say where, for example /data" });
     if (wrong.length) throw new api.Problem({ type: "refused", detail: wrong[0].what, problems: wrong });
     return {
-      image: image.value, isolation: chosen("isolation"), plan: { name: chosen("plan") }, name: name.value.trim() || null,
+      ...(me().tenant ? {} : { tenant: tenant.value }), image: image.value, isolation: chosen("isolation"), plan: { name: chosen("plan") }, name: name.value.trim() || null,
       command: command.value.trim() ? ["/bin/sh", "-c", command.value] : [],
       network: network.value || null, ports: published, restart: { kind: restart.value },
       mounts: volume.value ? [{ kind: "volume", source: volume.value, target: target.value }] : [],

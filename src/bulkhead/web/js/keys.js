@@ -2,10 +2,13 @@
 
 import { h } from "./dom.js";
 import { open } from "./dialog.js";
+import { may } from "./me.js";
 import { go } from "./router.js";
 
-const GO = { o: ["/", "overview"], i: ["/instances", "instances"], m: ["/images", "images"], n: ["/networks", "networks"], v: ["/volumes", "volumes"], s: ["/snapshots", "snapshots"], p: ["/plans", "plans"], e: ["/events", "events"], u: ["/usage", "usage"] };
+const GO = { o: ["/", "overview"], i: ["/instances", "instances"], m: ["/images", "images"], n: ["/networks", "networks"], v: ["/volumes", "volumes"], s: ["/snapshots", "snapshots"], p: ["/plans", "plans"], e: ["/events", "events"], u: ["/usage", "usage"], a: ["/audit", "audit"], t: ["/tenants", "tenants"] };
 let going = 0;
+const NEEDS = { "/tenants": "tenants", "/audit": "host" };
+const offered = () => Object.entries(GO).filter(([, [path]]) => !NEEDS[path] || may(NEEDS[path]));
 
 export function watchKeys() {
   document.addEventListener("keydown", (event) => {
@@ -32,6 +35,6 @@ const busy = (target) => document.querySelector("dialog[open]") || target.closes
 
 export function showKeys() {
   const row = (keys, words) => [h("dt", keys.map((key) => [h("kbd", key), " "])), h("dd", words)];
-  const rows = [row(["?"], "this list"), row(["/"], "find in a list"), row(["c"], "create an instance"), ...Object.entries(GO).map(([key, [, words]]) => row(["g", key], words)), row(["Esc"], "close a dialog"), row(["Ctrl", "Shift", "F6"], "leave the terminal")];
+  const rows = [row(["?"], "this list"), row(["/"], "find in a list"), row(["c"], "create an instance"), ...offered().map(([key, [, words]]) => row(["g", key], words)), row(["Esc"], "close a dialog"), row(["Ctrl", "Shift", "F6"], "leave the terminal")];
   open("Keys", { body: h("div.body", h("dl.keys", rows)) });
 }

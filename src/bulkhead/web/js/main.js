@@ -16,7 +16,7 @@ const app = document.getElementById("app");
 const NAV = [
   ["", [["/", "Overview", "host"], ["/instances", "Instances", "instances"], ["/images", "Images", "images"]]],
   ["Resources", [["/networks", "Networks", "networks"], ["/volumes", "Volumes", "volumes"], ["/snapshots", "Snapshots", "snapshots"], ["/plans", "Plans", "plans"]]],
-  ["Account", [["/events", "Events", "events"], ["/usage", "Usage", "usage"]]],
+  ["Account", [["/events", "Events", "events"], ["/usage", "Usage", "usage"], ["/audit", "Audit", "audit", "host"], ["/tenants", "Tenants", "tenants", "tenants"]]],
 ];
 
 async function begin() {
@@ -29,6 +29,10 @@ async function begin() {
   registerViews();
   session.onForgotten(() => { leave(); gate(app, enter, "You are signed out."); });
   watchKeys();
+  if (document.body.dataset.door === "token" && !session.current()) {
+    gate(app, enter);
+    return;
+  }
   try {
     await enter();
   } catch (error) {

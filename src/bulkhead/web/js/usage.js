@@ -1,10 +1,10 @@
-// What has been used in a month.
+// What has been used in a month, and the invoice for it.
 
 import * as api from "./api.js";
 import { fill, h, icon, text } from "./dom.js";
 import { me } from "./me.js";
-import { asked, empty, head, simpleTable } from "./parts.js";
-import { bytes, number } from "./units.js";
+import { asked, card, empty, head, simpleTable } from "./parts.js";
+import { bytes, money, number } from "./units.js";
 
 const day = (when) => new Date(when * 1000).toISOString().slice(0, 10);
 const hours = (seconds) => `${number(seconds / 3600, 2)} h`;
@@ -25,7 +25,7 @@ export function usage() {
   const month = h("select", { "aria-label": "Month", onchange: show }, spans.map(([name]) => h("option", { value: name }, name)));
   const by = h("select", { "aria-label": "Summed by", onchange: show }, Object.entries(BY).filter(([key]) => key !== "tenant" || !me().tenant).map(([key, words]) => h("option", { value: key }, `by ${words}`)));
   const told = h("span.told");
-  const table = h("div");
+  const table = h("div"), bill = h("div");
   const save = h("button", { type: "button", onclick: () => keep(rows, by.value, month.value) }, icon("download"), "CSV");
   let rows = [];
 
@@ -39,9 +39,10 @@ export function usage() {
       const sum = total(rows);
       return simpleTable("Use", [BY[by.value], ...COLUMNS.map(([label]) => [label, "right"])], [...rows.map((row) => line(label(row, by.value), row)), rows.length > 1 && line(h("b", "all"), sum)].filter(Boolean));
     }));
+    fill(bill, invoice(name));
   }
   show();
-  const element = h("div", head("Usage"), h("div.stack", h("section.card", h("div.filters", month, by, save, told), table)));
+  const element = h("div", head("Usage"), h("div.stack", h("section.card", h("div.filters", month, by, save, told), table), bill));
   return { title: "Usage", element };
 }
 
@@ -69,3 +70,18 @@ function download(blob, name) {
   link.click();
   URL.revokeObjectURL(address);
 }
+
+function invoice(month) {
+  // Where nobody has set a price there is nothing to ask for.
+  const load = async () => ((await api.get("/v1/prices")).length ? api.get(`/v1/invoices/month/${month}`) : null);
+  return card("Invoice", asked(load, (found) => {
+    if (!found) return empty("usage", "No price is set", "An invoice is use at a price.", h("p.small", h("code", "bulkhead price set month 5.00 EUR --plan small")));
+    const show = (amount) => money(amount, found.currency);
+    const pdf = h("button", { type: "button", onclick: async () => download(await api.download(`/v1/invoices/month/${month}`, { format: "pdf" }), `invoice-${month}.pdf`) }, icon("download"), "PDF");
+    return h("div", h("div.body", h("div.head", h("div.grow", h("b", found.number ? `Number ${found.number}, ${found.issued}` : "A draft: the month's use so far"), h("div.muted.small", `${found.seller.name ?? ""} to ${found.recipient.join(", ")}`)), pdf)),
+      simpleTable("Lines of the invoice", ["Plan", "For", ["Quantity", "right"], ["Price", "right"], ["Amount", "right"]], [...found.lines.map((row) => h("tr", h("td.break", row.plan ?? "all"), h("td", row.label), h("td.right.nowrap", number(row.quantity, 3)), h("td.right.nowrap", show(row.price)), h("td.right.nowrap", show(row.amount)))),
+        sum("Net", show(found.net)), sum(`Tax ${number(found.tax_percent, 2)} %`, show(found.tax)), sum(h("b", "Total"), h("b", show(found.total)))]));
+  }));
+}
+
+const sum = (name, amount) => h("tr", h("td", name), h("td"), h("td"), h("td"), h("td.right.nowrap", amount));

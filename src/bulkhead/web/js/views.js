@@ -1,5 +1,6 @@
 // Which view stands at which address.
 
+import { audit } from "./audit.js";
 import { create } from "./create.js";
 import { events } from "./events.js";
 import { images } from "./images.js";
@@ -10,6 +11,7 @@ import { overview } from "./overview.js";
 import { plans } from "./plans.js";
 import { route } from "./router.js";
 import { snapshots } from "./snapshots.js";
+import { tenants } from "./tenants.js";
 import { usage } from "./usage.js";
 
 export function registerViews() {
@@ -24,4 +26,6 @@ export function registerViews() {
   route("/plans", plans);
   route("/events", events);
   route("/usage", usage);
+  route("/audit", audit);
+  route("/tenants", tenants);
 }
