@@ -16,7 +16,7 @@ INSIDE = {"https_proxy": "http://169.254.169.254:80"}
 
 
 def request_of(principal: Principal) -> Request:
-    return Request({"type": "http", auth._KEY: principal})
+    return Request({"type": "http", auth.KEY: principal})
 
 
 def test_a_tenants_proxies_are_refused() -> None:
