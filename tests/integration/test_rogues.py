@@ -229,3 +229,27 @@ def test_a_guest_sends_and_says_no_more_than_its_plan(bulkhead: Daemon) -> None:
 def sent_by(daemon: Daemon) -> int:
     """Bytes at the host's end of the rogue's link."""
     return int(daemon.json("stats", "--no-stream", "--format", "json", "rogue")[0]["sent"])
+
+
+INNER = ("--memory", "48M", "--cpus", "0.4", "--pids", "64", "--disk", "64M", "--inside", "home")
+
+
+def test_two_in_one_machine_do_not_use_up_each_others_numbers(bulkhead: Daemon) -> None:
+    """The guest's kernel has one number for all in it, as the host's has."""
+    bulkhead.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    home = ("--isolation", "vm", "--memory", "256M", "--cpus", "1", "--disk", "64M")
+    bulkhead.cli("run", "-d", "--name", "home", *home, IMAGE, "sleep", "100000", timeout=300)
+    try:
+        for name in ("rogue", "mate"):
+            bulkhead.cli("run", "-d", "--name", name, *INNER, IMAGE, "sleep", "100000")
+        for what in ("watchers", "ptys"):
+            taking = f"{rogues.PROGRAM} {what} {WHOLE:g} & sleep 1; echo taken; wait"
+            with client(bulkhead, "exec", "rogue", "sh", "-c", taking) as running:
+                assert running.stdout
+                assert running.stdout.readline() == b"taken\n"
+                assert share_of(bulkhead, "mate", what) > 0
+            bulkhead.cli("exec", "rogue", "killall", "-q", "-9", "rogue", check=False)
+        assert share_of(bulkhead, "rogue", "ptys") <= most_terminals(64)
+    finally:
+        bulkhead.cli("rm", "-f", "home", "rogue", "mate", check=False)
+        until("they have gone", lambda: "mate" not in bulkhead.cli("ps", "-a").stdout)
