@@ -46,11 +46,16 @@ def access(args: Namespace, app: App, reference: str, *, push: bool = False) -> 
         auth = [{"registry": host, "username": username, "password": password} for host in sorted(own)]
     else:
         auth = logins.for_sources(found, args.authfile)
-    return {"auth": auth, "tls_verify": tls_verify(args), "proxies": proxies()}
+    return {"auth": auth, "tls_verify": tls_verify(args), "proxies": proxies(app)}
 
 
-def proxies() -> dict[str, str]:
-    """Those of this process, as podman and skopeo read them: capitals first. Empty: the daemon uses its own."""
+def proxies(app: App) -> dict[str, str]:
+    """Those of this process, as podman and skopeo read them: capitals first. Empty: the daemon uses its own.
+
+    They are this host's way out, so a daemon on another host is not told of them.
+    """
+    if app.is_remote:
+        return {}
     names = ("http_proxy", "https_proxy", "no_proxy")
     found = {name: (os.environ.get(name.upper()) or os.environ.get(name, "")).strip() for name in names}
     # no_proxy alone says nothing of a way.
@@ -241,7 +246,7 @@ def _login(args: Namespace, app: App) -> int:
     registry = logins.host_of(args.registry)
     username, password = logins.ask(args)
     auth = [{"registry": registry, "username": username, "password": password}]
-    body = {"registry": registry, "auth": auth, "tls_verify": tls_verify(args), "proxies": proxies()}
+    body = {"registry": registry, "auth": auth, "tls_verify": tls_verify(args), "proxies": proxies(app)}
     app.client.call("POST", "/v1/registries/login", body=body)
     where = logins.save(registry, username, password, args.authfile)
     talk(printable(f"logged in to {registry} as {username}; kept in {where}"))
