@@ -164,7 +164,8 @@ def test_an_up_that_was_killed_is_gone_on_with(daemon: Daemon, busybox_tar: Path
 def test_ctrl_c_stops_in_order(daemon: Daemon, busybox_tar: Path) -> None:
     daemon.cli("image", "import", busybox_tar, "busybox")
     file = write(daemon, SHOP)
-    argv = [str(BULKHEAD), "up", "-f", str(file)]
+    # Whoever runs the tests in the background may have them ignore INT, and what they start with them.
+    argv = ["env", "--default-signal=INT", str(BULKHEAD), "up", "-f", str(file)]
     with subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=daemon.environment()
     ) as process:

@@ -32,6 +32,8 @@ def test_one_tenants_machines_are_merged_and_nobody_elses(
 ) -> None:
     was = (ROOT / "run").read_text()
     daemon = with_machines(make_daemon(merge_tenant="acme"), busybox_tar)
+    daemon.cli("tenant", "create", "acme")
+    daemon.cli("image", "share", IMAGE)
     for name, tenant in (("one", "acme"), ("two", "acme"), ("other", "default")):
         body = {
             "image": IMAGE,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from bulkhead.tenancy import acting
 from bulkhead.tenancy.acting import Acting
 from bulkhead.tenancy.principal import ROOT, Principal
 
+log = logging.getLogger(__name__)
 KEY = "bulkhead.principal"
 PEER = "bulkhead.peer"
 """In a scope: who is at the other end of the unix socket."""
@@ -154,8 +156,13 @@ class Trailed:
         if trace is None:
             return
         service = scope["app"].state.service
-        if not service.stopping.is_set():
+        if service.stopping.is_set():
+            return
+        try:
             await service.call(service.engine.access.end_trace, entry.number, trace)
+        except BulkheadError as error:
+            # It is answered, and the trail has that it was begun: a full disk takes nothing but the end from it.
+            log.error("the trail does not have the end of %s: %s", trace.action, error)
 
 
 def _fields(trace: Trace) -> dict[str, Any]:

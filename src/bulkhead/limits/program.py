@@ -195,7 +195,7 @@ def _reads(place: Place, *, machine: bool) -> dict[str, Operation]:
         found["oom"] = read(f"{memory}/memory.oom_control")
         found["peak"] = read(f"{memory}/memory.max_usage_in_bytes")
     if layout.version("cpuacct") == 1:
-        found["cpu"] = read(f"{place.path('cpuacct')}/cpuacct.usage_all")
+        found["cpu"] = read(f"{place.path('cpuacct')}/cpuacct.usage_percpu")
     elif layout.version("cpu") == 2:
         found["cpu"] = read(f"{place.path('cpu')}/cpu.stat")
     if machine:

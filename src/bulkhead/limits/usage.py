@@ -11,7 +11,7 @@ from bulkhead.host.cgroups import Layout
 
 _OOM = re.compile(r"^oom_kill (\d{1,20})$", re.MULTILINE | re.ASCII)
 _V2_SECONDS = re.compile(r"^usage_usec (\d{1,20})$", re.MULTILINE | re.ASCII)
-_PEAK = re.compile(r"\d{1,20}\s*", re.ASCII)
+_PEAK = re.compile(r"\d{1,20}\n?", re.ASCII)
 _INACTIVE_FILE = re.compile(r"^inactive_file (\d{1,20})$", re.MULTILINE | re.ASCII)
 _LINK = re.compile(r"^ *eth0: *(\d{1,20})(?: +\d+){7} +(\d{1,20})(?: |$)", re.MULTILINE | re.ASCII)
 """Of /proc/PID/net/dev: bytes received, seven numbers more, bytes sent."""
@@ -20,8 +20,9 @@ _UPTIME = re.compile(r"(\d{1,12}\.\d\d) \d{1,15}\.\d\d\n", re.ASCII)
 _PROCESS_IO = re.compile(r"^read_bytes: (\d{1,20})\nwrite_bytes: (\d{1,20})$", re.MULTILINE | re.ASCII)
 _READ, _WRITTEN = (re.compile(rf"\b{name}=(\d{{1,20}})\b", re.ASCII) for name in ("rbytes", "wbytes"))
 """Of io.stat, which has a line for each device."""
-_V1_HEADER = "cpu user system"
-_V1_SECONDS = re.compile(r"^\d{1,20} (\d{1,20}) (\d{1,20})$", re.MULTILINE | re.ASCII)
+_V1_SECONDS = re.compile(r"(?:\d{1,20} )+\n", re.ASCII)
+"""cpuacct.usage_percpu: nanoseconds for each processor, with a space after each. Their sum is cpuacct.usage, which
+would look like a peak; usage_all has user and system time, which add up to less."""
 _INACTIVE = {1: "total_inactive_file", 2: "inactive_file"}
 
 
@@ -127,8 +128,8 @@ def interpret_final(reports: Sequence[str]) -> Final:
             break
         if found := _V2_SECONDS.search(report):
             counted["cpu"] = int(found[1]) * 1000
-        elif report.startswith(_V1_HEADER):
-            counted["cpu"] = sum(int(user) + int(system) for user, system in _V1_SECONDS.findall(report))
+        elif _V1_SECONDS.fullmatch(report):
+            counted["cpu"] = sum(map(int, report.split()))
         elif found := _PROCESS_IO.search(report):
             counted |= {"read": int(found[1]), "written": int(found[2])}
         elif "rbytes=" in report:
@@ -183,8 +184,8 @@ def interpret_reports(reports: Sequence[str]) -> Ended:
             oom = oom or int(found[1]) > 0
         elif found := _V2_SECONDS.search(report):
             seconds = int(found[1]) / 1e6
-        elif report.startswith(_V1_HEADER):
-            seconds = sum(int(user) + int(system) for user, system in _V1_SECONDS.findall(report)) / 1e9
+        elif _V1_SECONDS.fullmatch(report):
+            seconds = sum(map(int, report.split())) / 1e9
         elif _PEAK.fullmatch(report):
             peak = int(report)
     return Ended(oom, peak, seconds)
