@@ -16,6 +16,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bulkhead.config import load
+
 BULKHEAD = str(Path(sys.executable).with_name("bulkhead"))
 CONTAINERFILES = Path(__file__).with_name("demo.d")
 PLAN = ("--memory", "512M", "--cpus", "2", "--disk", "5G")
@@ -193,8 +195,8 @@ def tell_page() -> None:
     """The web page's address, and how to get there."""
     console.print("And look at all of it on the web page:", style="bold")
     console.print("  bulkhead web   # then open [bold]http://localhost:8006/[/]", highlight=False)
-    host = socket.gethostname()
-    console.print(f"  ssh -N -L 8006:/run/bulkhead/bulkhead.sock root@{host}   # from another machine", highlight=False)
+    host, path = socket.gethostname(), load().socket_path
+    console.print(f"  ssh -N -L 8006:{path} root@{host}   # from another machine", highlight=False)
 
 
 if __name__ == "__main__":
