@@ -27,8 +27,9 @@ def _lines(results: Results) -> Iterator[str]:
     yield f"- measured: {', '.join(f'{name} {version}' for name, version in results.peers.items())}"
     yield f"- options: {', '.join(f'{key} {value}' for key, value in results.options.items())}"
     yield ""
-    yield "![medians with their spread](plot.svg)"
-    yield ""
+    if any(figure.series for figure in results.figures):  # nothing is drawn else
+        yield "![medians with their spread](plot.svg)"
+        yield ""
     yield "## Goals"
     yield ""
     yield "| figure | what | ours | beside | value | goal | |"
