@@ -39,6 +39,7 @@ _CONNECT_TIME, _NO_TIME = struct.pack("ll", 10, 0), struct.pack("ll", 0, 0)
 NOT_YET = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN})
 """What GUEST is answered with while the machine has not made its socket."""
 SOCKET_POLL = 0.005
+LAST_ANSWER = 0.5
 
 
 @contextmanager
@@ -119,7 +120,8 @@ class Session:
         deadline = time.monotonic() + timeout
         while True:
             stream = self.open(Type.GUEST, name.encode())
-            answer = self.answer(stream, max(0.0, deadline - time.monotonic()))
+            # The last time that it is asked, it gets the time to say that nobody is there.
+            answer = self.answer(stream, max(LAST_ANSWER, deadline - time.monotonic()))
             self.forget(stream)
             if answer.type is Type.OK:
                 return self._json(Type.GUEST, answer.payload)
