@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from tests.harness.abilities import require
 from tests.harness.daemon import Daemon
-from tests.harness.namespaces import Sandbox, in_network
+from tests.harness.namespaces import Sandbox
+from tests.harness.serving import Served
 
 USER, PASSWORD = "ali", "open sesame"
 _HTPASSWD = f"{USER}:$2b$04$LkM3AXMPSc9YIuT7jR7XA.xyCRhQ0V0QwfpGoVcQ2cyA7CelhBb46\n"
 
 
-class Registry:
+class Registry(Served):
     """One registry. Its address is that of the sandbox's loopback."""
+
+    what, path = "registry", "/usr/bin"
 
     def __init__(
         self,
@@ -34,9 +33,8 @@ class Registry:
         names: Sequence[str] = ("DNS:localhost", "IP:127.0.0.1"),
     ) -> None:
         require("docker-registry")
-        self.sandbox, self.directory, self.port = sandbox, directory, port
+        super().__init__(sandbox, directory, port=port)
         self.host = f"localhost:{port}"
-        directory.mkdir(parents=True)
         http: dict[str, object] = {"addr": f"127.0.0.1:{port}", "secret": "none"}
         self.authority = directory / "ca.crt"
         if tls:
@@ -52,31 +50,7 @@ class Registry:
             (directory / "htpasswd").write_text(_HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}}
         (directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML
-        self.log_file = directory / "log"
-        self.pid = 0
-
-    def start(self) -> Registry:
-        """Start it and wait until it listens."""
-        argv = ["/usr/bin/docker-registry", "serve", str(self.directory / "config.yml")]
-        self.pid = self.sandbox.spawn(argv, env={"PATH": "/usr/bin"}, output=self.log_file)
-        deadline = time.monotonic() + 30
-        while not self._listens():
-            if time.monotonic() > deadline or self.sandbox.status(self.pid) is not None:
-                raise AssertionError(f"the registry does not start:\n{self.log()}")
-            time.sleep(0.02)
-        return self
-
-    def stop(self) -> None:
-        """End it. Idempotent."""
-        pid, self.pid = self.pid, 0
-        if pid:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            self.sandbox.wait(pid)
-
-    def log(self) -> str:
-        """What it has said so far."""
-        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+        self.argv = ["/usr/bin/docker-registry", "serve", str(directory / "config.yml")]
 
     def skopeo(self, *arguments: str | Path, check: bool = True) -> str:
         """Run skopeo beside it."""
@@ -97,14 +71,6 @@ class Registry:
         if check and done.returncode:
             raise AssertionError(f"{' '.join(map(str, argv))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout if check else done.stdout + done.stderr
-
-    def _listens(self) -> bool:
-        def connect() -> bool:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
-            return False
-
-        return in_network(f"/proc/{self.sandbox.pid}/ns/net", connect)
 
 
 def make_certificate(directory: Path, names: Sequence[str]) -> None:
