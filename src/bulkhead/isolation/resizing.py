@@ -6,14 +6,15 @@ below it is taken by a balloon. The guest's kernel has to take part in both; the
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
-from bulkhead.agent.operations import Code, simple, write
+from bulkhead.agent.operations import Code, read, simple, write
 from bulkhead.agent.session import Session
 from bulkhead.errors import AgentError, BulkheadError, Conflict, Problem, Refused, Unavailable
 from bulkhead.host import processes
@@ -30,6 +31,9 @@ _BLOCK = 4096
 _DEVICES = "/machine/peripheral"
 _STOP = "stop it first"
 _RESIZED = "resized"
+_AVAILABLE = re.compile(r"^MemAvailable: +(\d{1,15}) kB$", re.MULTILINE | re.ASCII)
+_KEPT_AVAILABLE = 4 << 20
+"""Bytes that a guest's kernel is left to work with."""
 _ONLINE = "/sys/devices/system/cpu/cpu{}/online"
 
 
@@ -61,6 +65,20 @@ def was_resized(handle: Handle) -> bool:
     QEMU 7.2 ends when such a machine is to be saved.
     """
     return _RESIZED in handle.data
+
+
+def check_available(reports: Sequence[str], taken: int) -> None:
+    """Raise Conflict where a guest, by its /proc/meminfo, cannot part with `taken` bytes and live.
+
+    A balloon takes the last free page; what the guest's kernel needs next then ends a program, or the guest.
+    """
+    found = _AVAILABLE.search(reports[0]) if reports else None
+    if found is None:
+        raise AgentError("the guest does not tell what memory it has available", hint=_STOP)
+    available = int(found[1]) * 1024
+    if available < taken + _KEPT_AVAILABLE:
+        what = f"the guest has {format_size(available)} of memory available, {format_size(taken)} would be taken from it"
+        raise Conflict(what, hint=f"let it use less, or {_STOP}")
 
 
 def check(began: Room, most: Room, old: Plan, new: Plan) -> None:
@@ -104,9 +122,14 @@ class Machine:
         self._remove_processors(wanted)
 
     def check(self, change: Change) -> None:
-        """Raise Conflict where the guest's workload uses more memory than it would have."""
-        if change.check_guest_use and change.new.memory < change.old.memory:
+        """Raise Conflict where the guest uses more memory than it would have: its workload, or all of it."""
+        if change.new.memory >= change.old.memory:
+            return
+        if change.check_guest_use:
             change.check_guest_use(change.old, change.new, self.session.guest_run(change.guest_use))
+        taken = self._left() - min(change.new.memory, self.began.memory)
+        if taken > 0:
+            check_available(self.session.guest_run([read("/proc/meminfo")]), taken)
 
     def grow_disk(self, pid: int, size: int) -> None:
         """The disk's file has `size` bytes already; make QEMU (its host pid) and the file system in it follow."""
@@ -206,7 +229,8 @@ def resize(machine: Machine, change: Change) -> None:
 
     Raises AgentError with the old plan in force. A guest that has taken and does not give back is ended.
     """
-    machine.check(change)
+    with sensible():
+        machine.check(change)
     memory, swap = max(change.old.memory, change.new.memory), max(change.old.swap, change.new.swap)
     between = change.new.model_copy(update={"memory": memory, "swap": swap})
     machine.session.run(change.host(change.old, between))

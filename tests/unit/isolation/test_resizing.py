@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bulkhead.agent.operations import Operation, write
+from bulkhead.agent.operations import Operation, read, write
 from bulkhead.errors import AgentError, Conflict, Refused
 from bulkhead.isolation import resizing
 from bulkhead.isolation.base import Change, Handle, Room
@@ -61,15 +61,18 @@ class Monitor:
 
 @dataclass
 class Session:
-    """The agents' side, which writes down what it is asked for."""
+    """The agents' side, which writes down what it is asked for. `available`: megabytes, by the guest's word."""
 
     did: list[str] = field(default_factory=list)
     refuses: str = ""
+    available: int | None = 100
 
     def run(self, operations: Sequence[Operation]) -> list[str]:
         return self._do("host", operations)
 
     def guest_run(self, operations: Sequence[Operation]) -> list[str]:
+        if operations == [read("/proc/meminfo")]:
+            return [] if self.available is None else [f"MemFree: 1 kB\nMemAvailable: {self.available << 10} kB\n"]
         return self._do("guest", operations)
 
     def quit(self) -> None:
@@ -159,6 +162,17 @@ def test_memory_that_the_host_cannot_take_back_is_given_back() -> None:
         resizing.resize(machine(monitor, session), change(plan(64)))
     assert monitor.kept == 128 * MIB
     assert session.did[-1] == "host write memory 128-128"
+
+
+@pytest.mark.parametrize("available", [67, None])
+def test_a_guest_that_could_not_live_with_less_keeps_what_it_has(available: int | None) -> None:
+    """A balloon that takes the last free page has the guest's kernel end a program, or itself."""
+    monitor, session = Monitor(), Session(available=available)
+    with pytest.raises((AgentError, Conflict), match=r"available"):
+        resizing.resize(machine(monitor, session), change(plan(64)))
+    assert (monitor.done, session.did) == ([], [])
+    resizing.resize(machine(monitor, Session(available=68)), change(plan(64)))
+    assert monitor.kept == 64 * MIB
 
 
 def test_a_guest_that_takes_and_does_not_give_back_is_ended() -> None:
