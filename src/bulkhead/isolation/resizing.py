@@ -77,7 +77,7 @@ def check_available(reports: Sequence[str], taken: int) -> None:
         raise AgentError("the guest does not tell what memory it has available", hint=_STOP)
     available = int(found[1]) * 1024
     if available < taken + _KEPT_AVAILABLE:
-        what = f"the guest has {format_size(available)} of memory available, {format_size(taken)} would be taken from it"
+        what = f"the guest has {format_size(available)} of memory available, {format_size(taken)} would be taken"
         raise Conflict(what, hint=f"let it use less, or {_STOP}")
 
 
