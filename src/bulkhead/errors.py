@@ -81,6 +81,12 @@ class Conflict(BulkheadError):
     http_status = 409
 
 
+class Contended(Conflict):
+    """Somebody else changed at the same time what a transaction has read; nothing was changed by it. Try again."""
+
+    kind = "contended"
+
+
 class Changed(BulkheadError):
     """What an edit is about is not what its sender has seen."""
 
@@ -124,6 +130,12 @@ class Unavailable(BulkheadError):
 
     kind = "unavailable"
     http_status = 503
+
+
+class Undecided(Unavailable):
+    """The store could not be asked in time whether a change was made: it was made whole, or not, or will be yet."""
+
+    kind = "undecided"
 
 
 class HostError(BulkheadError):
@@ -178,10 +190,12 @@ ERRORS: dict[str, type[BulkheadError]] = {
         NotFound,
         NoImage,
         Conflict,
+        Contended,
         Changed,
         Refused,
         NoRoom,
         Unavailable,
+        Undecided,
         HostError,
         ImageError,
         BuildFailed,

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from bulkhead.config import Config
+from bulkhead.store.abilities import Behind, Change, Lease, Leases, Watch, Watches
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.sqlite import SQLiteStore
 from bulkhead.store.state import Scale, State, weightless
 
-__all__ = ["Reader", "SQLiteStore", "Scale", "State", "Store", "Transaction", "open_state"]
+__all__ = [
+    "Behind",
+    "Change",
+    "Lease",
+    "Leases",
+    "Reader",
+    "SQLiteStore",
+    "Scale",
+    "State",
+    "Store",
+    "Transaction",
+    "Watch",
+    "Watches",
+    "open_state",
+]
 
 
 def open_state(config: Config, *, scale: Scale = weightless) -> State:

@@ -10,12 +10,13 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bulkhead.errors import HostError
 from bulkhead.events import Event
+from bulkhead.store.base import T, Transaction
 
 APPLICATION_ID = 0x62756C6B
 """Marks the file as Bulkhead's ("bulk"), so that no other program's database is ever written to."""
@@ -82,8 +83,13 @@ class SQLiteStore:
                     connection.execute("ROLLBACK")
                 raise
 
+    def attempt(self, body: Callable[[Transaction], T]) -> T:
+        """See Store.attempt. Writers wait for one another here: the first try is the last."""
+        with self.transaction() as transaction:
+            return body(transaction)
+
     @contextmanager
-    def read(self) -> Iterator[_View]:
+    def read(self, *, stale: bool = False) -> Iterator[_View]:  # noqa: ARG002 - nothing here is ever stale
         """See Store.read. Inside of this thread's own transaction it is a view of that."""
         connection = self._connection()
         with self._words():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bulkhead.errors import HostError
 from bulkhead.events import Event
-from bulkhead.store import SQLiteStore
+from bulkhead.store import SQLiteStore, Transaction
 
 
 @pytest.fixture
@@ -50,6 +50,22 @@ def test_insert_put_delete_say_what_was_there(store: SQLiteStore) -> None:
         assert transaction.get("plan", "a") == "3"
         assert transaction.delete("plan", "a")
         assert not transaction.delete("plan", "a")
+
+
+def test_an_attempt_is_one_transaction(store: SQLiteStore) -> None:
+    def body(transaction: Transaction) -> str:
+        transaction.put("plan", "a", "1")
+        return transaction.get("plan", "a") or ""
+
+    def fails(transaction: Transaction) -> None:
+        transaction.put("plan", "b", "1")
+        raise KeyError
+
+    assert store.attempt(body) == "1"
+    with pytest.raises(KeyError):
+        store.attempt(fails)
+    with store.read(stale=True) as reader:
+        assert reader.list("plan") == [("a", "1")]
 
 
 def test_list_is_by_prefix_and_in_order(store: SQLiteStore) -> None:
