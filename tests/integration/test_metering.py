@@ -195,3 +195,63 @@ def test_prometheus_is_told(shared_daemon: Daemon, busybox_tar: Path) -> None:
     done = subprocess.run(["promtool", "check", "metrics"], input=told, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     daemon.cli("rm", "-f", "told")
+
+
+def test_volumes_and_snapshots_are_sold_until_they_are_removed(
+    make_daemon: Callable[..., Daemon], busybox_tar: Path
+) -> None:
+    """Also those that nobody has looked at between their create and their end, and through a kill of the daemon."""
+    daemon = with_image(make_daemon(metering_interval=1, network_pool=0), busybox_tar, "busybox")
+    daemon.cli("volume", "create", "--size", "1G", "data")
+    made = daemon.api("GET", "/v1/volumes").body[0]["created"]
+    daemon.cli(
+        "run",
+        "--name",
+        "web",
+        "-v",
+        "data:/data",
+        "busybox",
+        "sh",
+        "-c",
+        "head -c 4000000 /dev/urandom | tee /data/x > /x",
+    )
+    daemon.cli("snapshot", "create", "web", "before")
+    daemon.kill9()
+    daemon.start()
+    told = daemon.api("GET", "/metrics").body
+    assert 'bulkhead_tenant_volume_size_bytes{tenant="default"} 1.073741824e+09' in told
+    assert 'bulkhead_tenant_snapshots{tenant="default"} 1.0' in told
+    daemon.cli("rm", "web")
+    since = time.time()
+    daemon.cli("volume", "rm", "data")
+    lived = (since - made, time.time() - made)
+    daemon.cli("volume", "create", "--size", "2G", "data")
+    rows = daemon.json("usage", "--format", "json")["rows"]
+    kept = {(row["kind"], row["name"]): row["snapshot_gib_hours"] for row in rows}
+    assert {("instance", "web"), ("volume", "data"), ("snapshot", "web/before")} <= set(kept)
+    assert kept["snapshot", "web/before"] > 0
+    both: list[dict[str, Any]] = []
+
+    def seen() -> bool:
+        both[:] = daemon.json("usage", "--format", "json", "volume:data")["rows"]
+        return len(both) == 2
+
+    until("the new one was looked at", seen)
+    old, new = sorted(both, key=lambda row: -row["volume_gib_hours_used"])
+    assert lived[0] - 0.01 <= old["volume_gib_hours_sold"] * 3600 <= lived[1] + 0.01, (
+        "1 GiB for as long as it was there"
+    )
+    assert 0 < old["volume_gib_hours_used"] < old["volume_gib_hours_sold"]
+    assert new["volume_gib_hours_sold"] > 0
+    assert all(row["disk_gib_hours_sold"] == 0 for row in both)
+    daemon.cli("price", "set", "--from", "2020-01-01", "volume-gib-hour", "100000", "EUR")
+    daemon.cli("price", "set", "--from", "2020-01-01", "snapshot-gib-hour", "100000", "EUR")
+    month = time.strftime("%Y-%m", time.gmtime())
+    bill = daemon.json("invoice", "--month", month, "--format", "json")
+    assert {line["unit"] for line in bill["lines"]} == {"volume-gib-hour", "snapshot-gib-hour"}
+    assert all(Decimal(line["amount"]) > 0 for line in bill["lines"])
+    assert [each["name"] for each in bill["instances"]] == ["web"]
+    assert {(each["kind"], each["name"]) for each in bill["kept"]} == {("volume", "data"), ("snapshot", "web/before")}
+    wrong = daemon.cli("price", "set", "--plan", "tiny", "volume-gib-hour", "1", "EUR", check=False)
+    assert (wrong.returncode, "volumes and snapshots have none" in wrong.stderr) == (125, True)
+    daemon.cli("volume", "rm", "data")

@@ -12,6 +12,7 @@ HEADER = ("ID", "TENANT", "PLAN", "UNIT", "PRICE", "FROM")
 UNITS = (
     *("month", "hour", "cpu-hour", "ghz-hour", "memory-gib-hour", "memory-used-gib-hour", "disk-gib-hour"),
     *("disk-used-gib-hour", "gb-received", "gb-sent", "gb-read", "gb-written", "million-io"),
+    *("volume-gib-hour", "volume-used-gib-hour", "snapshot-gib-hour"),
 )
 
 

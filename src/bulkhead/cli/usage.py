@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 TIMES = ("day", "hour", "minute")
 BY = ("instance", "tenant", "plan", *TIMES)
+_SOLD = ("disk_gib_hours_sold", "volume_gib_hours_sold", "snapshot_gib_hours")
+_USED = ("disk_gib_hours_used", "volume_gib_hours_used", "snapshot_gib_hours")
+"""Of disks, volumes and snapshots; JSON and CSV tell them apart."""
 HEADER = ("UPTIME", "CPU", "GHZ-H", "MEM GIB-H SOLD/USED", "DISK GIB-H SOLD/USED", "IN / OUT", "DISK R / W", "DISK OPS")
 
 
@@ -35,7 +38,8 @@ def arguments(parser: Parser) -> None:
         help=f"sum by: {', '.join(BY)}; may be repeated (instance)",
     )
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="table, json or csv")
-    parser.add_argument("instances", metavar="INSTANCE", nargs="*", help="name or id, also of a removed one (all)")
+    whose = "name or id, volume:NAME, also of a removed one (all)"
+    parser.add_argument("instances", metavar="INSTANCE", nargs="*", help=whose)
 
 
 def main(args: Namespace, app: App) -> int:
@@ -109,7 +113,7 @@ def _write_table(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> None:
 def _row(row: dict[str, Any], timed: bool, columns: Sequence[str]) -> list[str]:
     told = {
         "ID": short_id(row["id"]) or "-",
-        "NAME": row["name"] or "(removed)",
+        "NAME": f"volume:{row['name']}" if row["kind"] == "volume" else row["name"] or "(removed)",
         "TENANT": row["tenant"],
         "PLAN": row["plan"] or "-",
     }
@@ -120,7 +124,7 @@ def _row(row: dict[str, Any], timed: bool, columns: Sequence[str]) -> list[str]:
         duration(row["cpu_seconds"], fine=True),
         f"{row['ghz_hours_sold']:.3f}",
         f"{row['memory_gib_hours_sold']:.3f} / {row['memory_gib_hours_used']:.3f}",
-        f"{row['disk_gib_hours_sold']:.3f} / {row['disk_gib_hours_used']:.3f}",
+        " / ".join(f"{sum(row[key] for key in keys):.3f}" for keys in (_SOLD, _USED)),
         f"{decimal(row['received'])} / {decimal(row['sent'])}",
         f"{decimal(row['disk_read'])} / {decimal(row['disk_written'])}",
         str(row["disk_reads"] + row["disk_writes"]),

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
 
-from bulkhead.engine import readings, selling
+from bulkhead.engine import keeping, readings, selling
 from bulkhead.engine.billing import Billing
 from bulkhead.engine.context import Context
 from bulkhead.engine.metering import Meter, is_metered
@@ -15,7 +15,7 @@ from bulkhead.model import Instance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the library takes a while to load, and most daemons are never asked
-    from bulkhead.metering.exposition import Amount, Health, Shown
+    from bulkhead.metering.exposition import Amount, Health, Kept, Shown
 
 _KHZ = 1000.0
 
@@ -39,11 +39,13 @@ class Exposer:
         links = context.networks.counted()
         shown = [self._shown(each, links) for each in instances[:most]]
         left_out = max(0, len(instances) - most)
+        kept = self._kept(tenant)
         if tenant is not None:
-            return exposition.render(shown, left_out)
+            return exposition.render(shown, left_out, kept=kept)
         return exposition.render(
             shown,
             left_out,
+            kept=kept,
             states=Counter(str(each.state) for each in every),
             resources=self._resources(),
             health=self._health(),
@@ -77,6 +79,22 @@ class Exposer:
             disk=found.disk,
             counters=found.counters,
         )
+
+    def _kept(self, tenant: str | None) -> dict[str, Kept]:
+        from bulkhead.metering.exposition import Kept
+
+        found: dict[str, Kept] = {}
+        for subject, reading in keeping.every(self._context):
+            if tenant not in (None, subject.tenant):
+                continue
+            sum_, size = found.get(subject.tenant, Kept()), reading.sold.disk
+            if subject.kind == "volume":
+                used = sum_.volume_used + (reading.disk or 0)
+                changed = {"volumes": sum_.volumes + 1, "volume_bytes": sum_.volume_bytes + size, "volume_used": used}
+            else:
+                changed = {"snapshots": sum_.snapshots + 1, "snapshot_bytes": sum_.snapshot_bytes + size}
+            found[subject.tenant] = replace(sum_, **changed)
+        return found
 
     def _resources(self) -> dict[str, Amount]:
         from bulkhead.metering.exposition import Amount

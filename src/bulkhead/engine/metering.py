@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import replace
 
-from bulkhead.engine import bundles, readings
+from bulkhead.engine import bundles, keeping, readings
 from bulkhead.engine.context import Context
 from bulkhead.errors import BulkheadError
 from bulkhead.isolation.base import Bundle, Handle
@@ -113,9 +113,12 @@ class Meter:
         """Read all instances once."""
         context, began = self._context, time.monotonic()
         known = context.ledger.known()  # first: what is made from here on is in the store by then
-        instances = context.state.instances()
-        for gone in known - {instance.spec.id for instance in instances}:
+        instances, kept = context.state.instances(), keeping.every(context)
+        there = {instance.spec.id for instance in instances} | {subject.instance for subject, _ in kept}
+        for gone in known - there:
             context.ledger.end(gone)
+        for first in range(0, len(kept), _PORTION):
+            context.ledger.record(kept[first : first + _PORTION])
         metered = [instance for instance in instances if is_metered(instance.spec)]
         links = context.networks.counted()
         for first in range(0, len(metered), _PORTION):

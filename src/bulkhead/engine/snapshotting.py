@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bulkhead.amounts import Amounts
-from bulkhead.engine import bundles, quotas, selling
+from bulkhead.engine import bundles, keeping, quotas, selling
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import BulkheadError, Conflict, Problem, Refused
@@ -101,6 +101,7 @@ def drop(context: Context, snapshot: Snapshot) -> None:
     """Remove its files, then its record. Idempotent."""
     if snapshot.state == "ready":
         checkpoint("unsnapshot.begin")
+        context.ledger.record([keeping.of_snapshot(snapshot)])
         context.state.save_snapshot(snapshot.model_copy(update={"state": "deleting"}))
         checkpoint("unsnapshot.marked")
     bundles.remove(directory(context, snapshot))
@@ -110,6 +111,7 @@ def drop(context: Context, snapshot: Snapshot) -> None:
         return
     with context.journal.recording(event_of(snapshot, "remove")):
         context.state.delete_snapshot(snapshot)
+    context.ledger.end(snapshot.id)
 
 
 def drop_all(context: Context, instance_id: str) -> None:

@@ -70,6 +70,7 @@ def _told(row: Row) -> dict[str, object]:
         "from": row.begin,
         "to": row.end,
         "id": subject.instance,
+        "kind": subject.kind,
         "name": subject.name,
         "tenant": subject.tenant,
         "plan": subject.plan,

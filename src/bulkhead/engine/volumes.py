@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from bulkhead.amounts import Amounts
-from bulkhead.engine import quotas, selling
+from bulkhead.engine import keeping, quotas, selling
 from bulkhead.engine.context import Context
 from bulkhead.errors import Conflict
 from bulkhead.model import DEFAULT_TENANT, Volume
@@ -55,9 +55,12 @@ class VolumeCatalog:
     def remove(self, name: str, *, tenant: str | None = None) -> None:
         """Remove a volume that no instance names, with its data."""
         context = self._context
-        key = self.get(name, tenant=tenant).key
+        volume = self.get(name, tenant=tenant)
+        key = volume.key
         users = [instance.spec.name for instance in context.state.instances() if key in instance.spec.volumes]
         if users:
             raise Conflict(f"volume {name} is used by {', '.join(users)}", hint="remove these instances first")
+        context.ledger.record([keeping.of_volume(context, volume)])
         context.volumes.delete(key)
         context.state.delete_volume(key)
+        context.ledger.end(keeping.volume_id(volume))

@@ -46,6 +46,17 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The volumes and snapshots of a tenant, in sum."""
+
+    volumes: int = 0
+    volume_bytes: int = 0
+    volume_used: int = 0
+    snapshots: int = 0
+    snapshot_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Amount:
     """Of one resource of the host, in the unit of its name ("memory_bytes")."""
 
@@ -121,6 +132,27 @@ class _Instances(Collector):
         return family
 
 
+_KEPT: tuple[tuple[str, str, Callable[[Kept], int]], ...] = (
+    ("volumes", "Volumes that it has.", lambda each: each.volumes),
+    ("volume_size_bytes", "What its volumes have room for, which is what is sold.", lambda each: each.volume_bytes),
+    ("volume_used_bytes", "What its volumes take on the host.", lambda each: each.volume_used),
+    ("snapshots", "Snapshots that it has.", lambda each: each.snapshots),
+    ("snapshot_size_bytes", "What its snapshots take, which is what is sold.", lambda each: each.snapshot_bytes),
+)
+
+
+class _Tenants(Collector):
+    def __init__(self, kept: Mapping[str, Kept]) -> None:
+        self._kept = kept
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text, value in _KEPT:
+            family = GaugeMetricFamily(f"bulkhead_tenant_{name}", text, labels=("tenant",))
+            for tenant, kept in sorted(self._kept.items()):
+                family.add_metric([tenant], value(kept))
+            yield family
+
+
 class _Host(Collector):
     def __init__(self, states: Mapping[str, int], resources: Mapping[str, Amount], health: Health) -> None:
         self._states = states
@@ -158,13 +190,16 @@ def render(
     shown: Sequence[Shown],
     left_out: int,
     *,
+    kept: Mapping[str, Kept] | None = None,
     states: Mapping[str, int] | None = None,
     resources: Mapping[str, Amount] | None = None,
     health: Health | None = None,
 ) -> bytes:
-    """The text format. `states` (how many instances are in each), `resources` and `health` are for operators."""
+    """The text format. `kept` is by tenant. `states` (how many instances are in each), `resources` and `health` are for
+    operators."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Instances(shown, left_out))
+    registry.register(_Tenants(kept or {}))
     if health is not None:
         registry.register(_Host(states or {}, resources or {}, health))
         ProcessCollector(registry=registry)

@@ -11,10 +11,11 @@ import calendar
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from typing import Literal
 
 from bulkhead.config import Seller
 from bulkhead.errors import NotFound, Problem, Refused
@@ -25,7 +26,8 @@ from bulkhead.metering.query import Row
 from bulkhead.model import Model
 
 MOST_INSTANCES = 200
-"""Told one by one on an invoice; the rest together."""
+"""Told one by one on an invoice, and as many volumes and snapshots; the rest together."""
+_KEPT = ("volume", "snapshot")
 _QUANTITY = Decimal("0.000001")
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 
@@ -35,6 +37,8 @@ class Line(Model):
 
     plan: str | None
     """None: of all plans."""
+    where: str = ""
+    """Whose use it is, where it is not that of instances."""
     unit: str
     label: str
     first: date
@@ -56,6 +60,16 @@ class InstanceUse(Model):
     gb_sent: Decimal
 
 
+class KeptUse(Model):
+    """What one volume or snapshot has come to."""
+
+    name: str
+    kind: Literal["volume", "snapshot"]
+    gib_hours: Decimal
+    gib_hours_used: Decimal
+    """Of a snapshot the same: what it takes is what is sold."""
+
+
 class Invoice(Model):
     """The whole document. A draft has no number and no date; one with a number never changes."""
 
@@ -72,6 +86,9 @@ class Invoice(Model):
     lines: tuple[Line, ...]
     instances: tuple[InstanceUse, ...]
     more_instances: int = 0
+    kept: tuple[KeptUse, ...] = ()
+    """Volumes and snapshots."""
+    more_kept: int = 0
     net: Decimal
     tax_percent: Decimal
     tax: Decimal
@@ -127,7 +144,9 @@ def draw(
         what = f"there are no prices for {tenant}, so there is nothing to bill"
         raise Refused([Problem(what, "bulkhead price set month 4.50 EUR --plan small")])
     currency = currencies.pop()
-    shown = sorted(instances, key=lambda row: (-row.usage.uptime, row.subject.name))
+    kept = sorted((row for row in instances if row.subject.kind in _KEPT), key=_size)
+    others = [row for row in instances if row.subject.kind not in _KEPT and _as_an_instance(row.usage)]
+    shown = sorted(others, key=lambda row: (-row.usage.uptime, row.subject.name))
     net = sum((line.amount for line in lines), Decimal(0))
     percent = Decimal(seller.tax_percent)
     tax = money(net * percent / 100, currency)
@@ -142,6 +161,8 @@ def draw(
         lines=tuple(lines),
         instances=tuple(_instance(row) for row in shown[:MOST_INSTANCES]),
         more_instances=max(0, len(shown) - MOST_INSTANCES),
+        kept=tuple(_kept(row) for row in kept[:MOST_INSTANCES]),
+        more_kept=max(0, len(kept) - MOST_INSTANCES),
         net=money(net, currency),
         tax_percent=percent,
         tax=tax,
@@ -189,10 +210,12 @@ def _quantity(unit: str, use: Usage, month: Month) -> Fraction:
 
 def _line(part: _Part) -> Line:
     price, quantity = Decimal(part.price.amount), _decimal(part.amount)
+    unit = units.BY_NAME.get(part.price.unit)
     return Line(
         plan=part.plan,
+        where=unit.where if unit else "",
         unit=part.price.unit,
-        label="months" if part.price.unit == units.MONTH else units.BY_NAME[part.price.unit].label,
+        label=unit.label if unit else "months",
         first=part.first,
         last=part.last,
         quantity=quantity,
@@ -206,10 +229,35 @@ def _decimal(amount: Fraction) -> Decimal:
     return Decimal((amount * 10**6 * 2 + 1) // 2).scaleb(-6).quantize(_QUANTITY)
 
 
+def _shown(unit: str, use: Usage) -> Decimal:
+    exact = units.BY_NAME[unit].amount(use)
+    return (Decimal(exact.numerator) / exact.denominator).quantize(Decimal("0.001"), rounding=ROUND_HALF_UP)
+
+
+def _size(row: Row) -> tuple[int, str]:
+    """The largest first."""
+    return -row.usage.volume_sold - row.usage.snapshot_sold, row.subject.name
+
+
+def _as_an_instance(use: Usage) -> bool:
+    """Not in a sum of what has been removed that is of volumes and snapshots alone."""
+    return bool(replace(use, volume_sold=0, volume_used=0, snapshot_sold=0))
+
+
+def _kept(row: Row) -> KeptUse:
+    volume = row.subject.kind == "volume"
+    sold, used = ("volume-gib-hour", "volume-used-gib-hour") if volume else ("snapshot-gib-hour",) * 2
+    return KeptUse(
+        name=row.subject.name,
+        kind="volume" if volume else "snapshot",
+        gib_hours=_shown(sold, row.usage),
+        gib_hours_used=_shown(used, row.usage),
+    )
+
+
 def _instance(row: Row) -> InstanceUse:
     def amount(unit: str) -> Decimal:
-        exact = units.BY_NAME[unit].amount(row.usage)
-        return (Decimal(exact.numerator) / exact.denominator).quantize(Decimal("0.001"), rounding=ROUND_HALF_UP)
+        return _shown(unit, row.usage)
 
     return InstanceUse(
         name=row.subject.name or "(removed instances)",

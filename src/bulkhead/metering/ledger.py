@@ -21,6 +21,7 @@ from bulkhead.metering.meters import (
     METERS,
     Added,
     Counters,
+    Kind,
     Position,
     Reading,
     Sold,
@@ -46,11 +47,12 @@ class Subject:
     """Whose use it is."""
 
     instance: str
-    """Its id; "" in sums of instances that have been removed long ago."""
+    """Its id, of a volume or a snapshot theirs; "" in sums of what has been removed long ago."""
     name: str
     tenant: str
     plan: str
-    """The plan's name; "" where it was given inline."""
+    """The plan's name; "" where it was given inline, and of what has none."""
+    kind: Kind = "instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +246,9 @@ def _subject(connection: sqlite3.Connection, subject: Subject) -> int:
     if row and row[1] == subject.name:
         return int(row[0])
     row = connection.execute(
-        "INSERT INTO subject (instance, tenant, plan, name) VALUES (?, ?, ?, ?)"
+        "INSERT INTO subject (instance, tenant, plan, name, kind) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (instance, tenant, plan) DO UPDATE SET name = excluded.name RETURNING id",
-        (*key, subject.name),
+        (*key, subject.name, subject.kind),
     ).fetchone()
     return int(row[0])
 

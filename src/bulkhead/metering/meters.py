@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from operator import sub
-from typing import Self
+from typing import Literal, Self
 
 KIB = 1024
 Bin = tuple[int, tuple[int, ...]]
@@ -69,6 +69,10 @@ class Usage:
     reads: int = 0
     writes: int = 0
     """Operations."""
+    volume_sold: int = 0
+    volume_used: int = 0
+    snapshot_sold: int = 0
+    """KiB for a second, as of the disk. A snapshot never changes: what it takes on the host is what is sold."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, name) + getattr(other, name) for name in METERS))
@@ -83,6 +87,14 @@ class Usage:
 
 
 METERS = tuple(each.name for each in fields(Usage))
+Kind = Literal["instance", "volume", "snapshot", ""]
+"""What is metered; "" in sums."""
+_SPACE: dict[Kind, tuple[str, ...]] = {
+    "instance": ("disk_sold", "disk_used"),
+    "volume": ("volume_sold", "volume_used"),
+    "snapshot": ("snapshot_sold",),
+}
+"""Where it goes what a disk sells, and what it takes, by what the disk is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,7 @@ class Reading:
     wall: int
     sold: Sold
     """From now on."""
+    kind: Kind = "instance"
     run: str = ""
     """The run of the instance that this tells of; no two have the same. "": it tells of its disk alone."""
     ended: int | None = None
@@ -198,11 +211,9 @@ def _elapsed(before: Position, reading: Reading, until: int) -> int:
 
 def _disk(before: Position, reading: Reading) -> Added:
     time = _elapsed(before, reading, reading.at)
-    usage = Usage(
-        disk_sold=_over_time(before.sold.disk, time),
-        disk_used=_over_time(_between(before.disk, reading.disk), time),
-    )
-    return Added(reading.wall - time, reading.wall, usage)
+    amounts = (before.sold.disk, _between(before.disk, reading.disk))
+    found = {name: _over_time(amount, time) for name, amount in zip(_SPACE[reading.kind], amounts, strict=False)}
+    return Added(reading.wall - time, reading.wall, Usage(**found))
 
 
 def _run(before: Position, reading: Reading, *, same: bool) -> Added:

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from bulkhead.errors import Conflict, NotFound, Problem, Refused
 from bulkhead.metering.units import BY_NAME, MONTH
@@ -47,6 +47,12 @@ class NewPrice(Model):
         if unit not in UNIT_NAMES:
             raise ValueError(f"is not one of {', '.join(UNIT_NAMES)}")
         return unit
+
+    @model_validator(mode="after")
+    def _of_a_plan(self) -> Self:
+        if self.plan is not None and self.unit in BY_NAME and not BY_NAME[self.unit].planned:
+            raise ValueError(f"{self.unit} cannot have a price of plan {self.plan}: volumes and snapshots have none")
+        return self
 
 
 class Price(NewPrice):

@@ -15,6 +15,8 @@ from bulkhead.tenancy import names
 
 By = Literal["instance", "tenant", "plan", "day", "hour", "minute"]
 TIMES = {"day": schema.DAY, "hour": schema.HOUR, "minute": schema.MINUTE}
+VOLUME = "volume:"
+"""Before the name of one, which may be an instance's as well."""
 LEAST_ID = 4
 """Digits of an id that are enough to mean it."""
 _SUMS = ", ".join(f"sum({name})" for name in METERS)
@@ -44,7 +46,8 @@ class Wanted:
     """Whose use. None: everybody's."""
 
     instances: Collection[str] | None = None
-    """Names, ids or beginnings of ids, also of instances that have been removed; TENANT@NAME where no tenant is set."""
+    """Names, ids or beginnings of ids, also of instances that have been removed; TENANT@NAME where no tenant is set.
+    Volumes are volume:NAME, snapshots INSTANCE/NAME."""
     tenant: str | None = None
     plan: str | None = None
 
@@ -83,11 +86,11 @@ def rows(ledger: Ledger, span: Span, wanted: Wanted, by: Collection[By]) -> list
 def _told(subject: Subject, by: Collection[By]) -> Subject:
     if "instance" in by:
         return subject
-    return Subject("", "", subject.tenant if "tenant" in by else "", subject.plan if "plan" in by else "")
+    return Subject("", "", subject.tenant if "tenant" in by else "", subject.plan if "plan" in by else "", "")
 
 
 def _subjects(connection: sqlite3.Connection, wanted: Wanted) -> dict[int, Subject]:
-    query, values = "SELECT id, instance, name, tenant, plan FROM subject WHERE 1", list[str]()
+    query, values = "SELECT id, instance, name, tenant, plan, kind FROM subject WHERE 1", list[str]()
     for column, value in (("tenant", wanted.tenant), ("plan", wanted.plan)):
         if value is not None:
             query += f" AND {column} = ?"
@@ -107,8 +110,9 @@ def _subjects(connection: sqlite3.Connection, wanted: Wanted) -> dict[int, Subje
 def _is_meant(subject: Subject, reference: str, tenant: str | None) -> bool:
     if not subject.instance:
         return False
-    whose, name = (tenant, reference) if tenant is not None else names.split(reference)
-    if (subject.tenant, subject.name) == (whose, name):
+    volume, plain = subject.kind == "volume", reference.removeprefix(VOLUME)
+    whose, name = (tenant, plain) if tenant is not None else names.split(plain)
+    if (subject.tenant, subject.name) == (whose, name) and volume == (plain != reference):
         return True
     return len(reference) >= LEAST_ID and subject.instance.startswith(reference)
 

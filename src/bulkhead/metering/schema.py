@@ -11,7 +11,7 @@ from bulkhead.metering.meters import METERS
 
 APPLICATION_ID = 0x62756C75
 """Marks the file as a ledger of Bulkhead's ("bulu")."""
-VERSION = 1
+VERSION = 2
 MINUTE, HOUR, DAY = 60, 3600, 86400
 LENGTHS = (MINUTE, HOUR, DAY)
 """Of bins, in seconds."""
@@ -19,7 +19,8 @@ _BUSY_SECONDS = 10.0
 
 _SCHEMA = (
     "CREATE TABLE subject (id INTEGER PRIMARY KEY, instance TEXT NOT NULL, tenant TEXT NOT NULL, plan TEXT NOT NULL,"
-    " name TEXT NOT NULL, gone INTEGER NOT NULL DEFAULT 0, UNIQUE (instance, tenant, plan))",
+    " name TEXT NOT NULL, gone INTEGER NOT NULL DEFAULT 0, kind TEXT NOT NULL DEFAULT 'instance',"
+    " UNIQUE (instance, tenant, plan))",
     f"CREATE TABLE bin (length INTEGER NOT NULL, start INTEGER NOT NULL, subject INTEGER NOT NULL,"
     f" {', '.join(f'{name} INTEGER NOT NULL' for name in METERS)}, PRIMARY KEY (subject, length, start)) WITHOUT ROWID",
     "CREATE TABLE position (instance TEXT PRIMARY KEY, subject INTEGER NOT NULL, boot TEXT NOT NULL,"
@@ -37,6 +38,19 @@ _SCHEMA = (
     f"PRAGMA user_version = {VERSION}",
 )
 
+_NEWER = {
+    1: (
+        "ALTER TABLE subject ADD COLUMN kind TEXT NOT NULL DEFAULT 'instance'",
+        "UPDATE subject SET kind = '' WHERE instance = ''",
+        *(
+            f"ALTER TABLE bin ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0"
+            for name in ("volume_sold", "volume_used", "snapshot_sold")
+        ),
+        "PRAGMA user_version = 2",
+    ),
+}
+"""What makes a file of a version one of the next."""
+
 
 def open_file(path: Path) -> sqlite3.Connection:
     """A connection to the ledger, which is made (mode 600) where it is not there. Raises sqlite3.Error."""
@@ -46,15 +60,15 @@ def open_file(path: Path) -> sqlite3.Connection:
         found = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-        if not empty and (found != APPLICATION_ID or version != VERSION):
+        if not empty and (found != APPLICATION_ID or version not in (*_NEWER, VERSION)):
             raise sqlite3.DatabaseError("it is not a ledger of this version of Bulkhead")
         if empty:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        if empty:
+        for statements in [_SCHEMA] if empty else [_NEWER[older] for older in range(version, VERSION)]:
             connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA:
+            for statement in statements:
                 connection.execute(statement)
             connection.execute("COMMIT")
     except BaseException:
@@ -73,7 +87,7 @@ def merge_removed(connection: sqlite3.Connection, kept: int, meters: Sequence[st
     add = ", ".join(f"{name} = {name} + excluded.{name}" for name in meters)
     for subject, tenant, plan in surplus:
         connection.execute(
-            "INSERT OR IGNORE INTO subject (instance, tenant, plan, name, gone) VALUES ('', ?, ?, '', 1)",
+            "INSERT OR IGNORE INTO subject (instance, tenant, plan, name, gone, kind) VALUES ('', ?, ?, '', 1, '')",
             (tenant, plan),
         )
         connection.execute(

@@ -23,6 +23,10 @@ class Unit:
     label: str
     """As an invoice says it, in the plural."""
     amount: Callable[[Usage], Fraction]
+    planned: bool = True
+    """Whether what uses it has a plan."""
+    where: str = ""
+    """Whose use it is, where it is not that of instances."""
 
 
 UNITS = (
@@ -54,6 +58,27 @@ UNITS = (
         "million disk operations",
         lambda use: Fraction(use.reads + use.writes, 10**6),
     ),
+    Unit(
+        "volume-gib-hour",
+        "GiB hours of volumes",
+        lambda use: Fraction(use.volume_sold, _GIB_HOUR),
+        planned=False,
+        where="Volumes",
+    ),
+    Unit(
+        "volume-used-gib-hour",
+        "GiB hours of volumes used",
+        lambda use: Fraction(use.volume_used, _GIB_HOUR),
+        planned=False,
+        where="Volumes",
+    ),
+    Unit(
+        "snapshot-gib-hour",
+        "GiB hours of snapshots",
+        lambda use: Fraction(use.snapshot_sold, _GIB_HOUR),
+        planned=False,
+        where="Snapshots",
+    ),
 )
 BY_NAME = {unit.name: unit for unit in UNITS}
 MONTH = "month"
@@ -70,6 +95,9 @@ def told(use: Usage) -> dict[str, int | float]:
         "memory_gib_hours_used": float(BY_NAME["memory-used-gib-hour"].amount(use)),
         "disk_gib_hours_sold": float(BY_NAME["disk-gib-hour"].amount(use)),
         "disk_gib_hours_used": float(BY_NAME["disk-used-gib-hour"].amount(use)),
+        "volume_gib_hours_sold": float(BY_NAME["volume-gib-hour"].amount(use)),
+        "volume_gib_hours_used": float(BY_NAME["volume-used-gib-hour"].amount(use)),
+        "snapshot_gib_hours": float(BY_NAME["snapshot-gib-hour"].amount(use)),
         "received": use.received,
         "sent": use.sent,
         "disk_read": use.read,

@@ -22,6 +22,15 @@ def subject(number: int = 1, *, tenant: str = "acme", plan: str = "small") -> Su
     return Subject(instance=f"{number:032x}", name=f"web{number}", tenant=tenant, plan=plan)
 
 
+def keep(book: Ledger, whose: Subject, begin: str, end: str, *, sold: int, used: int | None, step: int = 3600) -> None:
+    """Of a volume or a snapshot: made at `begin`, read every `step` seconds, removed at `end`. Bytes."""
+    first, last = at(begin), at(end)
+    for now in (*range(first + step * 1000, last, step * 1000), last):
+        changes = {"kind": whose.kind, "sold": Sold(disk=sold), "disk": used, "existed": first}
+        book.record([(whose, reading(now, run="", **changes))])
+    book.end(whose.instance)
+
+
 def at(text: str) -> int:
     """Milliseconds since the epoch of "2026-11-01T12:00"."""
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)

@@ -16,11 +16,11 @@ from bulkhead.config import Seller
 from bulkhead.errors import NotFound, Refused
 from bulkhead.metering import drawing, invoices, prices, query, schema
 from bulkhead.metering.invoices import Invoice, Month
-from bulkhead.metering.ledger import Ledger
+from bulkhead.metering.ledger import Ledger, Subject
 from bulkhead.metering.prices import NewPrice, Price
 from bulkhead.metering.query import By, Span, Wanted
 from tests.harness.abilities import require
-from tests.unit.metering.ledgers import ledger, run, subject
+from tests.unit.metering.ledgers import keep, ledger, run, subject
 
 NOVEMBER = Month.parse("2026-11")
 SELLER = Seller(
@@ -249,3 +249,43 @@ def test_the_pdf_says_what_the_invoice_does(tmp_path: Path) -> None:
 def test_a_page_fetches_nothing() -> None:
     with pytest.raises(ValueError, match="fetches nothing"):
         drawing._fetch_nothing("file:///etc/passwd")
+
+
+VOLUME = Subject("a" * 32, "data", "acme", "", "volume")
+SNAPSHOT = Subject("b" * 32, "web1/before", "acme", "", "snapshot")
+
+
+def test_volumes_and_snapshots_are_billed_for_their_time_at_the_price_of_the_day(tmp_path: Path) -> None:
+    book = ledger(tmp_path)
+    run(book, subject(), "2026-11-01", "2026-11-02")
+    keep(book, VOLUME, "2026-11-10T00:00", "2026-11-20T12:00", sold=4 << 30, used=1 << 30)
+    keep(book, SNAPSHOT, "2026-10-31T12:00", "2026-11-01T06:00", sold=2 << 30, used=None)
+    known = numbered(
+        price("volume-gib-hour", "0.01"),
+        price("volume-gib-hour", "0.02", since="2026-11-20"),
+        price("volume-used-gib-hour", "0.5", since="2026-11-20"),
+        price("snapshot-gib-hour", "0.1"),
+        price("disk-gib-hour", "0"),
+    )
+    found = draft(book, known)
+    told = {(line.unit, line.first.day): (line.where, str(line.quantity), str(line.amount)) for line in found.lines}
+    assert told.pop(("disk-gib-hour", 1)) == ("", "48.000000", "0.00"), "of the plan's disk alone"
+    assert told == {
+        ("volume-gib-hour", 10): ("Volumes", "960.000000", "9.60"),
+        ("volume-gib-hour", 20): ("Volumes", "48.000000", "0.96"),
+        ("volume-used-gib-hour", 20): ("Volumes", "12.000000", "6.00"),
+        ("snapshot-gib-hour", 1): ("Snapshots", "12.000000", "1.20"),
+    }
+    assert [each.name for each in found.instances] == ["web1"]
+    assert [(each.name, each.kind, str(each.gib_hours), str(each.gib_hours_used)) for each in found.kept] == [
+        ("data", "volume", "1008.000", "252.000"),
+        ("web1/before", "snapshot", "12.000", "12.000"),
+    ]
+    page = drawing.html(found)
+    assert page.index("Volumes<small>GiB hours of volumes</small>") < page.index("Volumes and snapshots</h2>")
+    assert Invoice.model_validate_json(found.model_dump_json()) == found
+
+
+def test_what_has_no_plan_has_no_price_of_one() -> None:
+    with pytest.raises(ValidationError, match="volumes and snapshots have none"):
+        price("volume-gib-hour", "1", plan="small")

@@ -7,16 +7,17 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from bulkhead.errors import HostError, NotFound
 from bulkhead.metering import query, schema
-from bulkhead.metering.ledger import Ledger, Retention
+from bulkhead.metering.ledger import Ledger, Retention, Subject
 from bulkhead.metering.meters import Counters, Usage
 from bulkhead.metering.query import By, Row, Wanted
-from tests.unit.metering.ledgers import RETENTION, at, ledger, reading, run, subject
+from tests.unit.metering.ledgers import RETENTION, at, keep, ledger, reading, run, subject
 
 DAY = 86_400
 BYTES_PER_ROW = 170
@@ -207,3 +208,50 @@ def test_the_file_is_for_root_alone(tmp_path: Path) -> None:
     ledger(tmp_path).close()
     assert (tmp_path / "usage.db").stat().st_mode & 0o777 == 0o600
     assert schema.LENGTHS == (60, 3600, 86_400)
+
+
+def test_volumes_are_told_by_their_own_name_and_stay_apart_when_they_are_sums(tmp_path: Path) -> None:
+    book = ledger(tmp_path, Retention(minutes=3600, hours=2 * DAY, days=62 * DAY, removed=0))
+    run(book, subject(1, plan=""), "2026-11-01T00:00", "2026-11-01T01:00", sent=1)
+    again = [Subject(letter * 32, "web1", "acme", "", "volume") for letter in "ab"]
+    for whose, begin in zip(again, ("2026-11-01T00:00", "2026-11-01T02:00"), strict=True):
+        keep(book, whose, begin, begin.replace(":00", ":30"), sold=1 << 30, used=1 << 29)
+
+    def told(reference: str) -> list[tuple[str, str]]:
+        found = ask(book, "2026-11-01", "2026-11-02", "instance", wanted=Wanted([reference], tenant="acme"))
+        return sorted((row.subject.instance[:1], row.subject.kind) for row in found)
+
+    assert told("volume:web1") == [("a", "volume"), ("b", "volume")], "one made anew is another"
+    assert told("web1") == [("0", "instance")]
+    before = summed(ask(book, "2026-11-01", "2026-11-02", "tenant"))
+    assert (before.volume_sold, before.volume_used) == (3600 << 20, 1800 << 20)
+    book.end(subject(1).instance)
+    book.trim(at("2026-11-01T04:00") / 1000)
+    (row,) = ask(book, "2026-11-01", "2026-11-02", "instance")
+    assert (row.usage, row.subject) == (before, Subject("", "", "acme", "", ""))
+    late = reading(at("2026-11-01T05:00"), run="", kind="volume", existed=at("2026-11-01T00:00"))
+    book.record([(again[0], late)])
+
+
+def test_a_file_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    """What was in it is what comes out of it, and a crash in the middle leaves the old one."""
+    path = tmp_path / "usage.db"
+    book = ledger(tmp_path)
+    run(book, subject(), "2026-11-01T00:00", "2026-11-01T01:00", sent=7)
+    before = summed(ask(book, "2026-11-01", "2026-11-02", "tenant"))
+    book.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE subject DROP COLUMN kind")
+        for name in ("volume_sold", "volume_used", "snapshot_sold"):
+            connection.execute(f"ALTER TABLE bin DROP COLUMN {name}")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    book = ledger(tmp_path)
+    keep(book, Subject("a" * 32, "data", "acme", "", "volume"), "2026-11-01", "2026-11-02", sold=1 << 20, used=None)
+    after = summed(ask(book, "2026-11-01", "2026-11-02", "tenant"))
+    assert (after.sent, after.volume_sold) == (before.sent, DAY << 10)
+    book.close()
+    assert {row.subject.kind for row in ask(ledger(tmp_path), "2026-11-01", "2026-11-02", "instance")} == {
+        "instance",
+        "volume",
+    }
