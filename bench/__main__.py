@@ -36,6 +36,7 @@ from bench.report import markdown, terminal
 from tests.harness import trimmed
 from tests.harness.images import rootfs_tar
 from tests.harness.kernels import kernel_layout
+from tests.harness.rogues import ROGUES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
@@ -111,6 +112,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few runs of everything, to see that it works")
     rogue = "seconds beside each rogue (default 10)"
     parser.add_argument("--rogue-seconds", type=float, metavar="SECONDS", help=rogue)
+    names = [rogue.name for rogue in ROGUES]
+    chosen = f"of {','.join(names)}; one named twice is measured twice (default: each once)"
+    parser.add_argument("--rogues", type=_list(names), default=[], metavar="ROGUES", help=chosen)
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="directory for the results")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
     parser.add_argument("--root", type=Path, metavar="TAR", help="root file system (default: a minimal Debian)")
@@ -143,6 +147,8 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
     sizes = QUICK if options.quick else Sizes()
     if options.runs:
         sizes = replace(sizes, runs=options.runs)
+    if options.rogues:
+        sizes = replace(sizes, rogues=tuple(options.rogues))
     if options.rogue_seconds:
         sizes = replace(sizes, rogue_seconds=options.rogue_seconds)
     if options.density_seconds:

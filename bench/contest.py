@@ -42,8 +42,8 @@ class Sizes:
     imports: int = 5
     builds: int = 10
     import_bytes: int = 150_000_000
-    rogues: int | None = None
-    """How many of the rogues; None: all."""
+    rogues: tuple[str, ...] = ()
+    """Which of the rogues, as often as they are named; () all of them, once each."""
     rogue_seconds: float = 10.0
     """For which a victim is looked at beside each of them."""
     density: int = 8_000_000_000
@@ -64,7 +64,7 @@ QUICK = Sizes(
     imports=1,
     builds=2,
     import_bytes=20_000_000,
-    rogues=2,
+    rogues=("forks", "memory"),
     rogue_seconds=2,
     density=700_000_000,
     density_seconds=30.0,

@@ -147,7 +147,7 @@ def _behind(
             wall.run("victim", VICTIM, ["-p", f"{PORT}:80"], SERVE)
             stack.callback(wall.remove, "victim")
             _await(client)
-            for rogue in ROGUES[: sizes.rogues]:
+            for rogue in _chosen(sizes):
                 if rogue.name in wall.left_out:
                     continue
                 try:
@@ -159,6 +159,11 @@ def _behind(
         figure.missing.append(Missing(kind.name, str(error)))
     _add(figure, kind.name, cases)
     return cases
+
+
+def _chosen(sizes: Sizes) -> Sequence[Rogue]:
+    known = {rogue.name: rogue for rogue in ROGUES}
+    return [known[name] for name in sizes.rogues] or ROGUES
 
 
 def client_of(cast: Cast) -> Client:

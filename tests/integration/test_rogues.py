@@ -15,8 +15,9 @@ import pytest
 
 from bulkhead.host import cgroups, loop
 from bulkhead.host.loop import Transferred
+from bulkhead.host.syscalls import slice_of
 from bulkhead.isolation.hardening import most_terminals
-from bulkhead.limits import read_usage
+from bulkhead.limits import SLICE, read_usage
 from tests.harness import rogues
 from tests.harness.daemon import Daemon
 from tests.harness.kernels import kernel_layout
@@ -185,6 +186,21 @@ def test_sockets_have_their_part_of_memory(bulkhead: Daemon) -> None:
             group = f"{bulkhead.config.cgroup}/{bulkhead.json('inspect', 'rogue')[0]['id']}"
             limit = layout.path("memory", group) / "memory.kmem.tcp.limit_in_bytes"
             assert int(limit.read_text()) == max(MIB, memory * MIB // 50) // 4096 * 4096
+    finally:
+        bulkhead.cli("rm", "-f", "rogue")
+
+
+def test_who_wakes_up_goes_first(bulkhead: Daemon) -> None:
+    """All that an instance runs has the shortest turns, also what is started in it later."""
+    if not slice_of(bulkhead.pid):
+        pytest.skip("this kernel has no turns of a chosen length (Linux 6.12)")
+    bulkhead.cli("run", "-d", "--name", "rogue", *PLAN, IMAGE, "sh", "-c", "sleep 1000 & exec sleep 1001")
+    try:
+        bulkhead.cli("exec", "-d", "rogue", "sleep", "1002")
+        layout, group = cgroups.detect(), bulkhead.config.cgroup
+        inside = layout.path("pids", f"{group}/{bulkhead.json('inspect', 'rogue')[0]['id']}") / "cgroup.procs"
+        until("three processes", lambda: len(inside.read_text().split()) >= 3)
+        assert {slice_of(int(pid)) for pid in inside.read_text().split()} == {SLICE}
     finally:
         bulkhead.cli("rm", "-f", "rogue")
 

@@ -28,6 +28,8 @@ from bulkhead.api.tcp import NetworkServer, bound
 from bulkhead.api.wire import Wire
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, Refused
+from bulkhead.host.syscalls import set_slice
+from bulkhead.limits import SLICE
 
 log = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005
@@ -56,6 +58,8 @@ def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
     """Run the daemon until it gets TERM or INT. Instances outlive it. Raises Conflict when another one lives."""
     # Many short turns: what a client waits for is not held up by what fills the pools.
     sys.setswitchinterval(SWITCH_SECONDS)
+    # Here, since everything inherits it that the daemon will start: supervisors, instances, hypervisors.
+    set_slice(0, SLICE)
     with listening(config) as listener, bound(config.listen) as network:
         # Clients that connect from here on wait for the recovery.
         engine = build(config)

@@ -12,7 +12,7 @@ from bulkhead.limits.capacity import (
     weigh,
 )
 from bulkhead.limits.check import MACHINES, check, check_use
-from bulkhead.limits.cpu import choose_cpuset
+from bulkhead.limits.cpu import SLICE, choose_cpuset
 from bulkhead.limits.enforced import Enforced, enforced
 from bulkhead.limits.machine import (
     check_guest_use,
@@ -46,6 +46,7 @@ from bulkhead.limits.usage import (
 
 __all__ = [
     "MACHINES",
+    "SLICE",
     "Capacity",
     "Counted",
     "Ended",

@@ -148,12 +148,12 @@ def _parents(layout: Layout, facts: HostFacts, cgroup: str) -> list[Operation]:
             write(f"{path}/cpuset.cpus", format_cpu_list(facts.online)),
             write(f"{path}/cpuset.mems", format_cpu_list(facts.memory_nodes)),
         ]
-    # All instances together weigh as much as the host's cores, not as one process.
+    # All instances together weigh by the host's cores, not as one process.
     if layout.version("cpu") == 1:
-        shares = str(facts.cores * cpu.WEIGHT_PER_CORE)
+        shares = str(cpu.AHEAD * facts.cores * cpu.WEIGHT_PER_CORE)
         operations.append(write(f"{layout.path('cpu')}/{cgroup}/cpu.shares", shares))
     if layout.version("cpu") == 2:
-        weight = str(min(10_000, facts.cores * 100))
+        weight = str(min(10_000, cpu.AHEAD * facts.cores * 100))
         operations.append(write(f"{layout.path('cpu')}/{cgroup}/cpu.weight", weight))
     return operations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +51,39 @@ def test_failures_carry_the_errno() -> None:
     assert caught.value.errno == 2
     with pytest.raises(syscalls.CallError, match="setns 9999: EBADF"):
         syscalls.setns(9999)
+
+
+def test_turns_are_asked_for_and_inherited() -> None:
+    """By what a process starts; nobody else's are changed."""
+    mine, reader = syscalls.slice_of(0), "import sys; sys.stdin.read()"
+    process = subprocess.Popen([sys.executable, "-c", reader], stdin=subprocess.PIPE)
+    try:
+        given = syscalls.set_slice(process.pid, 200_000)
+        if not given:
+            pytest.skip("this kernel has no turns of a chosen length (Linux 6.12)")
+        assert given == syscalls.slice_of(process.pid) == 200_000
+        assert syscalls.slice_of(0) == mine
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.getpriority(os.PRIO_PROCESS, 0)
+    finally:
+        process.communicate(timeout=60)
+    code = "import sys; from bulkhead.host.syscalls import *; set_slice(0, 300000); import subprocess as s;"
+    code += "s.run([sys.executable, '-c', 'from bulkhead.host.syscalls import slice_of; print(slice_of(0))'])"
+    said = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert said.stdout == "300000\n"
+
+
+def test_who_is_not_scheduled_as_usual_keeps_what_it_has() -> None:
+    """A thread that runs when nothing else does has no turns."""
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+        assert syscalls.set_slice(process.pid, 200_000) == 0
+        assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_turns_of_a_process_that_is_gone() -> None:
+    with pytest.raises(syscalls.CallError, match="sched_getattr"):
+        syscalls.set_slice(1 << 22, 200_000)
