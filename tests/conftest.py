@@ -69,18 +69,30 @@ def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
 
 
 @pytest.fixture(scope="module")
-def module_daemon() -> Iterator[Daemon]:
-    """The daemon behind `shared_daemon`."""
+def make_module_daemon() -> Iterator[Callable[..., Daemon]]:
+    """The same for daemons that all tests of a module share: each must leave nothing behind in the end."""
     require(*DAEMON_NEEDS)
+    daemons: list[Daemon] = []
     with ExitStack() as stack:
-        made = Daemon()
-        stack.callback(made.close)
-        made.share()
-        made.start()
-        yield made
-        found = made.leaked()
+
+        def make(**settings: object) -> Daemon:
+            daemon = Daemon(**settings)  # type: ignore[arg-type]
+            stack.callback(daemon.close)
+            daemons.append(daemon)
+            daemon.share()
+            daemon.start()
+            return daemon
+
+        yield make
+        found = [line for daemon in daemons for line in daemon.leaked()]
         if found:
             pytest.fail("the daemon left behind:\n  " + "\n  ".join(found), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def module_daemon(make_module_daemon: Callable[..., Daemon]) -> Daemon:
+    """The daemon behind `shared_daemon`. A module that wants other settings has a fixture of this name itself."""
+    return make_module_daemon()
 
 
 @pytest.fixture

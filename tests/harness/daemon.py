@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.config import Config
+from tests.harness.heritage import Estate, give_host
 from tests.harness.leaks import LIVE, Scope, Snapshot, held, leftovers, snapshot, unfinished
 from tests.harness.namespaces import Outside, Sandbox
 from tests.harness.naming import make_config, temporary_directory
@@ -35,11 +36,26 @@ class Answer:
 
 
 class Daemon:
-    """A daemon and what it works on. `settings` are fields of Config that differ from the harness's usual ones."""
+    """A daemon and what it works on. `settings` are fields of Config that differ from the harness's usual ones.
 
-    def __init__(self, *, network: str = "private", env: Mapping[str, str] | None = None, **settings: object) -> None:
+    It begins with what `estate` has, and with nothing of its host where it is to be `strange` there.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: str = "private",
+        env: Mapping[str, str] | None = None,
+        estate: Estate | None = None,
+        strange: bool = False,
+        **settings: object,
+    ) -> None:
         self.directory = temporary_directory()
         self.config = make_config(self.directory, **settings)
+        if not strange:
+            give_host(self.config)
+        if estate:
+            estate.give(self.config)
         self.config_file = self.directory / "config.toml"
         self.config_file.write_text(_toml(self.config))
         self.log_file = self.directory / "daemon.log"

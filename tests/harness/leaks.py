@@ -98,7 +98,7 @@ def leftovers(before: Snapshot, scope: Scope, *, patience: float = PATIENCE) -> 
 def held(daemon: int, templates: Path, *, patience: float = PATIENCE) -> list[str]:
     """What a daemon without instances still holds, after `patience` seconds: memory of guests, taps in namespaces.
 
-    The memory of each of the `templates` is kept, once.
+    The memory of each of the `templates` that has been used is kept, once.
     """
     deadline = time.monotonic() + patience
     while (found := [*_memories(daemon, templates), *_taps(daemon)]) and time.monotonic() < deadline:
@@ -109,8 +109,13 @@ def held(daemon: int, templates: Path, *, patience: float = PATIENCE) -> list[st
 def _memories(daemon: int, templates: Path) -> list[str]:
     targets = (target for _, target in _descriptors(daemon) if target != _AGENT)
     open_ones = Counter(target for target in targets if target.startswith("/memfd:"))
-    open_ones -= Counter({f"/memfd:{RAM} (deleted)": len(list(templates.glob(f"*/{KEY}")))})
+    open_ones -= Counter({f"/memfd:{RAM} (deleted)": _used(templates)})
     return [f"memory held by the daemon: {name} ({number} times)" for name, number in open_ones.items()]
+
+
+def _used(templates: Path) -> int:
+    """How many were made by the daemon or started from; those that it was given have no time until then."""
+    return sum(key.stat().st_mtime > 0 for key in templates.glob(f"*/{KEY}"))
 
 
 def _taps(daemon: int) -> Iterator[str]:

@@ -120,7 +120,7 @@ def test_the_daemon_comes_back_to_its_templates(vms: Daemon) -> None:
 
 
 def test_a_crash_while_one_is_made_leaves_nothing(make_daemon: Callable[..., Daemon], busybox_tar: Path) -> None:
-    daemon = make_daemon()
+    daemon = make_daemon(strange=True)
     daemon.cli("image", "import", busybox_tar, "vm-busybox")
     daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
     words = (

@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,23 +47,42 @@ class Caller:
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """One request: (status, the answer as JSON, or its bytes)."""
+        with self.line() as ask:
+            return ask(method, path, body)
+
+    @contextmanager
+    def line(self) -> Iterator[Callable[[str, str, object], tuple[int, Any]]]:
+        """Many requests over one connection, made anew where the daemon has ended it: handshakes take their time."""
+        held: list[http.client.HTTPSConnection] = []
+
+        def ask(method: str, path: str, body: object = None) -> tuple[int, Any]:
+            if not held:
+                held.append(self._connect())
+            data = None if body is None else json.dumps(body)
+            headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+            held[0].request(method, path, data, headers | ({"Content-Type": "application/json"} if data else {}))
+            answer = held[0].getresponse()
+            text = answer.read()
+            if answer.will_close:
+                held.pop().close()
+            try:
+                return answer.status, json.loads(text)
+            except ValueError:
+                return answer.status, text
+
+        try:
+            yield ask
+        finally:
+            for connection in held:
+                connection.close()
+
+    def _connect(self) -> http.client.HTTPSConnection:
         assert self.daemon.outside
         context = ssl.create_default_context(cafile=str(self.directory / "ca.crt"))
         connection = http.client.HTTPSConnection("127.0.0.1", PORT, timeout=30)
         plain = self.daemon.outside.connect(self.daemon.outside.inside4, PORT)
         connection.sock = context.wrap_socket(plain, server_hostname="127.0.0.1")
-        try:
-            data = None if body is None else json.dumps(body)
-            headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-            connection.request(method, path, data, headers | ({"Content-Type": "application/json"} if data else {}))
-            answer = connection.getresponse()
-            text = answer.read()
-            try:
-                return answer.status, json.loads(text)
-            except ValueError:
-                return answer.status, text
-        finally:
-            connection.close()
+        return connection
 
 
 @dataclass(frozen=True)
@@ -75,25 +95,38 @@ class Provider:
     vic: Caller
 
 
-@pytest.fixture
-def provider(make_daemon: Callable[..., Daemon], busybox_tar: Path, tmp_path: Path) -> Iterator[Provider]:
-    """Tenants acme (ann, and vic who looks) and beta (bob), each with a web that runs."""
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates of the daemon and of ann, and who has issued them."""
+    made = tmp_path_factory.mktemp("certificates")
     ca = certificates.make_ca(days=1)
-    (tmp_path / "ca.crt").write_bytes(ca[0])
+    (made / "ca.crt").write_bytes(ca[0])
     for name, pair in {
         "server": certificates.issue_server(ca, ["127.0.0.1"], days=1),
         "client": certificates.issue_client(ca, "ann", days=1),
     }.items():
-        (tmp_path / f"{name}.crt").write_bytes(pair[0])
-        (tmp_path / f"{name}.key").write_bytes(pair[1])
+        (made / f"{name}.crt").write_bytes(pair[0])
+        (made / f"{name}.key").write_bytes(pair[1])
+    return made
+
+
+@pytest.fixture(scope="module")
+def module_daemon(make_module_daemon: Callable[..., Daemon], directory: Path) -> Daemon:
+    """One that listens over TLS."""
     listen = {
         "address": "0.0.0.0",
         "port": PORT,
-        "cert": str(tmp_path / "server.crt"),
-        "key": str(tmp_path / "server.key"),
-        "client_ca": str(tmp_path / "ca.crt"),
+        "cert": str(directory / "server.crt"),
+        "key": str(directory / "server.key"),
+        "client_ca": str(directory / "ca.crt"),
     }
-    daemon = make_daemon(listen=[listen])
+    return make_module_daemon(listen=[listen])
+
+
+@pytest.fixture(scope="module")
+def opened(module_daemon: Daemon, busybox_tar: Path, directory: Path) -> Provider:
+    """Tenants acme (ann, and vic who looks) and beta (bob), and an image for all."""
+    daemon = module_daemon
     daemon.cli("image", "import", busybox_tar, "busybox")
     daemon.cli("image", "share", "busybox")
     callers = {}
@@ -102,10 +135,21 @@ def provider(make_daemon: Callable[..., Daemon], busybox_tar: Path, tmp_path: Pa
         for user, role in users.items():
             daemon.cli("user", "create", "--role", role, "--tenant", tenant, user)
             token = daemon.cli("token", "create", "--expires", "1h", user).stdout.strip()
-            callers[user] = Caller(daemon, token, tmp_path)
-    yield Provider(daemon, callers["ann"], callers["bob"], callers["vic"])
-    for line in daemon.json("ps", "-a", "--format", "json"):
-        daemon.cli("rm", "-f", line["spec"]["id"])
+            callers[user] = Caller(daemon, token, directory)
+    return Provider(daemon, callers["ann"], callers["bob"], callers["vic"])
+
+
+@pytest.fixture
+def provider(shared_daemon: Daemon, opened: Provider) -> Iterator[Provider]:
+    """The same, with nothing of theirs after each test."""
+    assert shared_daemon is opened.daemon
+    yield opened
+    shared_daemon.clear()
+    for kind in ("volume", "network"):
+        for each in shared_daemon.json(kind, "ls", "--format", "json"):
+            owner = "" if each["tenant"] == "default" else f"{each['tenant']}@"
+            if (kind, each["name"]) != ("network", "default"):
+                shared_daemon.cli(kind, "rm", f"{owner}{each['name']}")
 
 
 def test_a_customer_works_from_afar(provider: Provider, tmp_path: Path) -> None:
@@ -173,18 +217,18 @@ def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
         "identifier": (bob.token.split("_")[1],),
     }
     bodies: dict[str, object] = {"PATCH /v1/instances/{ref}": {"plan": {"memory": 128 << 20}}}
-    for key in RULES:
-        method, path = key.split(" ")
-        held = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-        if not held or held[0] in ELSEWHERE:
-            continue
-        nothing = {name: NOWHERE[:12] if name == "identifier" else NOWHERE for name in held}
-        body = bodies.get(key, {} if method in ("POST", "PATCH") else None)
-        expected = _shape(ann.ask(method, path.format(**nothing), body), nothing.values())
-        for value in names[held[0]]:
-            filled = {**nothing, held[0]: value}
-            found = _shape(ann.ask(method, path.format(**filled), body), filled.values())
-            assert found == expected, f"{key} with {value} is answered otherwise than what is not there"
+    asked = [key for key in RULES if "{" in key and key.partition("{")[2].partition("}")[0] not in ELSEWHERE]
+    with ann.line() as ask:
+        for key in asked:
+            method, path = key.split(" ")
+            held = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+            nothing = {name: NOWHERE[:12] if name == "identifier" else NOWHERE for name in held}
+            body = bodies.get(key, {} if method in ("POST", "PATCH") else None)
+            expected = _shape(ask(method, path.format(**nothing), body), nothing.values())
+            for value in names[held[0]]:
+                filled = {**nothing, held[0]: value}
+                found = _shape(ask(method, path.format(**filled), body), filled.values())
+                assert found == expected, f"{key} with {value} is answered otherwise than what is not there"
     for body in (
         {"image": "bobs/own:1", "command": ["true"]},
         {"image": "beta@bobs/own:1", "command": ["true"]},
@@ -257,16 +301,16 @@ def test_a_quota_holds_whoever_is_first(provider: Provider) -> None:
     assert provider.bob.ask("POST", "/v1/instances", request)[0] == 201
 
 
-def test_who_looks_changes_nothing_and_a_certificate_is_its_user(provider: Provider, tmp_path: Path) -> None:
+def test_who_looks_changes_nothing_and_a_certificate_is_its_user(provider: Provider, directory: Path) -> None:
     assert provider.vic.ask("GET", "/v1/instances")[0] == 200
     assert provider.vic.ask("POST", "/v1/instances", {"image": "busybox"})[0] == 403
     assert provider.vic.ask("POST", "/v1/images/pull", {"reference": "busybox"})[0] == 403
-    nobody = Caller(provider.daemon, "", tmp_path)
+    nobody = Caller(provider.daemon, "", directory)
     assert nobody.ask("GET", "/v1/instances")[0] == 401
-    words = ["--tlscert", str(tmp_path / "client.crt"), "--tlskey", str(tmp_path / "client.key"), "user", "ls"]
+    words = ["--tlscert", str(directory / "client.crt"), "--tlskey", str(directory / "client.key"), "user", "ls"]
     assert "ann" in nobody.cli(*words).stdout
     strange = certificates.issue_client(certificates.make_ca(days=1), "ann", days=1)
-    (tmp_path / "strange.crt").write_bytes(strange[0])
-    (tmp_path / "strange.key").write_bytes(strange[1])
-    words = ["--tlscert", str(tmp_path / "strange.crt"), "--tlskey", str(tmp_path / "strange.key"), "user", "ls"]
+    (directory / "strange.crt").write_bytes(strange[0])
+    (directory / "strange.key").write_bytes(strange[1])
+    words = ["--tlscert", str(directory / "strange.crt"), "--tlskey", str(directory / "strange.key"), "user", "ls"]
     assert nobody.cli(*words, check=False).returncode == 125

@@ -265,6 +265,8 @@ def test_memory_of_a_guest_and_a_tap(tmp_path: Path) -> None:
         assert list(unfinished(tmp_path)) == []
         found = [line for line in held(os.getpid(), tmp_path, patience=0) if line not in before]
         assert [line.split(" in ")[0] for line in found] == ["tap tap0"]
+        os.utime(tmp_path / "template" / "key.json", (0, 0))
+        assert any("/memfd:ram" in line for line in held(os.getpid(), tmp_path, patience=0)), "it was not used"
     finally:
         os.close(memory)
         os.close(namespace)
