@@ -16,7 +16,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "bulkhead"
 
 NOUNS = (
-    *("errors", "events", "amounts", "config", "quantities", "elf", "ustar", "model", "moves", "operation", "tenancy"),
+    *("errors", "events", "amounts", "config", "quantities", "elf", "ustar", "modelling", "model"),
+    *("moves", "operation", "tenancy"),
 )
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
@@ -60,9 +61,9 @@ THIRD_PARTY = {
     "httptools": {"api"},
     "pydantic": {
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
-        *("engine", "api", "audit", "metering"),
+        *("modelling", "engine", "api", "audit", "metering"),
     },
-    "pydantic_core": {"api", "model"},
+    "pydantic_core": {"api", "model", "modelling"},
     "pyseccomp": {"isolation"},
     "qemu": {"host"},
     "rich": {"cli"},

@@ -8,9 +8,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from bulkhead.modelling import Model as Model  # noqa: PLC0414 - handed on
 from bulkhead.tenancy import names
 from bulkhead.tenancy.names import TenantName, qualified
 
@@ -21,12 +22,6 @@ DEFAULT_TENANT = names.DEFAULT
 """The operator's own."""
 Init = Literal["none", "system"]
 """What the first process is: the image's command, or the init of a whole system."""
-
-
-class Model(BaseModel):
-    """The base of all nouns: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Isolation(StrEnum):

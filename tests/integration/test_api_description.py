@@ -22,6 +22,10 @@ CHECKS = (
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+    "allow_header_conformance",
+    "missing_required_header",
 )
 LEFT_OUT = {
     "make_kernel": "downloads a kernel, or builds one",

@@ -13,6 +13,7 @@ from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bulkhead.api import queries
 from bulkhead.api.rules import PUBLIC, RULES, changes
 from bulkhead.errors import BulkheadError, Forbidden, Unauthorized
 from bulkhead.store.access import Trace
@@ -73,6 +74,8 @@ async def _judge(connection: HTTPConnection) -> None:
     if rule is None:
         raise Forbidden(f"{key} has no rule of who may use it", hint="this is a fault of Bulkhead's: please report it")
     principal.require(rule)
+    if connection.scope["type"] == "http":
+        queries.check(connection)
 
 
 async def _begin(connection: HTTPConnection, principal: Principal) -> None:

@@ -65,6 +65,8 @@ class MoveRequest(Model):
 class LogQuery(Model):
     """Which entries of a log: times in seconds since the epoch, `tail` the last so many lines of them."""
 
+    strict = False  # in a query everything is text, which queries.py looks at
+
     since: float = 0.0
     until: float | None = None
     tail: int | None = Field(default=None, ge=0)

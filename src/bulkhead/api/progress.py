@@ -28,7 +28,7 @@ from bulkhead.operation import Operation, OperationState
 log = logging.getLogger(__name__)
 DETACH = "detach"
 ASYNC = "respond-async"
-_YES, _NO = ("true", "1"), ("", "false", "0")
+_YES, _NO = "true", ("", "false")
 
 
 def with_progress(
@@ -50,7 +50,7 @@ async def answered(request: Request, work: Callable[[], object], *, target: str 
 def is_detached(request: Request) -> bool:
     """Whether the client does not want to wait. Raises Refused where `detach` is neither true nor false."""
     asked = request.query_params.get(DETACH, "")
-    if asked in _YES:
+    if asked == _YES:
         return True
     if asked not in _NO:
         raise Refused(f"detach {asked!r} is neither true nor false", hint="see docs/reference/http-api.md")

@@ -39,6 +39,7 @@ def visible_tenant(request: HTTPConnection, asked: str | None) -> str | None:
 class UsageQuery(Model):
     """Whose use, of when, and what it is summed by."""
 
+    strict = False  # in a query everything is text, which queries.py looks at
     model_config = ConfigDict(populate_by_name=True)
 
     ref: list[str] = Field(default=[], max_length=1000)

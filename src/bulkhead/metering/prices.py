@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Sequence
 from datetime import date
@@ -22,6 +23,7 @@ MOST = 10_000
 Amount = Annotated[str, StringConstraints(pattern=r"^\d{1,12}(\.\d{1,10})?$")]
 """Decimal digits; a price is never a binary fraction."""
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _COLUMNS = ("id", "tenant", "plan", "unit", "amount", "currency", "valid_from")
 _DIGITS = {
     **dict.fromkeys(("CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF", "XPF"), 0),
@@ -40,6 +42,14 @@ class NewPrice(Model):
     currency: Currency
     valid_from: date
     """The first day (UTC) on which it counts, until another one for the same does."""
+
+    @field_validator("valid_from", mode="before")
+    @classmethod
+    def _is_written(cls, value: object) -> object:
+        # Numbers would be taken for seconds since the epoch.
+        if not isinstance(value, date) and not (isinstance(value, str) and _DATE.fullmatch(value)):
+            raise ValueError("is not a date such as 2026-12-31")
+        return value
 
     @field_validator("unit")
     @classmethod

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bulkhead.errors import Problem
-from bulkhead.model import Instance, Plan, Volume
+from bulkhead.model import Instance, Model, Plan, Volume
 from bulkhead.quantities import format_size
 
 
-class Quota(BaseModel):
+class Quota(Model):
     """The most that a tenant may have; None: no limit but the host's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     instances: int | None = Field(default=None, ge=0, description="instances, running or not")
     memory: int | None = Field(default=None, ge=0, description="bytes of memory of all plans")
@@ -27,10 +25,8 @@ class Quota(BaseModel):
     images: int | None = Field(default=None, ge=0, description="bytes of its own images")
 
 
-class Used(BaseModel):
+class Used(Model):
     """What a tenant has, in the units of Quota."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     instances: int = 0
     memory: int = 0

@@ -134,7 +134,7 @@ def test_who_waits_is_told_where_else_to_look(raw: Raw, engine: FakeEngine) -> N
 
 def test_cancelled(raw: Raw, engine: FakeEngine) -> None:
     slow = Slow(engine)
-    _, shown, _ = raw.ask("POST", "/v1/images/bootstrap?detach=1", PULLED)
+    _, shown, _ = raw.ask("POST", "/v1/images/bootstrap?detach=true", PULLED)
     assert slow.begun.wait(20)
     status, _, record = raw.ask("DELETE", shown["location"])
     assert (status, record["state"]) == (202, "running")
