@@ -67,7 +67,7 @@ THIRD_PARTY = {
     "pyseccomp": {"isolation"},
     "qemu": {"host"},
     "rich": {"cli"},
-    "urllib3": {"images"},
+    "urllib3": {"images", "store"},
     "zstandard": {"images", "boot"},
 }
 """Who may use what comes from outside of the standard library."""
