@@ -23,6 +23,8 @@ OPTIONS = (
     "--disable-sync",
     "--no-first-run",
     "--disable-gpu",
+    # No process for a page that may be opened next: it would look like one that a test left behind.
+    "--disable-features=SpareRendererForSitePerProcess",
 )
 PORTION = 1 << 16
 

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
+from bulkhead.api.browsers import TERMINAL
+from bulkhead.api.relay import REQUEST, api_frame
 from bulkhead.api.rules import RULES
 from bulkhead.tenancy import certificates
 from tests.harness.daemon import BULKHEAD, Daemon
@@ -314,3 +318,37 @@ def test_who_looks_changes_nothing_and_a_certificate_is_its_user(provider: Provi
     (directory / "strange.key").write_bytes(strange[1])
     words = ["--tlscert", str(directory / "strange.crt"), "--tlskey", str(directory / "strange.key"), "user", "ls"]
     assert nobody.cli(*words, check=False).returncode == 125
+
+
+def test_a_certificate_opens_a_terminal_without_a_token(provider: Provider, tmp_path: Path) -> None:
+    """A browser shows its certificate with the WebSocket too; who has none, and no token, gets none."""
+    provider.ann.cli("run", "-d", "--name", "door", *PLAN, "busybox", *LOOP)
+    provider.bob.cli("run", "-d", "--name", "other", *PLAN, "busybox", *LOOP)
+    daemon, outside = provider.daemon, provider.daemon.outside
+    assert outside
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+
+    def said(instance: str) -> bytes:
+        """What a command says over a WebSocket."""
+        plain = outside.connect(outside.inside4, PORT)
+        where = f"wss://127.0.0.1:{PORT}/v1/instances/{instance}/exec"
+        found = b""
+        with connect(where, sock=plain, ssl=context, subprotocols=[TERMINAL], open_timeout=30) as opened:  # type: ignore[list-item]
+            opened.send(api_frame(REQUEST, json.dumps({"command": ["echo", "here"]}).encode()))
+            try:
+                while True:
+                    found += bytes(opened.recv(timeout=60))
+            except ConnectionClosed as closed:
+                assert closed.rcvd and closed.rcvd.code == 1000
+                return found
+
+    with pytest.raises(InvalidStatus):
+        said("door")
+    context.load_cert_chain(str(tmp_path / "client.crt"), str(tmp_path / "client.key"))
+    assert b"here\n" in said("door")
+    other = next(
+        line["spec"]["id"] for line in daemon.json("ps", "--format", "json") if line["spec"]["name"] == "other"
+    )
+    assert b"no such instance" in said(other)
+    trail = [trace for trace in daemon.json("trail", "--format", "json") if trace["action"].startswith("WebSocket")]
+    assert {(trace["user"], trace["tenant"]) for trace in trail} == {("ann", "acme")}

@@ -25,7 +25,7 @@ from bulkhead.api.auth import SocketDoor
 from bulkhead.api.browsers import BrowserGuard
 from bulkhead.api.service import Service, Whole
 from bulkhead.api.tcp import NetworkServer, bound
-from bulkhead.api.wire import Wire
+from bulkhead.api.wire import MAX_MESSAGE, SocketWire, Wire
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, Refused
 from bulkhead.host.syscalls import set_slice
@@ -39,8 +39,6 @@ BACKLOG = 1024
 GRACE_SECONDS = 5
 """How long requests that are being served may take once the daemon is told to end."""
 KEEP_ALIVE_SECONDS = 75
-MAX_MESSAGE = 1 << 21
-"""Bytes of a WebSocket's message: the largest frame, and some more."""
 PID_FILE = "daemon.pid"
 
 
@@ -89,7 +87,7 @@ class Server(uvicorn.Server):
                 BrowserGuard(SocketDoor(app)),
                 loop="uvloop",
                 http=Wire,
-                ws="websockets-sansio",
+                ws=SocketWire,
                 ws_max_size=MAX_MESSAGE,
                 ws_per_message_deflate=False,
                 lifespan="off",

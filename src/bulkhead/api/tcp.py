@@ -17,7 +17,7 @@ from bulkhead.api.auth import KEY, REFUSED
 from bulkhead.api.browsers import BrowserGuard
 from bulkhead.api.rates import Rates
 from bulkhead.api.service import Service
-from bulkhead.api.wire import CERTIFICATE, Wire
+from bulkhead.api.wire import CERTIFICATE, MAX_MESSAGE, SocketWire, Wire
 from bulkhead.config import Listen
 from bulkhead.errors import BulkheadError, HostError, Refused, Unauthorized
 from bulkhead.tenancy.principal import Principal
@@ -91,7 +91,9 @@ class NetworkServer(uvicorn.Server):
             uvicorn.Config(
                 BrowserGuard(NetworkDoor(app, app.state.service)),
                 http=Wire,
-                ws="websockets-sansio",
+                ws=SocketWire,
+                ws_max_size=MAX_MESSAGE,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 log_level="warning",

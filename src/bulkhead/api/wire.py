@@ -1,4 +1,4 @@
-"""HTTP on one connection: uvicorn's, bounded, and with what the connection says of who is at its other end."""
+"""HTTP and WebSockets on one connection: uvicorn's, bounded, and with what the connection says of its other end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import pwd
 import socket
 import struct
+from asyncio.transports import BaseTransport
 from collections import Counter
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from bulkhead.api import problems
 from bulkhead.api.auth import PEER
@@ -23,6 +25,8 @@ HEAD_SECONDS = 20.0
 """In which a connection has to bring a request's head: its first, or the rest of one that has begun."""
 MOST_OF_ADDRESS = 128
 """Connections of one address over TCP at the same time."""
+MAX_MESSAGE = 1 << 21
+"""Bytes of a WebSocket's message: the largest frame, and some more."""
 CERTIFICATE = "bulkhead.certificate"
 """In a scope: the common name of the client certificate that was verified, "" where there is none."""
 _PEER = struct.Struct("3i")
@@ -122,7 +126,23 @@ class Wire(HttpToolsProtocol):
         self.transport.close()
 
 
-def _about(transport: asyncio.Transport) -> dict[str, Any]:
+class SocketWire(WebSocketsSansIOProtocol):
+    """uvicorn's. A connection that has become a WebSocket is still of whom it was."""
+
+    _about: dict[str, Any]
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """See who it is."""
+        super().connection_made(transport)
+        self._about = _about(transport)
+
+    async def run_asgi(self) -> None:
+        """Serve it, and say who it is."""
+        self.scope.update(self._about)  # type: ignore[typeddict-item]
+        await super().run_asgi()
+
+
+def _about(transport: BaseTransport) -> dict[str, Any]:
     """What a connection says of its other end."""
     connection = transport.get_extra_info("socket")
     if connection is not None and connection.family == socket.AF_UNIX:

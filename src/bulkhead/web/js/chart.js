@@ -1,10 +1,11 @@
-// Live charts of use against the plan, by uPlot.
+// Charts of use against the plan, by uPlot: the past from the meter's bins, and what is measured now.
 
-import { fill, h, text } from "./dom.js";
+import { fill, h } from "./dom.js";
+import { SPANS, joined } from "./history.js";
+import { now as present } from "./live.js";
 import { colour, onTheme } from "./theme.js";
-import { clock } from "./units.js";
+import { clock, dayOf, duration } from "./units.js";
 
-const SECONDS = 300;
 let library = null;
 
 function load() {
@@ -19,16 +20,17 @@ function load() {
   return library;
 }
 
-// `series`: [{ label, key }]; `limit`: what the plan allows, null for none; `format` says a value.
-export function chart({ title, series, limit, format, binary = false }) {
+// `series`: [{ label, key }]; `format` says a value.
+export function chart({ title, series, format, binary = false }) {
   const now = h("span.now");
-  const plot = h("div.plot", { role: "img", "aria-label": `${title} over the last five minutes` });
+  const plot = h("div.plot", { role: "img", "aria-label": title });
   const legend = series.length > 1 && h("div.legend", series.map(({ label }, index) => h("span", { style: { "--c": `var(--series-${index + 1})` } }, label)));
   const element = h("section.chart", h("header", h("h3", title), now), plot, legend);
   let drawn = null;
   let data = [[], ...series.map(() => [])];
-  let most = limit;
+  let most = null;
   let gone = false;
+  let span = SPANS.minutes;
 
   const build = async () => {
     let uPlot;
@@ -41,7 +43,7 @@ export function chart({ title, series, limit, format, binary = false }) {
     if (gone) return;
     drawn?.destroy();
     plot.replaceChildren();
-    drawn = new uPlot(options(uPlot, { plot, series, format, binary, limit: () => most }), data, plot);
+    drawn = new uPlot(options(uPlot, { plot, series, format, binary, limit: () => most, span: () => span }), data, plot);
   };
   const size = new ResizeObserver(() => drawn?.setSize({ width: plot.clientWidth, height: plot.clientHeight }));
   size.observe(plot);
@@ -50,15 +52,19 @@ export function chart({ title, series, limit, format, binary = false }) {
 
   return {
     element,
-    update(history, allowed = limit) {
+    // `past`: bins of `over`, one of SPANS; `live`: figures of now; `allowed`: what the plan allows, null for no limit.
+    update({ past, live, over, allowed }) {
       most = allowed;
-      const points = history.filter((point) => point[series[0].key] !== null && point[series[0].key] !== undefined);
-      data = [points.map((point) => point.when), ...series.map(({ key }) => points.map((point) => point[key]))];
+      span = over;
+      const keys = series.map(({ key }) => key);
+      const has = (point) => point[keys[0]] !== null && point[keys[0]] !== undefined;
+      data = columns(joined(past, over.live ? live : [], has), keys);
       drawn?.setData(data);
-      const last = points.at(-1);
-      const values = series.map(({ key }) => (last ? format(last[key]) : "–")).join("  ·  ");
+      const last = live.findLast(has);
+      const values = keys.map((key) => (last ? format(last[key]) : "–")).join("  ·  ");
       fill(now, values, most ? h("span.of", ` of ${format(most)}`) : null);
-      plot.setAttribute("aria-label", `${title} over the last five minutes, now ${values}${most ? ` of ${format(most)}` : ""}`);
+      const known = data[0].length ? `, known for ${duration(present() - data[0][0])}` : "";
+      plot.setAttribute("aria-label", `${title} over ${over.words}${known}, now ${values}${most ? ` of ${format(most)}` : ""}`);
     },
     close() {
       gone = true;
@@ -69,10 +75,26 @@ export function chart({ title, series, limit, format, binary = false }) {
   };
 }
 
+// As uPlot takes them: times, then each series; between two lines a moment without a figure.
+function columns(lines, keys) {
+  const found = [[], ...keys.map(() => [])];
+  for (const line of lines) {
+    if (found[0].length) {
+      found[0].push((found[0].at(-1) + line[0][0]) / 2);
+      for (const values of found.slice(1)) values.push(null);
+    }
+    for (const [when, point] of line) {
+      found[0].push(when);
+      keys.forEach((key, index) => found[index + 1].push(point[key]));
+    }
+  }
+  return found;
+}
+
 // Ticks of bytes are powers of two.
 const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
-function options(uPlot, { plot, series, format, binary, limit }) {
+function options(uPlot, { plot, series, format, binary, limit, span }) {
   const [line, ink, edge] = [colour("line"), colour("muted"), colour("bad")];
   const font = "11px system-ui, sans-serif";
   const axis = { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false } };
@@ -81,13 +103,13 @@ function options(uPlot, { plot, series, format, binary, limit }) {
     cursor: { y: false, drag: { setScale: false }, points: { size: 6 } },
     legend: { show: false },
     scales: {
-      // From the first figure that is known, a minute at least, five at most.
-      x: { time: true, range: (_, first) => [Math.max(Date.now() / 1000 - SECONDS, Math.min(first ?? Infinity, Date.now() / 1000 - 60)), Date.now() / 1000] },
+      // All of the span, or from the first figure that is known: then a tenth of it at least.
+      x: { time: true, range: (_, first) => [Math.max(present() - span().seconds, Math.min(first ?? Infinity, present() - span().seconds / 10)), present()] },
       // The plan's limit is always in the picture where use comes near it.
       y: { range: (_, __, top) => [0, reach(top, limit())] },
     },
     axes: [
-      { ...axis, grid: { show: false }, size: 22, space: 70, values: (_, ticks) => ticks.map((tick) => clock(tick).slice(0, ticks[1] - ticks[0] < 60 ? 8 : 5)) },
+      { ...axis, grid: { show: false }, size: 22, space: 70, values: (_, ticks) => ticks.map((tick) => label(tick, ticks[1] - ticks[0])) },
       { ...axis, size: 66, space: 30, ...(binary ? { incrs: POWERS } : {}), values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : format(tick))) },
     ],
     series: [{}, ...series.map((_, index) => ({ stroke: colour(`series-${index + 1}`), width: 1.6, points: { show: false }, fill: index === 0 && series.length === 1 ? faded(colour("series-1")) : undefined }))],
@@ -95,6 +117,7 @@ function options(uPlot, { plot, series, format, binary, limit }) {
   };
 }
 
+const label = (tick, step) => (step >= 86400 || (step > 3600 && clock(tick) === "00:00:00") ? dayOf(tick) : clock(tick).slice(0, step < 60 ? 8 : 5));
 const reach = (top, limit) => (limit && (top ?? 0) > limit * 0.3 ? limit * 1.08 : Math.max((top ?? 0) * 1.25, limit ? limit * 0.02 : 1));
 const faded = (found) => found.replace(/^rgb\((.*)\)$/, (_, parts) => (parts.includes(",") ? `rgba(${parts}, 0.12)` : `rgb(${parts} / 0.12)`)).replace(/^(color\(.*)\)$/, "$1 / 0.12)");
 

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import * as live from "./live.js";
 import { act, actions, reference } from "./actions.js";
-import { chart } from "./chart.js";
+import { chartsOf } from "./charts.js";
 import { fill, h, icon } from "./dom.js";
 import { eventRows } from "./events.js";
 import { logs } from "./logs.js";
@@ -12,7 +12,7 @@ import { asked, button, empty, facts, simpleTable, state, updateState, use, wall
 import { go, link, path } from "./router.js";
 import { snapshotTable } from "./snapshots.js";
 import { terminal } from "./terminal.js";
-import { bits, bytes, cores, duration, moment, number, planLine, rate } from "./units.js";
+import { duration, moment, planLine } from "./units.js";
 
 const TABS = [["", "Use"], ["terminal", "Terminal", "exec"], ["logs", "Log"], ["snapshots", "Snapshots"], ["events", "Events"], ["limits", "Limits"], ["record", "Record"]];
 
@@ -77,43 +77,25 @@ function buttons(found) {
 // --- use
 
 function usePart(found) {
-  const { spec } = found;
-  const { plan } = spec;
-  const ops = (value) => `${number(value, 1)}/s`;
-  const charts = [
-    [chart({ title: "CPU", series: [{ label: "used", key: "cpu" }], limit: plan.cpus, format: cores })],
-    [chart({ title: "Memory", series: [{ label: "used", key: "memory" }], limit: plan.memory, format: bytes, binary: true })],
-    [chart({ title: "Disk", series: [{ label: "used", key: "disk" }], limit: plan.disk, format: bytes, binary: true }), (now) => now?.usage.disk_size],
-    [chart({ title: "Network", series: [{ label: "in", key: "received" }, { label: "out", key: "sent" }], limit: plan.bandwidth ? plan.bandwidth / 8 : null, format: (value) => bits(value * 8) })],
-    [chart({ title: "Disk throughput", series: [{ label: "read", key: "read" }, { label: "written", key: "written" }], limit: plan.disk_bps, format: rate, binary: true })],
-  ];
-  const operations = [chart({ title: "Disk operations", series: [{ label: "read", key: "reads" }, { label: "written", key: "writes" }], limit: plan.iops, format: ops })];
-  const grid = h("div.charts", charts.map(([one]) => one.element));
+  const charts = chartsOf(found);
   const quiet = h("div", { hidden: true });
   const about = h("section.card");
-  const element = h("div.stack", quiet, grid, about);
+  const element = h("div.stack", quiet, charts.element, about);
   let signature = "";
 
   return {
     element,
     update(now) {
-      const history = live.histories.get(spec.id) ?? [];
-      const last = history.at(-1);
-      if (typeof last?.usage.disk_reads === "number" && !charts.includes(operations)) {
-        charts.push(operations);
-        grid.append(operations[0].element);
-      }
-      for (const [one, allowed] of charts) one.update(history, allowed?.(last) ?? undefined);
-      const runs = now.state === "running" || now.state === "paused";
-      grid.hidden = !runs && history.length === 0;
-      quiet.hidden = runs;
-      if (signature !== JSON.stringify([now.state, now.address, now.exit, now.restarts, now.health])) {
-        signature = JSON.stringify([now.state, now.address, now.exit, now.restarts, now.health]);
+      charts.update(now);
+      quiet.hidden = now.state === "running" || now.state === "paused";
+      const changed = JSON.stringify([now.state, now.address, now.exit, now.restarts, now.health, now.spec]);
+      if (signature !== changed) {
+        signature = changed;
         fill(quiet, ended(now));
         fill(about, h("header", h("h2", "About")), h("div.body", described(now)));
       }
     },
-    close: () => [...charts, operations].forEach(([one]) => one.close()),
+    close: charts.close,
   };
 }
 

@@ -19,6 +19,7 @@ let since = 0;
 let poll = 0;
 let refreshing = null;
 let again = false;
+let ahead = 0; // seconds that the daemon's clock is ahead of this one
 let wanted = false;
 
 // `listener(what)`: "instances", "stats", "events" or "connected". Returns how to stop listening.
@@ -157,6 +158,7 @@ function record(usage) {
   const before = history.at(-1)?.usage;
   // A counter that went back is another start's.
   if (before && usage.cpu_seconds < before.cpu_seconds) history.length = 0;
+  ahead = usage.when - Date.now() / 1000;
   const last = history.at(-1)?.usage;
   const seconds = last ? usage.when - last.when : 0;
   if (last && seconds <= 0) return;
@@ -168,5 +170,7 @@ function record(usage) {
   if (history.length > KEEP) history.shift();
 }
 
+// By the daemon's clock, in which everything is told.
+export const now = () => Date.now() / 1000 + ahead;
 export const latest = (id) => histories.get(id)?.at(-1);
 export const find = (name) => [...instances.values()].find((instance) => instance.spec.name === name || instance.spec.id === name);

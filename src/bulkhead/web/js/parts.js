@@ -84,6 +84,13 @@ export function tool(label, picture, onclick) {
   return h("button.quiet.icon-only", { type: "button", onclick, "aria-label": label, title: label }, icon(picture));
 }
 
+// One of a few: [[value, label], ...].
+let groups = 0;
+export function segments(label, choices, value, chosen) {
+  const name = `segments-${++groups}`;
+  return h("fieldset.segments", h("legend.unseen", label), choices.map(([key, words]) => h("label", h("input", { type: "radio", name, value: key, checked: key === value, onchange: () => chosen(key) }), h("span", words))));
+}
+
 // Run something a button asked for: it cannot be asked twice, and says it when it fails.
 export function guarded(work, failed) {
   return async (event) => {

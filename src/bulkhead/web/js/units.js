@@ -47,6 +47,13 @@ export function clock(when) {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+export function dayOf(when) {
+  const date = new Date(when * 1000);
+  return `${date.getDate()} ${MONTHS[date.getMonth()]}`;
+}
+
 export function moment(when) {
   const date = new Date(when * 1000);
   const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
