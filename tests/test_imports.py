@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "audit",
         "compose",
         "metering",
+        "cluster",
     ),
     ("engine",),
     ("client", "api", "web"),
@@ -50,6 +51,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 THIRD_PARTY = {
     "cryptography": {"tenancy"},
     "jinja2": {"metering"},
+    "numpy": {"cluster"},
     "prometheus_client": {"metering"},
     "weasyprint": {"metering"},
     "debian": {"packaging"},

@@ -1,16 +1,7 @@
 """A plan as enforcement: the only place that knows cgroup files."""
 
-from bulkhead.limits.capacity import (
-    Capacity,
-    Share,
-    capacity,
-    core_khz,
-    how_many,
-    plan_amounts,
-    room_problems,
-    shown,
-    weigh,
-)
+from bulkhead.amounts import Capacity, Share, shown
+from bulkhead.limits.capacity import capacity, core_khz, how_many, plan_amounts, room_problems, weigh
 from bulkhead.limits.check import MACHINES, check, check_use
 from bulkhead.limits.cpu import SLICE, choose_cpuset
 from bulkhead.limits.enforced import Enforced, enforced

@@ -6,18 +6,13 @@ from its creation to its removal, whether it runs or not: whatever exists can al
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from bulkhead.amounts import RESOURCES, Amounts
+from bulkhead.amounts import RESOURCES, Amounts, Capacity, Share
 from bulkhead.config import Config
 from bulkhead.errors import Problem
 from bulkhead.host.facts import HostFacts
 from bulkhead.limits.check import MACHINES
 from bulkhead.limits.machine import OVERHEAD
 from bulkhead.model import Isolation, Plan, Spec
-from bulkhead.quantities import format_rate, format_size
 
 LEAST_RESERVE, MOST_RESERVE = 512 << 20, 4 << 30
 """Bytes of memory that are kept for the host where nobody says how many: 1/16 of it within these bounds. The daemon
@@ -25,8 +20,6 @@ takes some 100 MB, warm guests up to `warm_memory`; the rest is the host's kerne
 MEMORY_PART, CPU_PART, DISK_PART = 1 / 16, 0.05, 0.05
 UNKNOWN_GHZ = 1.0
 """Where nothing tells the speed of a core, a core is sold as one of this speed: no plan can ask for GHz there."""
-LIMITLESS = 1 << 62
-"""Of a resource that is not sold by: more of it than anybody can ask for."""
 FLAGS = {
     "memory": "--memory",
     "cpu": "--cpus (or --baseline)",
@@ -37,37 +30,6 @@ FLAGS = {
 }
 SETTINGS = {"disk_bps": "overcommit_iops"}
 """Settings whose names are not those of their resources."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One resource of a host."""
-
-    host: int
-    """All there is."""
-    reserve: int
-    ratio: float
-
-    @property
-    def sellable(self) -> int:
-        """How much can be sold."""
-        return math.floor(max(0, self.host - self.reserve) * self.ratio)
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """What can be sold of each resource; one that is not in `shares` is not sold by."""
-
-    shares: Mapping[str, Share]
-
-    def free(self, sold: Amounts) -> Amounts:
-        """What is left; below zero where more is sold than this host has now."""
-        return Amounts(
-            **{
-                name: self.shares[name].sellable - sold.of(name) if name in self.shares else LIMITLESS
-                for name in RESOURCES
-            }
-        )
 
 
 def capacity(facts: HostFacts, config: Config, *, disk: int) -> Capacity:
@@ -126,28 +88,13 @@ def plan_amounts(
 
 def room_problems(wanted: Amounts, capacity: Capacity, sold: Amounts) -> list[Problem]:
     """Why so much more cannot be sold: each resource of which not enough is left."""
-    free = capacity.free(sold)
-    short = [name for name in RESOURCES if wanted.of(name) > max(0, free.of(name))]
-    return [_problem(name, wanted.of(name), capacity.shares[name], sold.of(name)) for name in short]
+    return [_problem(name, capacity.shortage(name, wanted, sold)) for name in capacity.lacking(wanted, sold)]
 
 
-def _problem(name: str, wanted: int, share: Share, sold: int) -> Problem:
-    asked, left = shown(name, wanted), shown(name, max(0, share.sellable - sold))
-    what = f"{name}: {asked} asked for, {left} left: {shown(name, sold)} of {shown(name, share.sellable)} are sold"
+def _problem(name: str, what: str) -> Problem:
     setting = SETTINGS.get(name, f"overcommit_{name}")
     hint = f"less {FLAGS[name]}, bulkhead rm what nobody needs (ps -a), or a greater {setting}; see bulkhead host info"
     return Problem(what, hint)
-
-
-def shown(name: str, amount: int) -> str:
-    """An amount as people write it."""
-    if name == "cpu":
-        return f"{amount / 1_000_000:.4g} GHz"
-    if name == "bandwidth":
-        return f"{format_rate(amount)}bit/s"
-    if name == "iops":
-        return f"{amount}/s"
-    return f"{format_size(amount)}B/s" if name == "disk_bps" else format_size(amount)
 
 
 def how_many(one: Amounts, free: Amounts) -> tuple[int, str]:

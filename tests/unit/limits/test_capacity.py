@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.amounts import NOTHING, RESOURCES, Amounts
+from bulkhead.amounts import LIMITLESS, NOTHING, RESOURCES, Amounts
 from bulkhead.config import Config
 from bulkhead.host.facts import HostFacts
 from bulkhead.limits import capacity, how_many, plan_amounts, room_problems, weigh
-from bulkhead.limits.capacity import LIMITLESS
 from bulkhead.model import Isolation, Plan, Spec
 
 GIB = 1 << 30
