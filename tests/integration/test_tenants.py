@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import ssl
+import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -303,6 +306,29 @@ def test_a_quota_holds_whoever_is_first(provider: Provider) -> None:
     assert provider.ann.ask("PATCH", f"/v1/instances/{first}", {"plan": {"memory": 128 << 20}})[0] == 200
     assert provider.ann.ask("GET", "/v1/tenants/acme")[1]["used"]["memory"] == 4 * (64 << 20) + (128 << 20)
     assert provider.bob.ask("POST", "/v1/instances", request)[0] == 201
+
+
+def test_image_space_ends_an_import_where_it_ends(provider: Provider, tmp_path: Path) -> None:
+    ann, daemon = provider.ann, provider.daemon
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        info = tarfile.TarInfo("big")
+        info.size = 24 << 20
+        tar.addfile(info, io.BytesIO(Random(1).randbytes(info.size)))
+    (tmp_path / "big.tar").write_bytes(archive.getvalue())
+    store = daemon.config.images_dir
+    before = sorted(path for path in store.rglob("*") if path.is_file())
+    daemon.cli("tenant", "update", "--images", "8M", "acme")
+    try:
+        refused = ann.cli("image", "import", str(tmp_path / "big.tar"), "big", check=False)
+        assert refused.returncode == 125 and "may grow by 8M" in refused.stderr, refused.stderr
+        assert sorted(path for path in store.rglob("*") if path.is_file()) == before, "something of it was left"
+        assert ann.ask("GET", "/v1/tenants/acme")[1]["used"]["images"] == 0
+    finally:
+        daemon.cli("tenant", "update", "--images", "none", "acme")
+    ann.cli("image", "import", str(tmp_path / "big.tar"), "big")
+    assert ann.ask("GET", "/v1/tenants/acme")[1]["used"]["images"] > 24 << 20
+    ann.cli("image", "rm", "big")
 
 
 def test_who_looks_changes_nothing_and_a_certificate_is_its_user(provider: Provider, directory: Path) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 from bulkhead import limits
 from bulkhead.config import Config
+from bulkhead.engine import selling
 from bulkhead.engine.context import Context
 from bulkhead.engine.engine import Engine
 from bulkhead.engine.hypervisor import Hypervisor
@@ -108,6 +109,7 @@ def build_engine(config: Config) -> Engine:
         journal=Journal(state),
         ledger=Ledger(config.ledger_file, _retention(config)),
     )
+    context.images.layout.shares.judge = lambda size: selling.judge_import(context, size)
     return Engine(context)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bulkhead.engine.context import Context
 from bulkhead.errors import Refused
+from bulkhead.images import ImageStore
 from bulkhead.model import DEFAULT_TENANT, Instance, Plan, Spec, State
 from bulkhead.store.access import Access
 from bulkhead.tenancy import quotas
@@ -32,9 +33,19 @@ def image_space(context: Context, tenant: str) -> int:
     """Bytes of the images that a tenant has names of: each as if it were alone, whoever else has its layers."""
     if tenant == DEFAULT_TENANT:
         return sum(image.size for image in context.all_images.list())
-    images = context.seen_by(tenant).images
+    return own_space(context.seen_by(tenant).images)
+
+
+def own_space(images: ImageStore) -> int:
+    """The same of a tenant's store."""
     named = images.own_names()
     return sum({image.digest: image.size for image in images.list() if set(image.references) & named}.values())
+
+
+def images_left(context: Context, tenant: str, images: ImageStore) -> int | None:
+    """Bytes that the tenant's images may grow by; below 0 where its quota has been lowered, None: no limit."""
+    most = Access(context.state).tenant(tenant).quota.images
+    return None if most is None else most - own_space(images)
 
 
 def admit(context: Context, tenant: str, more: Used) -> None:

@@ -30,7 +30,8 @@ def capacity(context: Context) -> Capacity:
 
 def sold(context: Context) -> Amounts:
     """What is sold: instances whether they run or not, volumes, snapshots and images."""
-    return context.state.sold() + Amounts(disk=context.images.layout.space())
+    layout = context.images.layout
+    return context.state.sold() + Amounts(disk=layout.space() + layout.shares.coming())
 
 
 def problems(context: Context, wanted: Amounts) -> list[Problem]:
@@ -76,6 +77,14 @@ def _of_a_run(amounts: Amounts) -> Amounts:
 def growth(context: Context, instance: Instance, after: Spec) -> Amounts:
     """What an instance would take on top of what it takes now; never below nothing."""
     return (context.scales.weigh(after) - context.state.counted(instance)).at_least(NOTHING)
+
+
+def judge_import(context: Context, size: int) -> None:
+    """Raise NoRoom where an import has no room, which is among what is sold already: so no two get the same."""
+    with context.state.atomic():
+        others = sold(context) - Amounts(disk=size)
+        if found := limits.room_problems(Amounts(disk=size), capacity(context), others):
+            raise NoRoom(found)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import BinaryIO, NoReturn, TypeVar
 
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
-from bulkhead.engine.quotas import admit, image_space
+from bulkhead.engine.quotas import admit, image_space, images_left
 from bulkhead.engine.registries import Access as Credentials
 from bulkhead.engine.registries import RegistryCatalog
 from bulkhead.engine.unikernel_builds import Order
@@ -32,6 +32,7 @@ class TenantImages:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._catalog = ImageCatalog(context)
+        context.images.layout.left = lambda: images_left(context, context.tenant, context.images)
 
     def within_quota(self, make: Callable[[], Image]) -> Image:
         """Make an image; where the tenant's images then take more than they may, its names go, and it is refused."""

@@ -43,6 +43,7 @@ def import_fd(ingest: Ingest, fd: int, request: Request) -> str:
     """Take in a regular file of any kind. Returns the digest of its (first) image."""
     bounds = ingest.layout.bounds
     size = os.fstat(fd).st_size
+    ingest.share.expect(0, new=os.fstat(fd).st_blocks * 512)
     check_space(ingest.layout.root, bounds, coming=2 * size)
     kind, first = compression.sniff(file_chunks(fd))
     if found := _disk(ingest, fd, kind, request):

@@ -17,13 +17,19 @@ from bulkhead.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descr
 from bulkhead.images.layer import Unpacked
 from bulkhead.images.layout import HINT, LAYER_KEYS, Layout
 from bulkhead.images.reader import Digester, file_chunks, write_all
+from bulkhead.images.shares import Share
+
+EROFS = ".erofs"
 
 
 class Ingest:
     """Collects blobs and layers in a directory of its own. What the store has already is linked, not made again."""
 
-    def __init__(self, layout: Layout, directory: Path) -> None:
+    def __init__(self, layout: Layout, directory: Path, share: Share) -> None:
         self.layout = layout
+        self.share = share
+        """What this import may take."""
+        self._parts = 0
         self._directory = directory
         self._files: dict[Path, Path] = {}
         self._images: list[tuple[Descriptor, Sequence[str]]] = []
@@ -51,6 +57,7 @@ class Ingest:
         check_space(self._directory, bounds)
         have_image = diff_id is not None and self._pin_layer(diff_id)
         have_blob = descriptor is not None and self._pin_blob(descriptor)
+        done = self._taken(below)
         with ExitStack() as stack:
             image = None if have_image else stack.enter_context(self.draft())
             blob = None if have_blob or file else stack.enter_context(self.draft())
@@ -61,10 +68,12 @@ class Ingest:
                 erofs=image[1] if image else None,
                 blob=blob[1] if blob else None,
                 below=[self._open(key, stack) for key in reversed(below)] if image else (),
+                grew=lambda size: self.share.grew(done + size),
             )
             _check(found, descriptor, diff_id)
             if image:
                 self._keep(image[0], self.layout.erofs_path(found.key))
+                self.share.grew(self._taken((*below, found.key)), last=True)
             if blob:
                 self._keep(blob[0], self.layout.blob_path(found.digest))
             elif file and not have_blob:
@@ -104,12 +113,14 @@ class Ingest:
         bounds = self.layout.bounds
         there = descriptor and self.layout.may_reuse(self.layout.blob_path(descriptor.digest), size=descriptor.size)
         if there and descriptor and self._pin_blob(descriptor):
+            self._part(descriptor.size)
             return descriptor
         check_space(self._directory, bounds, coming=descriptor.size if descriptor else 0)
         with self.draft() as (path, fd), closing(Digester(None if file else fd)) as digester:
             for _ in digester.pass_on(chunks):
                 if digester.size > bounds.total:
                     raise ImageError(f"a file of the image is larger than {bounds.total} bytes")
+                self.share.grew(self._taken(()) + digester.size)
             found = Descriptor(media_type=media_type, digest=digester.finish(), size=digester.size)
             if descriptor and (found.digest, found.size) != (descriptor.digest, descriptor.size):
                 raise ImageError(f"blob {descriptor.digest} has in truth the digest {found.digest}")
@@ -117,7 +128,18 @@ class Ingest:
                 self._link(file, found.digest)
             else:
                 self._keep(path, self.layout.blob_path(found.digest))
+        self._part(found.size)
         return found
+
+    def _part(self, size: int) -> None:
+        self._parts += size
+        self.share.grew(self._taken(()), last=True)
+
+    def _taken(self, below: Sequence[str]) -> int:
+        """Bytes that images count of what has been taken in: parts, and layers as they are unpacked, `below` too."""
+        layers = {path for path in self._files if path.suffix == EROFS} | set(map(self.layout.erofs_path, below))
+        found = [self._files.get(path, path) for path in layers]
+        return self._parts + sum(path.stat().st_size for path in found if path.exists())
 
     def add_parts(
         self,
@@ -221,6 +243,7 @@ class Ingest:
                 index.names.update(dict.fromkeys(names, manifest.digest))
             if self._images:
                 self.layout.write(index)
+                self.share.end()
 
     @contextmanager
     def draft(self) -> Iterator[tuple[Path, int]]:
@@ -269,8 +292,8 @@ class Ingest:
 @contextmanager
 def ingest(layout: Layout) -> Iterator[Ingest]:
     """An import under way. Without a commit nothing of it remains."""
-    with workspace(layout.ingest) as (directory, _):
-        yield Ingest(layout, directory)
+    with workspace(layout.ingest) as (directory, _), layout.shares.begin(layout.tenant, layout.left) as share:
+        yield Ingest(layout, directory, share)
 
 
 def manifest_of(config: bytes, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None) -> bytes:

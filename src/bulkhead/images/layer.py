@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -63,15 +63,16 @@ def unpack(
     erofs: int | None,
     blob: int | None = None,
     below: Sequence[int] = (),
+    grew: Callable[[int], None] = lambda _: None,
 ) -> Unpacked:
     """Read a layer to its end.
 
     `erofs`: an empty file for its EROFS image, None where only the digests matter. `blob`: an empty file for a
     copy of the stream. `must_end`: a tar without its end mark is an error. `below`: EROFS files of the layers below,
-    the highest first.
+    the highest first. `grew` is told the size of the EROFS image before it grows, and may raise.
     Raises ImageError for what is damaged, hostile or larger than `bounds`; the files are the caller's to remove.
     """
-    image = None if erofs is None else _Image(erofs, bounds, Below(below))
+    image = None if erofs is None else _Image(erofs, bounds, Below(below), grew)
     with closing(Digester(blob)) as outer:
         kind, came = compression.sniff(outer.pass_on(chunks))
         unpacked = compression.unpack(kind, came, bounds)
@@ -106,13 +107,14 @@ def _key(diff_id: str, tree: Tree) -> str:
 class _Image:
     """A layer's EROFS file while its entries come in."""
 
-    def __init__(self, fd: int, bounds: Bounds, below: Below) -> None:
+    def __init__(self, fd: int, bounds: Bounds, below: Below, grew: Callable[[int], None]) -> None:
         self.tree = Tree(bounds, below)
         self.writer = Writer(fd)
         self.notes: set[str] = set()
         self._fd = fd
         self._bounds = bounds
         self._space_seen = 0
+        self._grew = grew
 
     def add(self, entry: tar.Entry, reader: Reader) -> None:
         """Enter one file of the tar."""
@@ -144,6 +146,7 @@ class _Image:
         coming = self.writer.written + size
         if coming > self._bounds.total:
             raise ImageError(f"the layer's files are larger than {format_size(self._bounds.total)}", hint=BOMB)
+        self._grew(coming)
         if coming - self._space_seen > _SPACE_EVERY:
             check_space(self._fd, self._bounds)
             self._space_seen = coming

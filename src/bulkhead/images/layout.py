@@ -21,7 +21,8 @@ from bulkhead.host.workspace import locked
 from bulkhead.images import documents, ondisk
 from bulkhead.images.bounds import Bounds
 from bulkhead.images.documents import REF_NAME, ConfigFile, Descriptor, Digest, Manifest
-from bulkhead.tenancy.names import SEPARATOR
+from bulkhead.images.shares import Left, Shares
+from bulkhead.tenancy.names import DEFAULT, SEPARATOR
 
 _MARK = b'{"imageLayoutVersion":"1.0.0"}'
 LAYER_KEYS = "bulkhead.layers"
@@ -61,6 +62,11 @@ class Layout:
     def __init__(self, root: Path, bounds: Bounds) -> None:
         self.root = root
         self.bounds = bounds
+        self.tenant = DEFAULT
+        self.shares = Shares()
+        """What imports under way take."""
+        self.left: Left = lambda: None
+        """What the images of `tenant` may still grow by; set by whoever knows of quotas."""
         self.blobs = root / "blobs" / "sha256"
         self.erofs = root / "erofs"
         self.ingest = root / "ingest"

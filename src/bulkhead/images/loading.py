@@ -54,7 +54,9 @@ def of_stream(stream: BinaryIO, request: Request) -> Work:
                     raise ImageError(f"the stream is longer than {bounds.total} bytes")
                 if done % (64 << 20) < len(chunk):
                     check_space(fd, bounds)
+                into.share.grew(done)
                 write_all(fd, chunk)
+            into.share.grew(done, last=True)
             return import_fd(into, fd, request)
 
     return take

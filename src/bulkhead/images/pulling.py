@@ -107,7 +107,9 @@ def take(
     missing = [blob for blob in found.parsed.layers if not _is_there(layout, blob)]
     if len(found.parsed.layers) > layout.bounds.layers:
         raise ImageError(f"the image has {len(found.parsed.layers)} layers, at most {layout.bounds.layers} are allowed")
-    check_space(layout.root, layout.bounds, coming=sum(blob.size for blob in missing))
+    coming = sum(blob.size for blob in missing)
+    into.share.expect(sum(blob.size for blob in found.parsed.layers), new=coming)
+    check_space(layout.root, layout.bounds, coming=coming)
     with ExitStack() as stack:
         config = found.parsed.config
         if config.size > layout.bounds.document:
@@ -119,6 +121,11 @@ def take(
         downloads.begin(missing, lambda download: _fill(repository, download, layout if patch else None))
         try:
             return OciImage(into, archive, request).take(found.manifest, request.names)
+        except Refused:
+            # It is more than its tenant may have: what has come is not kept for another time.
+            for blob in missing:
+                downloads.discard(blob.digest)
+            raise
         except ImageError:
             # What has come may be what is wrong: nothing of it is believed another time.
             for blob in missing:

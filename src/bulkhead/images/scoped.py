@@ -25,6 +25,7 @@ class ScopedLayout(Layout):
     def __init__(self, base: Layout, tenant: str, public: Public) -> None:
         super().__init__(base.root, base.bounds)
         self._base, self._tenant, self._public = base, tenant, public
+        self.tenant, self.shares = tenant, base.shares
         # What has come of a blob whose rest a registry of the tenant's own choice would send.
         self.partial: Path = base.partial.with_name(f"{base.partial.name}{SEPARATOR}{tenant}")
         self.partial.mkdir(mode=0o700, exist_ok=True)
