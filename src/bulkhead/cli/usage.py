@@ -127,7 +127,7 @@ def _row(row: dict[str, Any], timed: bool, columns: Sequence[str]) -> list[str]:
         " / ".join(f"{sum(row[key] for key in keys):.3f}" for keys in (_SOLD, _USED)),
         f"{decimal(row['received'])} / {decimal(row['sent'])}",
         f"{decimal(row['disk_read'])} / {decimal(row['disk_written'])}",
-        str(row["disk_reads"] + row["disk_writes"]),
+        "-" if row["disk_reads"] is None else str(row["disk_reads"] + row["disk_writes"]),
     ]
 
 

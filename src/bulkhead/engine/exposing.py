@@ -9,7 +9,7 @@ from importlib.metadata import version
 from bulkhead.engine import keeping, readings, selling
 from bulkhead.engine.billing import Billing
 from bulkhead.engine.context import Context
-from bulkhead.engine.metering import Meter, is_metered
+from bulkhead.engine.metering import Meter, has_runs
 from bulkhead.engine.usages import UsageCatalog
 from bulkhead.model import Instance
 
@@ -33,7 +33,7 @@ class Exposer:
 
         context, most = self._context, self._context.config.metrics_instances
         every = context.state.instances()
-        instances = [each for each in every if tenant in (None, each.spec.tenant) and is_metered(each.spec)]
+        instances = [each for each in every if tenant in (None, each.spec.tenant) and has_runs(each.spec)]
         # Those that run first: they are what is looked at.
         instances.sort(key=lambda each: (not each.pid, each.spec.created, each.spec.id))
         links = context.networks.counted()

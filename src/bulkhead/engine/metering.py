@@ -16,7 +16,7 @@ from bulkhead.engine.context import Context
 from bulkhead.errors import BulkheadError
 from bulkhead.isolation.base import Bundle, Handle
 from bulkhead.metering.ledger import Subject
-from bulkhead.metering.meters import Counters
+from bulkhead.metering.meters import Counters, Reading
 from bulkhead.model import Instance, Spec
 
 log = logging.getLogger(__name__)
@@ -25,14 +25,23 @@ _PORTION = 50
 _TRIM_SECONDS = 3600.0
 
 
-def is_metered(spec: Spec) -> bool:
-    """What runs within a VM is part of what the VM uses, and its plan of the VM's."""
+def has_runs(spec: Spec) -> bool:
+    """Whether its runs are metered. What runs within a VM is part of what the VM uses, and its plan of the VM's; its
+    disk alone is a file of the host's, and sold beside the VM's.
+    """
     return not spec.inside
 
 
 def subject(spec: Spec) -> Subject:
     """Whose use it is."""
     return Subject(instance=spec.id, name=spec.name, tenant=spec.tenant, plan=spec.plan_name)
+
+
+def _reading(context: Context, instance: Instance, links: readings.Links | None = None) -> Reading:
+    """What there is to be read of an instance now. `links`: of all, read before."""
+    if has_runs(instance.spec):
+        return readings.at_work(context, instance, links)
+    return readings.at_rest(context, instance)
 
 
 class Meter:
@@ -54,11 +63,11 @@ class Meter:
 
     def before(self, bundle: Bundle) -> Counters:
         """What is counted for an instance already that is about to start."""
-        return readings.at_start(self._context, bundle) if is_metered(bundle.spec) else Counters()
+        return readings.at_start(self._context, bundle) if has_runs(bundle.spec) else Counters()
 
     def begin(self, instance: Instance, handle: Handle, before: Counters) -> None:
         """It runs."""
-        if not is_metered(instance.spec):
+        if not has_runs(instance.spec):
             return
         reading = readings.at_rest(self._context, instance)
         run = readings.run_of(handle)
@@ -66,8 +75,7 @@ class Meter:
 
     def change(self, instance: Instance) -> None:
         """It has another plan from now on, or is about to be taken away."""
-        if is_metered(instance.spec):
-            self._context.ledger.record([(subject(instance.spec), readings.at_work(self._context, instance))])
+        self._context.ledger.record([(subject(instance.spec), _reading(self._context, instance))])
 
     def end(self, instance: Instance, *, flush: bool = True) -> None:
         """Its run has ended, and nothing of it has been taken away yet. Idempotent.
@@ -75,7 +83,7 @@ class Meter:
         `flush`: what it has written is still to reach its disk.
         """
         context, spec = self._context, instance.spec
-        if not is_metered(spec):
+        if not has_runs(spec):
             return
         if flush and not spec.auto_remove:
             context.disks.flush(spec.id)
@@ -86,7 +94,7 @@ class Meter:
     def undo(self, instance: Instance) -> None:
         """Its start has been undone: nobody got anything of it, so nothing is counted."""
         handle = bundles.read_handle(self._context.bundle_dir(instance))
-        if handle and is_metered(instance.spec):
+        if handle and has_runs(instance.spec):
             reading = readings.of_run(readings.at_rest(self._context, instance), readings.run_of(handle), Counters())
             self._context.ledger.record([(subject(instance.spec), replace(reading, ended=0))])
 
@@ -119,12 +127,11 @@ class Meter:
             context.ledger.end(gone)
         for first in range(0, len(kept), _PORTION):
             context.ledger.record(kept[first : first + _PORTION])
-        metered = [instance for instance in instances if is_metered(instance.spec)]
         links = context.networks.counted()
-        for first in range(0, len(metered), _PORTION):
-            portion = metered[first : first + _PORTION]
-            found = [(subject(each.spec), readings.at_work(context, each, links)) for each in portion]
-            context.ledger.record(found, durable=first + _PORTION >= len(metered))
+        for first in range(0, len(instances), _PORTION):
+            portion = instances[first : first + _PORTION]
+            found = [(subject(each.spec), _reading(context, each, links)) for each in portion]
+            context.ledger.record(found, durable=first + _PORTION >= len(instances))
         self.took, self.sampled = time.monotonic() - began, time.time()
         if time.monotonic() - self._trimmed > _TRIM_SECONDS:
             context.ledger.trim()

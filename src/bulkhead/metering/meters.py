@@ -72,7 +72,9 @@ class Usage:
     volume_sold: int = 0
     volume_used: int = 0
     snapshot_sold: int = 0
-    """KiB for a second, as of the disk. A snapshot never changes: what it takes on the host is what is sold."""
+    """KiB for a second, as of the disks. A snapshot never changes: what it takes on the host is what is sold."""
+    uncounted: int = 0
+    """Milliseconds of the uptime of which nobody counted the operations."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, name) + getattr(other, name) for name in METERS))
@@ -227,6 +229,7 @@ def _run(before: Position, reading: Reading, *, same: bool) -> Added:
     end = reading.wall - max(0, reading.at - until)
     usage = Usage(
         uptime=time,
+        uncounted=time if reading.counters.reads is None else 0,
         cpu_sold=sold.cpu * time // 1000,
         memory_sold=_over_time(sold.memory, time),
         memory_used=_over_time(reading.peak if used is None else used, time),

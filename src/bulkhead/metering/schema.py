@@ -44,7 +44,7 @@ _NEWER = {
         "UPDATE subject SET kind = '' WHERE instance = ''",
         *(
             f"ALTER TABLE bin ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0"
-            for name in ("volume_sold", "volume_used", "snapshot_sold")
+            for name in ("volume_sold", "volume_used", "snapshot_sold", "uncounted")
         ),
         "PRAGMA user_version = 2",
     ),

@@ -85,8 +85,9 @@ MONTH = "month"
 """The unit of a price that an instance costs in a whole month: of one that ran for a part of it that part."""
 
 
-def told(use: Usage) -> dict[str, int | float]:
-    """Use as the API tells it: seconds, GiB hours, bytes, operations."""
+def told(use: Usage) -> dict[str, int | float | None]:
+    """Use as the API tells it: seconds, GiB hours, bytes, operations; None where nobody counted these."""
+    silent = use.uptime > 0 and use.uncounted >= use.uptime
     return {
         "uptime_seconds": use.uptime / 1000,
         "cpu_seconds": use.cpu / 1e9,
@@ -102,6 +103,7 @@ def told(use: Usage) -> dict[str, int | float]:
         "sent": use.sent,
         "disk_read": use.read,
         "disk_written": use.written,
-        "disk_reads": use.reads,
-        "disk_writes": use.writes,
+        "disk_reads": None if silent else use.reads,
+        "disk_writes": None if silent else use.writes,
+        "disk_operations_uncounted_seconds": use.uncounted / 1000,
     }

@@ -242,7 +242,7 @@ def test_a_file_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
     book.close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE subject DROP COLUMN kind")
-        for name in ("volume_sold", "volume_used", "snapshot_sold"):
+        for name in ("volume_sold", "volume_used", "snapshot_sold", "uncounted"):
             connection.execute(f"ALTER TABLE bin DROP COLUMN {name}")
         connection.execute("PRAGMA user_version = 1")
         connection.commit()

@@ -8,7 +8,7 @@ import { bytes, money, number } from "./units.js";
 
 const day = (when) => new Date(when * 1000).toISOString().slice(0, 10);
 const hours = (seconds) => `${number(seconds / 3600, 2)} h`;
-const COLUMNS = [["up", (row) => hours(row.uptime_seconds)], ["CPU used", (row) => hours(row.cpu_seconds)], ["memory sold", (row) => `${number(row.memory_gib_hours_sold, 2)} GiB h`], ["memory used", (row) => `${number(row.memory_gib_hours_used, 2)} GiB h`], ["disk sold", (row) => `${number(row.disk_gib_hours_sold + row.volume_gib_hours_sold + row.snapshot_gib_hours, 2)} GiB h`], ["in", (row) => bytes(row.received)], ["out", (row) => bytes(row.sent)], ["disk operations", (row) => number(row.disk_reads + row.disk_writes)]];
+const COLUMNS = [["up", (row) => hours(row.uptime_seconds)], ["CPU used", (row) => hours(row.cpu_seconds)], ["memory sold", (row) => `${number(row.memory_gib_hours_sold, 2)} GiB h`], ["memory used", (row) => `${number(row.memory_gib_hours_used, 2)} GiB h`], ["disk sold", (row) => `${number(row.disk_gib_hours_sold + row.volume_gib_hours_sold + row.snapshot_gib_hours, 2)} GiB h`], ["in", (row) => bytes(row.received)], ["out", (row) => bytes(row.sent)], ["disk operations", (row) => (row.disk_reads === null ? "–" : number(row.disk_reads + row.disk_writes))]];
 const BY = { instance: "instance", plan: "plan", tenant: "tenant", day: "day" };
 
 // The last twelve months, the latest first: ["2026-11", from, to] in seconds of UTC.
