@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -19,7 +20,7 @@ from bulkhead.api.rates import Rates
 from bulkhead.api.service import Service
 from bulkhead.api.wire import CERTIFICATE, MAX_MESSAGE, SocketWire, Wire
 from bulkhead.config import Listen
-from bulkhead.errors import BulkheadError, HostError, Refused, Unauthorized
+from bulkhead.errors import BulkheadError, HostError, Refused, TooMany, Unauthorized
 from bulkhead.tenancy.principal import Principal
 
 KEEP_ALIVE_SECONDS = 30
@@ -27,6 +28,8 @@ GUARDED = "/v1/"
 """What is behind the door. The rest is the page's files, which hold nothing of anybody's."""
 BACKLOG = 256
 MOST_CONNECTIONS = 2048
+OPEN_SHARE = MOST_CONNECTIONS // 4
+"""Requests of one tenant that may be open at the same time. Waits and terminals take no thread, but a connection."""
 SHOW = "send a token: Authorization: Bearer TOKEN, or a client certificate"
 
 
@@ -35,16 +38,40 @@ class NetworkDoor:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service, self._rates = app, service, Rates()
+        self._open = Counter[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         guarded = scope["type"] != "http" or scope["path"].startswith(GUARDED)
         if guarded:
             try:
-                scope[KEY] = await self._identify(scope)
+                scope[KEY] = principal = await self._identify(scope)
+                self._check_share(principal)
             except BulkheadError as error:
                 await _deny(error, scope, receive, send)
                 return
+            with self._counted(principal):
+                await self._app(scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+    def _check_share(self, principal: Principal) -> None:
+        if principal.tenant is not None and self._open[principal.tenant] >= OPEN_SHARE:
+            raise TooMany(f"{OPEN_SHARE} requests of this tenant are open already", hint="end some of them")
+
+    @contextmanager
+    def _counted(self, principal: Principal) -> Iterator[None]:
+        """While a tenant's request is open."""
+        tenant = principal.tenant
+        if tenant is None:
+            yield
+            return
+        self._open[tenant] += 1
+        try:
+            yield
+        finally:
+            self._open[tenant] -= 1
+            if not self._open[tenant]:
+                del self._open[tenant]
 
     async def _identify(self, scope: Scope) -> Principal:
         """Who it is. Raises Unauthorized, TooMany."""
@@ -74,7 +101,9 @@ async def _deny(error: BulkheadError, scope: Scope, receive: Receive, send: Send
         await receive()
         await send({"type": "websocket.close", "code": REFUSED + error.http_status})
         return
-    await problems.response(error)(scope, receive, send)
+    answer = problems.response(error)
+    answer.headers["connection"] = "close"  # connections are few, and whoever is let in pays for its own alone
+    await answer(scope, receive, send)
 
 
 class NetworkServer(uvicorn.Server):
