@@ -17,7 +17,7 @@ PACKAGE = SOURCE / "bulkhead"
 
 NOUNS = (
     *("errors", "events", "amounts", "config", "quantities", "elf", "ustar", "modelling", "model"),
-    *("moves", "operation", "tenancy"),
+    *("moves", "operation", "secret", "tenancy"),
 )
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
@@ -62,6 +62,7 @@ THIRD_PARTY = {
     "uvloop": {"api"},
     "httptools": {"api"},
     "pydantic": {
+        "secret",
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
         *("modelling", "engine", "api", "audit", "metering"),
     },

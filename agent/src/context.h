@@ -55,6 +55,8 @@ struct context {
 	int null_mount, empty_mount; /* mounts that MASK clones; -1: none yet */
 	bool null_used, empty_used;  /* the first is attached */
 	int proc;		     /* our own procfs, attached nowhere; -1: none yet */
+	int secrets;		     /* the file system that holds them; -1: none yet */
+	unsigned secret_count;
 	int status;		     /* socket to the supervisor */
 	uint32_t inherit[8];	     /* bits of the descriptors that stay open across the exec */
 	bool terminal;
@@ -105,6 +107,7 @@ int op_sysctl(struct context *context, const struct operation *operation);
 int op_chdir(struct context *context, const struct operation *operation);
 int op_hostname(struct context *context, const struct operation *operation);
 int op_loopback(struct context *context, const struct operation *operation);
+int op_secret(struct context *context, const struct operation *operation);
 
 /* console.c */
 int op_console(struct context *context, const struct operation *operation);

@@ -17,6 +17,7 @@
 #include "context.h"
 #include "inroot.h"
 #include "mounts.h"
+#include "text.h"
 
 /* An id as the instance has it, as this process must give it to the kernel. */
 static uid_t outer_id(const struct context *context, uint64_t id)
@@ -86,6 +87,54 @@ int op_file(struct context *context, const struct operation *operation)
 		close(fd);
 	close(parent);
 	return error ? failed(context, error, "cannot write", path) : 0;
+}
+
+/* What holds the instance's secrets: ramfs, since no page of it is ever swapped out. It is the instance's own memory: its
+   process has joined its cgroups by now. Before Linux 6.15 nothing can be cloned from what is attached nowhere: it lies
+   over the stage, which PIVOT leaves behind, and what has been cloned from it is all that stays. */
+static int secrets_place(struct context *context)
+{
+	if (context->secrets >= 0)
+		return 0;
+	int mounted = mount_new("ramfs", "bulkhead-secrets", "mode=0700",
+				MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, NULL);
+	if (mounted >= 0 && mount_attach(mounted, context->stage) < 0) {
+		int error = errno;
+		close(mounted);
+		errno = error;
+		return -1;
+	}
+	context->secrets = mounted;
+	return mounted < 0 ? -1 : 0;
+}
+
+/* A file whose contents no disk has had: it is written where nobody can reach it, then mounted, read-only. */
+int op_secret(struct context *context, const struct operation *operation)
+{
+	char number[24];
+	const char *path = operation->arguments[0].data, *name = text_number(number, context->secret_count++);
+	mode_t mode = (mode_t)(operation_integer(operation, 1) & 0777);
+	uint64_t uid = operation_integer(operation, 2), gid = operation_integer(operation, 3);
+	const struct argument *data = &operation->arguments[4];
+	if (need_root(context) < 0)
+		return -ENOTDIR;
+	if (!ids_fit(uid, gid))
+		return failed(context, EINVAL, "no such owner for", path);
+	if (secrets_place(context) < 0)
+		return failed(context, errno, "cannot make a place in memory for", path);
+	int fd = openat(context->secrets, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0600), error = 0;
+	if (fd < 0 || write_all(fd, data->data, data->length) < 0 ||
+	    fchown(fd, outer_id(context, uid), outer_id(context, gid)) < 0 || fchmod(fd, mode) < 0)
+		error = errno;
+	if (fd >= 0)
+		close(fd);
+	if (error)
+		return failed(context, error, "cannot keep in memory", path);
+	int tree = mount_clone(context, context->secrets, name,
+			       MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0);
+	if (tree < 0)
+		return failed(context, errno, mount_clone_error(0), path);
+	return mount_in_root(context, tree, path);
 }
 
 int op_symlink(struct context *context, const struct operation *operation)

@@ -91,8 +91,7 @@ int mount_attach(int mounted, int at)
 	return move_mount(mounted, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
-/* Attaches a mount at an in-root path, which is made where it is missing, and closes it. */
-static int attach(struct context *context, int mounted, const char *target)
+int mount_in_root(struct context *context, int mounted, const char *target)
 {
 	const char *text = "cannot mount on";
 	struct stat is, there;
@@ -125,7 +124,7 @@ int op_mount(struct context *context, const struct operation *operation)
 		TEXT(text, type, " on ", target, *said ? ": " : "", said);
 		return failed(context, error, "cannot mount", text);
 	}
-	return attach(context, mounted, target);
+	return mount_in_root(context, mounted, target);
 }
 
 int op_bind(struct context *context, const struct operation *operation)
@@ -137,7 +136,7 @@ int op_bind(struct context *context, const struct operation *operation)
 	int tree = mount_clone(context, AT_FDCWD, path, attributes, flags);
 	if (tree < 0)
 		return failed(context, errno, mount_clone_error(flags), path);
-	return attach(context, tree, target);
+	return mount_in_root(context, tree, target);
 }
 
 int op_rebind(struct context *context, const struct operation *operation)
@@ -155,7 +154,7 @@ int op_rebind(struct context *context, const struct operation *operation)
 	close(from);
 	if (tree < 0)
 		return failed(context, error, mount_clone_error(0), source);
-	return attach(context, tree, target);
+	return mount_in_root(context, tree, target);
 }
 
 /* The host's node, never one that an image or a workload made. */

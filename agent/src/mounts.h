@@ -18,5 +18,7 @@ const char *mount_clone_error(uint64_t flags);
 int mount_change(int mounted, uint64_t attributes, int userns, unsigned flags);
 /* Attaches a mount on what `at` is open on. */
 int mount_attach(int mounted, int at);
+/* The same at an in-root path, which is made where it is missing; closes the mount. As an operation: 0 or -error. */
+int mount_in_root(struct context *context, int mounted, const char *target);
 
 #endif

@@ -31,6 +31,7 @@ static const operation_function functions[] = {
 	[OP_HOSTNAME] = op_hostname,
 	[OP_CONSOLE] = op_console,
 	[OP_LOOPBACK] = op_loopback,
+	[OP_SECRET] = op_secret,
 	[OP_CHDIR] = op_chdir,
 	[OP_RLIMIT] = op_rlimit,
 	[OP_USER] = op_user,
@@ -68,6 +69,7 @@ void context_init(struct context *context, enum place place, enum phase phase)
 		.null_mount = -1,
 		.empty_mount = -1,
 		.proc = -1,
+		.secrets = -1,
 		.status = -1,
 		.plan.umask = 022,
 	};

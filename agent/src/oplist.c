@@ -40,6 +40,7 @@ static const struct {
 	{OP_HOSTNAME, S | C, "t"},
 	{OP_CONSOLE, C | E, ""},
 	{OP_LOOPBACK, T | C, ""},
+	{OP_SECRET, C, "piiib"},
 	{OP_CHDIR, C | E, "pi"},
 	{OP_RLIMIT, C | E, "iii"},
 	{OP_USER, C | E, "ti*"},
@@ -155,7 +156,7 @@ int oplist_parse(struct reader *reader, enum place place, struct oplist *list, s
 		for (unsigned i = 0; i < operation->count && !reader->bad; i++, next++)
 			next->data = read_block(reader, LIST_MAX_BYTES, &next->length);
 		if (reader->bad || reader->at - begin > LIST_MAX_BYTES)
-			return fail(list, error, list->count, 0, "the list is cut off or longer than 512 KiB");
+			return fail(list, error, list->count, 0, "the list is cut off or longer than 1 MiB");
 		const char *text = check(operation, place);
 		if (text != NULL)
 			return fail(list, error, list->count, operation->code, text);

@@ -128,7 +128,7 @@ static void test_lists(void)
 	put_integer(&list, 1, 4);
 	put_integer(&list, OP_ENV | 1 << 24, 4);
 	put_integer(&list, 0xffffffff, 4);
-	CHECK_TEXT(list_error(&list, PLACE_INSIDE), "the list is cut off or longer than 512 KiB");
+	CHECK_TEXT(list_error(&list, PLACE_INSIDE), "the list is cut off or longer than 1 MiB");
 }
 
 static void test_long_list(void)
@@ -136,10 +136,10 @@ static void test_long_list(void)
 	struct buffer list = {0};
 	static char text[1 << 18];
 	memset(text, 'x', sizeof text - 1);
-	put_integer(&list, 3, 4);
-	for (int i = 0; i < 3; i++)
+	put_integer(&list, 5, 4);
+	for (int i = 0; i < 5; i++)
 		put_operation(&list, OP_ENV, 0, "p", text);
-	CHECK_TEXT(list_error(&list, PLACE_INSIDE), "the list is cut off or longer than 512 KiB");
+	CHECK_TEXT(list_error(&list, PLACE_INSIDE), "the list is cut off or longer than 1 MiB");
 }
 
 void test_requests(void)

@@ -191,6 +191,11 @@ class Config(BaseModel):
         return self.state_dir / "volumes"
 
     @property
+    def secrets_dir(self) -> Path:
+        """What is in secrets, one file each."""
+        return self.state_dir / "secrets"
+
+    @property
     def snapshots_dir(self) -> Path:
         """One directory per snapshot."""
         return self.state_dir / "snapshots"

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 from pydantic_core import PydanticCustomError
 
 from bulkhead.modelling import Model as Model  # noqa: PLC0414 - handed on
+from bulkhead.secret import MOST_USES, SecretUse
 from bulkhead.tenancy import names
 from bulkhead.tenancy.names import TenantName, qualified
 
@@ -228,15 +229,14 @@ class CreateRequest(Model):
     aliases: tuple[Name, ...] = Field(default=(), max_length=64, description="more names on its network, maybe shared")
     ports: tuple[PortMapping, ...] = ()
     mounts: tuple[Mount, ...] = ()
-    disks: tuple[ForeignDisk, ...] = Field(default=(), max_length=2)
-    """Of a VM that is a room."""
+    disks: tuple[ForeignDisk, ...] = Field(default=(), max_length=2, description="of a VM that is a room")
+    secrets: tuple[SecretUse, ...] = Field(default=(), max_length=MOST_USES, description="files in its memory")
     tty: bool = False
     stdin: bool = False
     restart: RestartPolicy = RestartPolicy()
     health: HealthCheck | None = None
     stop_signal: str | None = None
-    stop_timeout: float | None = Field(default=None, ge=0)
-    """Seconds; None: 10, and for a whole system 90."""
+    stop_timeout: float | None = Field(default=None, ge=0, description="seconds; None: 10, of a whole system 90")
     auto_remove: bool = False
 
     @field_validator("image")
@@ -268,10 +268,8 @@ class Spec(Model):
     name: Name
     """Unique in its tenant."""
     tenant: TenantName = DEFAULT_TENANT
-    image: str
-    """The reference that was asked for."""
-    image_digest: str
-    """The manifest's digest."""
+    image: str = Field(description="the reference that was asked for")
+    image_digest: str = Field(description="of its manifest")
     architecture: str = "amd64"
     isolation: Isolation
     choice: Choice | None = None
@@ -304,6 +302,7 @@ class Spec(Model):
     ports: tuple[PortMapping, ...] = ()
     mounts: tuple[Mount, ...] = ()
     disks: tuple[ForeignDisk, ...] = ()
+    secrets: tuple[SecretUse, ...] = ()
     tty: bool = False
     stdin: bool = False
     restart: RestartPolicy = RestartPolicy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,42 @@ def test_host_name_sysctl_and_loopback(box: Box) -> None:
     lines = out.decode().splitlines()
     assert lines[0] == "inner" and lines[1] == "0" and lines[2].split() == ["0", "100"]
     assert "UP" in lines[3]
+
+
+def test_a_secret_is_a_file_in_memory_alone(box: Box) -> None:
+    value = os.urandom(300_000)
+    secrets = [
+        simple(Code.SECRET, "/run/secrets/key", 0o400, 7, 9, value),
+        simple(Code.SECRET, "/etc/deep/word", 0o444, 0, 0, b"said\n"),
+    ]
+    script = """
+        sha256sum </run/secrets/key; stat -c %a:%u:%g:%s /run/secrets/key /etc/deep/word; cat /etc/deep/word
+        grep -E 'secrets/key|deep/word' /proc/self/mountinfo | sed 's/.* - //' | cut -d' ' -f1,2; ls /
+        echo more >>/etc/deep/word
+    """
+    code, out, err = box.sh(script, inside=secrets)
+    assert code == 1 and b"Read-only file system" in err
+    lines = out.decode().splitlines()
+    assert lines[0].split()[0] == sha256(value).hexdigest()
+    assert lines[1:4] == ["400:7:9:300000", "444:0:0:5", "said"]
+    assert lines[4:6] == ["ramfs bulkhead-secrets"] * 2, "no page of it is swapped out"
+    for path in (box.upper / "run/secrets/key", box.upper / "etc/deep/word"):
+        assert path.read_bytes() == b"", "the disk has a place to mount on, and nothing in it"
+
+
+@pytest.mark.parametrize("link", ["/run", "/run/secrets", "/run/secrets/key"])
+def test_a_link_of_the_image_leads_no_secret_out_of_the_root(box: Box, link: str, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_bytes(b"")
+    at = box.upper / link.lstrip("/")
+    at.parent.mkdir(parents=True, exist_ok=True)
+    target = tmp_path / "outside" / ("file" if link.endswith("key") else "")
+    at.symlink_to("../" * 20 + str(target).lstrip("/"))
+    secret = simple(Code.SECRET, "/run/secrets/key", 0o444, 0, 0, b"the value")
+    code, out, _ = box.sh("cat /run/secrets/key", inside=[secret])
+    assert (code, out) == (0, b"the value"), "it is where the link leads inside the root"
+    found = [path.read_bytes() for path in tmp_path.joinpath("outside").rglob("*") if path.is_file()]
+    assert found == [b""], "nothing of it has come to where the link leads on the host"
 
 
 def test_the_working_directory_is_made_when_asked_for(box: Box) -> None:

@@ -190,6 +190,7 @@ def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
     bob.cli("run", "-d", "--name", "secretive", *PLAN, "busybox", *LOOP)
     bob.cli("volume", "create", "--size", "16M", "ledger")
     bob.cli("network", "create", "hidden")
+    bob.cli("secret", "create", "password", "-", stdin="of-bob-alone")
     bob.cli("snapshot", "create", "secretive", "before")
     bob.cli("image", "tag", "busybox", "bobs/own:1")
     record = json.loads(bob.cli("inspect", "secretive").stdout)[0]
@@ -201,6 +202,7 @@ def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
                 "/v1/instances",
                 "/v1/volumes",
                 "/v1/networks",
+                "/v1/secrets",
                 "/v1/snapshots",
                 "/v1/images",
                 "/v1/stats",
@@ -215,11 +217,21 @@ def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
         ]
     )
     everything += str(ann.ask("GET", "/v1/events")[1])
-    for word in ("secretive", "ledger", "hidden", "beta", "bob", record["id"], "bobs/own"):
+    for word in ("secretive", "password", "of-bob-alone", "ledger", "hidden", "beta", "bob", record["id"], "bobs/own"):
         assert word not in everything, f"{word} is seen by another tenant"
     names = {
         "ref": (record["id"], record["id"][:12], "secretive", "beta@secretive"),
-        "name": ("ledger", "hidden", "before", "beta@ledger", "beta@hidden", "beta", "bob"),
+        "name": (
+            "ledger",
+            "hidden",
+            "password",
+            "before",
+            "beta@password",
+            "beta@ledger",
+            "beta@hidden",
+            "beta",
+            "bob",
+        ),
         "operation": (operation,),
         "identifier": (bob.token.split("_")[1],),
     }
@@ -243,6 +255,8 @@ def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
         {"snapshot": f"{record['id']}/before", "command": ["true"]},
         {"image": "busybox", "inside": record["id"], "command": ["true"]},
         {"image": "busybox", "network": "hidden", "command": ["true"]},
+        {"image": "busybox", "secrets": [{"source": "password"}], "command": ["true"]},
+        {"image": "busybox", "secrets": [{"source": "beta@password"}], "command": ["true"]},
         {"image": "busybox", "tenant": "beta", "command": ["true"]},
     ):
         status, answer = ann.ask("POST", "/v1/instances", body)
@@ -250,7 +264,11 @@ def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
     ann.cli("run", "--rm", "-v", "ledger:/data", *PLAN, "busybox", "touch", "/data/anns")
     assert bob.cli("run", "--rm", "-v", "ledger:/data", *PLAN, "busybox", "ls", "/data").stdout == ""
     assert bob.cli("ps", "-q").stdout.split() == [record["id"][:12]]
+    ann.cli("secret", "create", "password", "-", stdin="of-ann")
+    read = ("run", "--rm", "--secret", "password", *PLAN, "busybox", "cat", "/run/secrets/password")
+    assert (ann.cli(*read).stdout, bob.cli(*read).stdout) == ("of-ann", "of-bob-alone")
     daemon = provider.daemon
+    assert daemon.cli("tenant", "rm", "acme", check=False).stderr.count("secrets") == 1
     daemon.cli("volume", "create", "--size", "16M", "ledger")
     daemon.cli("volume", "rm", "acme@ledger")
     left = [(each["tenant"], each["name"]) for each in daemon.json("volume", "ls", "--format", "json")]

@@ -36,6 +36,7 @@ _WORDS: dict[Code, str] = {
     Code.HOSTNAME: "set the host name {0}",
     Code.CONSOLE: "open the instance's terminal",
     Code.LOOPBACK: "bring up lo",
+    Code.SECRET: "keep the secret {0} in memory",
     Code.CHDIR: "change to the working directory {0}",
     Code.RLIMIT: "set the resource limit {0} to {1}:{2}",
     Code.USER: "become the user {0}",

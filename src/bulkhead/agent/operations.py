@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from pathlib import Path
+from typing import Self
 
 Argument = bytes | str | int
 MAX_OPERATIONS = 4096
-MAX_LIST = 512 << 10
+MAX_LIST = 1 << 20
 
 
 class Code(IntEnum):
@@ -44,6 +45,7 @@ class Code(IntEnum):
     HOSTNAME = 30
     CONSOLE = 31
     LOOPBACK = 32
+    SECRET = 33
     CHDIR = 40
     RLIMIT = 41
     USER = 42
@@ -89,6 +91,30 @@ RECURSIVE = 2
 MISSING_OK = 4
 
 
+class Hidden(bytes):
+    """Bytes that are shown by nobody: not in words, not in an error, not in a traceback. `name`: what they are."""
+
+    name: str
+
+    def __new__(cls, name: str, data: bytes) -> Self:
+        """`data`, to be spoken of as `name`."""
+        made = super().__new__(cls, data)
+        made.name = name
+        return made
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, {len(self)} bytes>"
+
+    __str__ = __repr__
+
+    def __format__(self, _: str) -> str:
+        return repr(self)
+
+    def decode(self, *_: object, **__: object) -> str:
+        """What it is, not what is in it."""
+        return repr(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One step of a list. `optional`: a failure is passed over. `report`: its output is kept."""
@@ -106,7 +132,7 @@ class Operation:
 
 
 def _show(argument: Argument) -> str:
-    if isinstance(argument, int):
+    if isinstance(argument, int | Hidden):
         return str(argument)
     if isinstance(argument, bytes):
         return f"<{len(argument)} bytes>" if len(argument) > 64 or not argument.isascii() else repr(argument.decode())

@@ -23,6 +23,7 @@ from bulkhead.metering.prices import Price
 from bulkhead.model import Exit, Instance, Isolation, NamedPlan, Network, Snapshot, Volume
 from bulkhead.moves import Moved
 from bulkhead.operation import Operation
+from bulkhead.secret import Secret
 from bulkhead.storage.changes import Changes
 from bulkhead.tenancy.roles import Permission, Role
 
@@ -223,6 +224,10 @@ ANSWERS: dict[str, Answer] = {
     "create_volume": Answer(Volume, status=201),
     "get_volume": Answer(Volume),
     "remove_volume": _DONE,
+    "list_secrets": Answer(list[Secret]),
+    "create_secret": Answer(Secret, status=201),
+    "get_secret": Answer(Secret),
+    "remove_secret": _DONE,
     "list_snapshots": Answer(list[Snapshot]),
     "create_snapshot": _long(Snapshot),
     "get_snapshot": Answer(Snapshot),

@@ -24,11 +24,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 _EDITS = (
     ("PATCH", re.compile(r"/v1/instances/[^/]+")),
-    ("DELETE", re.compile(r"/v1/(instances|plans|networks|volumes)/[^/]+")),
+    ("DELETE", re.compile(r"/v1/(instances|plans|networks|volumes|secrets)/[^/]+")),
     ("DELETE", re.compile(r"/v1/instances/[^/]+/snapshots/[^/]+")),
 )
 """What `If-Match` is honoured by; anywhere else it is refused."""
-HONOURED = ("update_instance", "delete_instance", "remove_plan", "remove_network", "remove_volume", "remove_snapshot")
+HONOURED = (
+    *("update_instance", "delete_instance", "remove_plan", "remove_network", "remove_volume"),
+    *("remove_secret", "remove_snapshot"),
+)
 """The same by the names of their routes."""
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 

@@ -9,10 +9,29 @@ from bulkhead.events import Progress
 from bulkhead.metering.invoices import Invoice
 from bulkhead.metering.prices import NewPrice, Price
 from bulkhead.metering.query import By
-from bulkhead.model import Instance, Isolation
+from bulkhead.model import Instance, Isolation, Volume
+from bulkhead.secret import Secret
 from bulkhead.tenancy.principal import Principal
 from bulkhead.tenancy.quotas import Quota
 from bulkhead.tenancy.roles import Permission, Role
+
+
+class Volumes(Protocol):
+    """The volumes; None for a size (bytes): the usual one."""
+
+    def list(self) -> Sequence[Volume]: ...
+    def get(self, name: str) -> Volume: ...
+    def create(self, name: str, *, size: int | None) -> Volume: ...
+    def remove(self, name: str) -> None: ...
+
+
+class Secrets(Protocol):
+    """The secrets. What is in them comes in, and never out."""
+
+    def list(self) -> Sequence[Secret]: ...
+    def get(self, name: str) -> Secret: ...
+    def create(self, name: str, value: bytes, *, labels: Mapping[str, str], replace: bool) -> Secret: ...
+    def remove(self, name: str) -> None: ...
 
 
 class Tenants(Protocol):

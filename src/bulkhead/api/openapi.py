@@ -24,6 +24,7 @@ TAGS = {
     "plans": "Plans that have a name.",
     "networks": "Bridges with their subnets.",
     "volumes": "Disks that outlive instances.",
+    "secrets": "Values that instances get as files in memory. What is in them is never told.",
     "snapshots": "What a disk, and maybe a memory, held.",
     "rooms": "Instances that belong to the request which opened them, and what has been changed in any.",
     "operations": "What lasts longer than a request may.",

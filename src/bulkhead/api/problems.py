@@ -68,9 +68,9 @@ def of_status(status: int, request: str) -> bytes:
     return encode(kind(what, hint="the routes are in docs/reference/http-api.md"), status)
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]]) -> Refused:
-    """What pydantic found, all of it, in words."""
-    return Refused(Problem(_words(item), "see docs/reference/http-api.md") for item in errors)
+def from_validation(errors: Sequence[Mapping[str, Any]], *, hidden: bool = False) -> Refused:
+    """What pydantic found, all of it, in words; with `hidden` without what was sent."""
+    return Refused(Problem(_words(item, hidden=hidden), "see docs/reference/http-api.md") for item in errors)
 
 
 def validate(model: type[BaseModel], body: bytes) -> Any:
@@ -81,7 +81,7 @@ def validate(model: type[BaseModel], body: bytes) -> Any:
         raise from_validation(error.errors(include_url=False)) from None
 
 
-def _words(item: Mapping[str, Any]) -> str:
+def _words(item: Mapping[str, Any], *, hidden: bool) -> str:
     location = [str(part) for part in item["loc"]]
     if location and location[0] in _PLACES:
         location = location[1:]
@@ -90,7 +90,7 @@ def _words(item: Mapping[str, Any]) -> str:
     message = item["msg"][:1].lower() + item["msg"][1:]
     if item["type"] == "missing":
         return f"{'.'.join(location) or 'the body'}: {message}"
-    secret = {"user_data", "secrets", "auth", "data"} & set(location)
+    secret = hidden or {"user_data", "secrets", "auth", "data"} & set(location)
     value = "..." if secret else repr(item.get("input"))
     shown = value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 3] + "..."
     return f"{'.'.join(location) or 'the body'} {shown}: {message}"
@@ -111,9 +111,11 @@ async def _known(_: Request, error: Exception) -> Response:
     return response(error)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return response(from_validation(error.errors()))
+    # Whatever a value was put into by mistake, it is not said again.
+    hidden = request.url.path.startswith("/v1/secrets")
+    return response(from_validation(error.errors(), hidden=hidden))
 
 
 async def _http(request: Request, error: Exception) -> Response:

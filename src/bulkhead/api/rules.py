@@ -98,7 +98,7 @@ RULES: Mapping[str, Permission] = {
     "POST /v1/images/kernel": _H,
     "POST /v1/images/rescue": _H,
     "POST /v1/images/unikernel": _H,
-    # plans, networks, volumes
+    # plans, networks, volumes, secrets
     "GET /v1/plans": _R,
     "GET /v1/plans/{name}": _R,
     "POST /v1/plans": _H,
@@ -111,6 +111,10 @@ RULES: Mapping[str, Permission] = {
     "GET /v1/volumes/{name}": _R,
     "POST /v1/volumes": Permission.VOLUMES,
     "DELETE /v1/volumes/{name}": Permission.VOLUMES,
+    "GET /v1/secrets": _R,
+    "GET /v1/secrets/{name}": _R,
+    "POST /v1/secrets": Permission.SECRETS,
+    "DELETE /v1/secrets/{name}": Permission.SECRETS,
     # tenants, users, tokens, the trail
     "GET /v1/tenants": _R,
     "GET /v1/tenants/{name}": _R,

@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.api.auth import principal_of
-from bulkhead.api.needs import Audits, Billing, Exposer, Temporaries, Tenants, Usages, Users, Watches
+from bulkhead.api.needs import Audits, Billing, Exposer, Secrets, Temporaries, Tenants, Usages, Users, Volumes, Watches
 from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.context import Locks
 from bulkhead.engine.operations import Operations
@@ -39,7 +39,6 @@ from bulkhead.model import (
     PlanRequest,
     RestartPolicy,
     Snapshot,
-    Volume,
 )
 from bulkhead.moves import Moved
 from bulkhead.storage.changes import Changes
@@ -206,15 +205,6 @@ class Networks(Protocol):
     def remove(self, name: str) -> None: ...
 
 
-class Volumes(Protocol):
-    """The volumes; None for a size (bytes): the usual one."""
-
-    def list(self) -> Sequence[Volume]: ...
-    def get(self, name: str) -> Volume: ...
-    def create(self, name: str, *, size: int | None) -> Volume: ...
-    def remove(self, name: str) -> None: ...
-
-
 class Snapshots(Protocol):
     """The snapshots. `ref` is an instance's name, id or the beginning of one; None for a list: of all."""
 
@@ -248,6 +238,8 @@ class Engine(Protocol):
     def networks(self) -> Networks: ...
     @property
     def volumes(self) -> Volumes: ...
+    @property
+    def secrets(self) -> Secrets: ...
     @property
     def snapshots(self) -> Snapshots: ...
     @property

@@ -35,7 +35,7 @@ KINDS = {
     "TARGET": "files",
 }
 """What stands for an option's value or an argument: words, or a list that is asked for. Others are not known."""
-NAMES = {"plan": "plans", "network": "networks", "volume": "volumes", "snapshot": "snapshots"}
+NAMES = {group: f"{group}s" for group in ("plan", "network", "volume", "secret", "snapshot")}
 """What NAME is of the subcommands of these; of others, an instance."""
 UNKNOWN, REST = "-", "rest"
 
@@ -138,7 +138,7 @@ def _zsh_action(kind: str) -> str:
     return f"__bulkhead_names {kind}" if kind in _LISTS else f"({kind})"
 
 
-_LISTS = ("instances", "images", "plans", "networks", "volumes", "snapshots")
+_LISTS = ("instances", "images", "plans", "networks", "volumes", "secrets", "snapshots")
 
 
 def _escaped(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from bulkhead import quantities
 from bulkhead.cli import values
 from bulkhead.cli.parsing import Namespace, Parser, add_rest
+from bulkhead.cli.secret_use import parse_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def add_request(parser: Parser) -> None:
         "--env-file", action="append", default=[], metavar="FILE", help="environment variables from a file of K=V lines"
     )
     add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro]", help="mount a volume, or a host's path")
+    add("--secret", action="append", default=[], metavar="NAME[,target=/PATH]", help="a secret, as a file in memory")
     add("-p", "--publish", action="append", default=[], metavar="[IP:]HOST:PORT[/udp]", help="publish a port")
     add("--network", "--net", metavar="N", help="a network's name, none or host")
     add("--network-alias", action="append", default=[], metavar="NAME", help="another name on its network")
@@ -239,6 +241,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "aliases": problems.each(_alias, args.network_alias),
         "ports": problems.each(values.parse_port, args.publish),
         "mounts": problems.each(values.parse_volume, args.volume),
+        "secrets": problems.each(parse_secret, args.secret),
         "tty": args.tty,
         "stdin": args.interactive,
         "restart": problems.of(lambda: values.parse_restart(args.restart)) if args.restart else None,

@@ -22,11 +22,13 @@ def main(args: Namespace, app: App) -> int:
     from bulkhead.api.server import serve
     from bulkhead.config import load
     from bulkhead.engine import build_engine
+    from bulkhead.host.syscalls import never_dump
 
     logging.basicConfig(
         stream=sys.stderr,
         level=args.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    never_dump()
     serve(load(Path(app.config) if app.config else None), build_engine)
     return 0

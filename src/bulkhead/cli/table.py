@@ -44,6 +44,7 @@ COMMANDS = {
     "audit": "Try what can be reached from within an instance, and score its wall",
     "network": "Manage networks",
     "volume": "Manage volumes",
+    "secret": "Manage secrets, which instances get as files in memory",
     "tenant": "Manage tenants",
     "user": "Manage users",
     "token": "Manage API tokens",

@@ -31,6 +31,7 @@ from bulkhead.model import Isolation, Plan
 from bulkhead.network import Networks
 from bulkhead.storage.disks import Disks
 from bulkhead.storage.layers import Layers
+from bulkhead.storage.secrets import SecretFiles
 from bulkhead.storage.volumes import Volumes
 from bulkhead.store import open_state
 
@@ -86,6 +87,7 @@ def build_engine(config: Config) -> Engine:
         disks=disks,
         layers=layers,
         volumes=Volumes(config),
+        secrets=SecretFiles(config.secrets_dir),
         networks=networks,
         lxcfs=lxcfs,
         hypervisor=hypervisor,

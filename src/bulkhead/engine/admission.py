@@ -94,6 +94,7 @@ def resolve_spec(
         ports=request.ports,
         mounts=request.mounts,
         disks=request.disks,
+        secrets=request.secrets,
         # A system's console is a terminal, for its messages and whoever attaches.
         tty=request.tty or inits.is_system(request),
         stdin=request.stdin,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bulkhead.engine import attaching, cloning, inits, inside, machines, selling
+from bulkhead.engine import attaching, cloning, inits, inside, machines, secrets, selling
 from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec
 from bulkhead.engine.context import Context
 from bulkhead.engine.images import ImageCatalog
@@ -66,6 +66,7 @@ class Admission:
         elif machine:
             problems += inside.plan_problems(context, machine, plan)
         problems += context.networks.check_ports(request.ports)
+        problems += secrets.problems(context, request, tenant)
         problems += attaching.problems(context, request, level, room=room)
         if source:
             disk, foreign = self.snapshots.disk(source)

@@ -18,6 +18,7 @@ TAKEN_OVER = (
     "user",
     "network",
     "mounts",
+    "secrets",
     "tty",
     "stdin",
     "restart",
@@ -27,7 +28,7 @@ TAKEN_OVER = (
 )
 OF_A_SYSTEM = ("isolation", "network", "tty", "stdin", "restart", "stop_timeout")
 """What of it there is for an unmodified system, which has a computer as well, and for a unikernel."""
-OF_A_START = ("isolation", "init", "workdir", "user", "mounts", "tty", "stdin")
+OF_A_START = ("isolation", "init", "workdir", "user", "mounts", "secrets", "tty", "stdin")
 OF_ITS_PROGRAM = ("kernel", "command", "entrypoint", "env")
 """What a workload that goes on in the middle cannot be given any more; the latter not even the same again."""
 OF_A_MACHINE = ("memory", "cpus", "disk")

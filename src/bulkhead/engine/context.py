@@ -25,6 +25,7 @@ from bulkhead.model import DEFAULT_TENANT, Instance, Isolation, Spec
 from bulkhead.network import Networks
 from bulkhead.storage.disks import Disks
 from bulkhead.storage.layers import Layers
+from bulkhead.storage.secrets import SecretFiles
 from bulkhead.storage.volumes import Volumes
 from bulkhead.store import State
 
@@ -67,6 +68,7 @@ class Context:
     disks: Disks
     layers: Layers
     volumes: Volumes
+    secrets: SecretFiles
     networks: Networks
     lxcfs: Lxcfs
     hypervisor: Hypervisor

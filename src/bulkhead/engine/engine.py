@@ -41,6 +41,7 @@ from bulkhead.engine.registries import RegistryCatalog
 from bulkhead.engine.reports import Reporter, Usage
 from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.rooms import Rooms
+from bulkhead.engine.secrets import SecretCatalog
 from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.temporaries import Temporaries
 from bulkhead.engine.tenants import Tenants
@@ -84,7 +85,7 @@ class Engine:
         self.registries = RegistryCatalog(context)
         self.plans = Plans(context)
         self.networks = NetworkCatalog(context)
-        self.volumes = VolumeCatalog(context)
+        self.volumes, self.secrets = VolumeCatalog(context), SecretCatalog(context)
         self.operations = Operations(context.state)
         self.tenants = Tenants(context, self.access, self.networks)
         self.users = Users(self.access)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bulkhead.agent.ending import ANSWER_SECONDS
 from bulkhead.agent.session import Session
-from bulkhead.engine import bundles, inside, machines, records, selling, sharing, snapshotting, unmodified
+from bulkhead.engine import bundles, inside, machines, records, secrets, selling, sharing, snapshotting, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.metering import Meter
@@ -92,6 +92,7 @@ class Lifecycle:
                     context.images.resolve(image.digest)
                 inside.admit(context, spec)
                 selling.admit(context, spec)
+                secrets.admit(context, spec)
                 instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)
             undo.callback(self.erase, instance)
             checkpoint("create.reserved")

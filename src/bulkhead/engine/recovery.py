@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from bulkhead.agent.ending import quit_or_kill
-from bulkhead.engine import attaching, bundles, sharing, snapshotting
+from bulkhead.engine import attaching, bundles, secrets, sharing, snapshotting
 from bulkhead.engine.context import Context
 from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError
@@ -140,6 +140,7 @@ class Recovery:
             {digest for instance in running for digest in bundles.read_layers(context.bundle_dir(instance))}
         )
         self._repairs += context.volumes.recover({volume for instance in running for volume in instance.spec.volumes})
+        self._repairs += context.secrets.recover(secrets.known(context))
         self._repairs += context.networks.recover(
             context.state.networks(),
             {

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from bulkhead import limits
 from bulkhead.advise import RULES
-from bulkhead.engine import bundles, inside, machines, unikernels, unmodified
+from bulkhead.engine import bundles, inside, machines, secrets, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.errors import Refused
 from bulkhead.images import Image
@@ -197,7 +197,7 @@ class Reporter:
         if spec.inside:
             home = made or context.state.get(spec.inside).spec
             layers = [(layer.diff_id, layer.erofs) for layer in image.layers]
-            return driver.explain(inside.explained(context, spec, home.plan, home.inner, layers))
+            return driver.explain(self._with_secrets(inside.explained(context, spec, home.plan, home.inner, layers)))
         machine = machines.is_machine(spec)
         program = limits.program(
             machines.hypervisor_plan(context, spec.plan) if machine else spec.plan,
@@ -225,4 +225,7 @@ class Reporter:
             bundle = replace(bundle, uid_start=uid_start, program=boots)
         elif machine:
             bundle = machines.explained(context, spec, image, bundle)
-        return driver.explain(bundle)
+        return driver.explain(self._with_secrets(bundle))
+
+    def _with_secrets(self, bundle: Bundle) -> Bundle:
+        return replace(bundle, secrets=secrets.explained(self._context, bundle.spec))

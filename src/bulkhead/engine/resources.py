@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bulkhead import limits
 from bulkhead.agent.operations import Operation
-from bulkhead.engine import bundles, inside, machines, sharing, unikernels, unmodified
+from bulkhead.engine import bundles, inside, machines, secrets, sharing, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.warming import WarmGuest
@@ -62,6 +62,7 @@ class Resources:
         bundle = replace(
             bundle,
             volumes=volumes,
+            secrets=secrets.given(context, spec),
             netns_fd=netns_fd,
             cpuset=instance.cpuset,
             resolv_conf=self._resolv_conf(instance),
@@ -94,6 +95,7 @@ class Resources:
         bundle = replace(
             bundle,
             address=instance.address,
+            secrets=secrets.given(context, spec),
             resolv_conf=self._resolv_conf(instance),
             hosts=self._hosts(instance),
         )

@@ -29,6 +29,7 @@ from bulkhead.engine.tenant_parts import (
     TenantNetworks,
     TenantPlans,
     TenantRooms,
+    TenantSecrets,
     TenantSnapshots,
     TenantVolumes,
     TenantWatches,
@@ -57,6 +58,7 @@ class TenantEngine:
         self.plans = TenantPlans(engine.plans)
         self.networks = TenantNetworks(engine, tenant)
         self.volumes = TenantVolumes(engine, tenant)
+        self.secrets = TenantSecrets(engine, tenant)
         self.snapshots = TenantSnapshots(engine, tenant)
         self.rooms = TenantRooms(engine, tenant, self.own, self.judged)
         self.watches = TenantWatches(engine, self.own)

@@ -19,6 +19,7 @@ from bulkhead.model import (
     Snapshot,
     Volume,
 )
+from bulkhead.secret import Secret
 from bulkhead.storage.changes import Changes
 from bulkhead.tenancy.records import Tenant
 
@@ -127,6 +128,29 @@ class TenantVolumes:
     def remove(self, name: str) -> None:
         """Remove one of its own."""
         self._volumes.remove(name, tenant=self._tenant)
+
+
+class TenantSecrets:
+    """A tenant's secrets."""
+
+    def __init__(self, engine: Engine, tenant: str) -> None:
+        self._secrets, self._tenant = engine.secrets, tenant
+
+    def list(self) -> Sequence[Secret]:
+        """Its own."""
+        return self._secrets.list(tenant=self._tenant)
+
+    def get(self, name: str) -> Secret:
+        """One of its own."""
+        return self._secrets.get(name, tenant=self._tenant)
+
+    def create(self, name: str, value: bytes, *, labels: Mapping[str, str], replace: bool) -> Secret:
+        """Make one, or put another value into one of its own."""
+        return self._secrets.create(name, value, labels=labels, replace=replace, tenant=self._tenant)
+
+    def remove(self, name: str) -> None:
+        """Remove one of its own."""
+        self._secrets.remove(name, tenant=self._tenant)
 
 
 class TenantSnapshots:

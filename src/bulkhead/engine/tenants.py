@@ -12,6 +12,7 @@ from bulkhead.engine.quotas import used
 from bulkhead.errors import Conflict, Problem, Refused
 from bulkhead.model import DEFAULT_TENANT, Isolation
 from bulkhead.store.access import Access
+from bulkhead.store.secrets import SecretRecords
 from bulkhead.tenancy import acting
 from bulkhead.tenancy.quotas import Quota, Used
 from bulkhead.tenancy.records import LEVELS, Tenant
@@ -96,6 +97,7 @@ class Tenants:
             "instances": [one.spec.name for one in state.instances() if one.spec.tenant == name],
             "networks": [one.name for one in state.networks(name) if one.name != DEFAULT],
             "volumes": [one.name for one in state.volumes(name)],
+            "secrets": [one.name for one in SecretRecords(state).all(name)],
             "snapshots": [one.reference for one in state.snapshots() if one.spec.tenant == name],
             "images": sorted(self._context.seen_by(name).images.own_names()),
             "users": [one.name for one in self._access.users(name)],

@@ -49,6 +49,7 @@ def problems(request: CreateRequest, image: Image, *, level: Isolation) -> list[
         "--workdir": request.workdir,
         "--user": request.user is not None,
         "--volume": request.mounts,
+        "--secret": request.secrets,
         "--health-cmd": request.health,
         "--stop-signal": request.stop_signal,
         "--init": request.init != "none",
@@ -67,6 +68,7 @@ def problems(request: CreateRequest, image: Image, *, level: Isolation) -> list[
 
 
 _HINTS = {
+    "--secret": "it has no files of its own that one could be put beside: the application asks for it by the network",
     "--env": "bulkhead build --unikernel puts an environment into the image",
     "--volume": "--disk gives it the instance's own disk",
     "--stop-signal": "stop presses its power button",

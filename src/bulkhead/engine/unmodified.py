@@ -67,6 +67,7 @@ def problems(request: CreateRequest, image: Image, plan: Plan, *, level: Isolati
         "--workdir": request.workdir,
         "--user": request.user is not None,
         "--volume": request.mounts,
+        "--secret": request.secrets,
         "--health-cmd": request.health,
         "--stop-signal": request.stop_signal,
         "--kernel": request.kernel,
@@ -86,6 +87,7 @@ def problems(request: CreateRequest, image: Image, plan: Plan, *, level: Isolati
 
 
 _HINTS = {
+    "--secret": "use --user-data",
     "a command": "it starts what it is set up to start; bulkhead exec runs one later, --user-data at its first boot",
     "--env": "use --user-data",
     "--volume": "give it a larger --disk",

@@ -46,8 +46,10 @@ _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 _F_ADD_SEALS, _ALL_SEALS = 1033, 0xF
 _MFD_CLOEXEC, _MFD_ALLOW_SEALING, _MFD_NOEXEC, _MFD_EXEC = 0x1, 0x2, 0x8, 0x10
 
+_PR_SET_DUMPABLE = 4
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
@@ -256,6 +258,11 @@ def _sealed(name: str, size: int, portions: Iterable[tuple[int, memoryview]], *,
             raise CallError("seal memfd", name, error.errno or errnos.EIO) from error
         raise
     return descriptor
+
+
+def never_dump() -> None:
+    """Let no core be written of this process, and nobody but the host's root look into its memory: it holds secrets."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl", "PR_SET_DUMPABLE")
 
 
 def pidfd_open(pid: int) -> int | None:

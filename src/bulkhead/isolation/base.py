@@ -14,9 +14,10 @@ from typing import Literal, Protocol, runtime_checkable
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
-from bulkhead.agent.operations import Operation
+from bulkhead.agent.operations import Hidden, Operation
 from bulkhead.errors import Problem
 from bulkhead.model import Address, DiskFormat, Exit, Isolation, Plan, Spec
+from bulkhead.secret import SecretUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,14 @@ class MountedVolume:
     read_only: bool
     volume: bool
     """True: Bulkhead's own volume, ids are as in the image. False: a path of the host's."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSecret:
+    """A secret that an instance gets with a start."""
+
+    use: SecretUse
+    value: Hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +247,7 @@ class Bundle:
     disk: Path | None = None
     """Mount point of the instance's own disk."""
     volumes: tuple[MountedVolume, ...] = ()
+    secrets: tuple[GivenSecret, ...] = ()
     netns_fd: int | None = None
     """The network namespace to run in; None: the level's own default ("none": a fresh one, "host": the host's)."""
     uid_start: int | None = None

@@ -78,6 +78,7 @@ class ChrootDriver(Rooted):
                 *hardening.device_mounts(root.shm_size(spec), spec.plan.pids),
                 *root.names(bundle, hostname=False),
                 *root.scratch(bundle.spec),
+                *root.secrets(bundle),
                 *hardening.hidden(),
                 simple(Code.KEYRING),
                 *([simple(Code.CONSOLE)] if spec.tty else []),

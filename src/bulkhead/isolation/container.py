@@ -184,6 +184,7 @@ class Lists:
             mount("mqueue", "/dev/mqueue", attrs=KERNEL_FS),
             *root.names(bundle, hostname=True),
             *root.scratch(bundle.spec),
+            *root.secrets(bundle),
             *(root.show_lxcfs() if self._lxcfs else []),
             *hardening.hidden(),
             simple(Code.HOSTNAME, bundle.spec.hostname),

@@ -203,6 +203,7 @@ def _inside(bundle: Bundle) -> list[Operation]:
         simple(Code.ROOT, root.ROOT),
         mount("proc", "/proc", attrs=KERNEL_FS),
         *root.names(bundle, hostname=True),
+        *root.secrets(bundle),
         simple(Code.HOSTNAME, bundle.spec.hostname),
         simple(Code.KEYRING),
         *([simple(Code.CONSOLE)] if bundle.spec.tty else []),

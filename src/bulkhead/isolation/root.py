@@ -93,15 +93,15 @@ def volumes(mounted: Sequence[MountedVolume], *, id_mapped: bool) -> list[Operat
 def volume_problems(spec: Spec) -> list[Problem]:
     """Mount targets that would be lost below what every root gets."""
     problems = []
-    for item in spec.mounts:
-        target = PurePosixPath("/" + item.target.lstrip("/"))
-        if ".." in target.parts or "\0" in item.target:
-            problems.append(Problem(f"mount target {item.target!r} is not a plain absolute path", "leave out '..'"))
+    for asked in (*(item.target for item in spec.mounts), *(use.path for use in spec.secrets)):
+        target = PurePosixPath("/" + asked.lstrip("/"))
+        if ".." in target.parts or "\0" in asked:
+            problems.append(Problem(f"mount target {asked!r} is not a plain absolute path", "leave out '..'"))
         elif target == PurePosixPath("/") or any(target.is_relative_to(top) for top in hardening.RESERVED_TARGETS):
             reserved = ", ".join(("/", *hardening.RESERVED_TARGETS))
             problems.append(
                 Problem(
-                    f"nothing can be mounted at {item.target}: {reserved} are the instance's own",
+                    f"nothing can be mounted at {asked}: {reserved} are the instance's own",
                     "choose another target such as /data",
                 )
             )
@@ -169,6 +169,14 @@ def scratch(spec: Spec) -> list[Operation]:
     """Inside, where the file systems of the instance's own user namespace are mounted: memory that anybody may use."""
     attrs = Attr.NOSUID | Attr.NODEV
     return [mount("tmpfs", item.target, attrs=attrs, data=f"mode=1777,size={item.size}") for item in spec.scratch]
+
+
+def secrets(bundle: Bundle) -> list[Operation]:
+    """Inside, after all mounts: files in the instance's own memory, those higher up first."""
+    return [
+        simple(Code.SECRET, one.use.path, one.use.mode, one.use.uid, one.use.gid, one.value)
+        for one in sorted(bundle.secrets, key=lambda one: len(PurePosixPath(one.use.path).parts))
+    ]
 
 
 def shm_size(spec: Spec) -> int:

@@ -15,6 +15,7 @@ class Permission(StrEnum):
     IMAGES = "images"
     NETWORKS = "networks"
     VOLUMES = "volumes"
+    SECRETS = "secrets"
     TOKENS = "tokens"
     HOST = "host"
     TENANTS = "tenants"
@@ -27,6 +28,7 @@ MEANING: Mapping[Permission, str] = {
     Permission.IMAGES: "pull, push, import, build, tag and remove images",
     Permission.NETWORKS: "make and remove networks",
     Permission.VOLUMES: "make and remove volumes",
+    Permission.SECRETS: "make, replace and remove secrets; who may run commands reads those of an instance",
     Permission.TOKENS: "make and remove tokens of one's own",
     Permission.HOST: "the host: its paths, devices, network and kernels, named plans, doctor, what is public",
     Permission.TENANTS: "tenants, quotas, users, tokens of others, the whole trail",

@@ -43,6 +43,7 @@ from bulkhead.model import (
     State,
     Volume,
 )
+from bulkhead.secret import Secret
 from bulkhead.store import SQLiteStore
 from bulkhead.store import State as RecordState
 from bulkhead.store.access import Access
@@ -128,6 +129,29 @@ class FakeVolumes:
     def create(self, name: str, *, size: int | None) -> Volume:
         self.items[name] = Volume(name=name, size=size or 1 << 30)
         return self.items[name]
+
+    def remove(self, name: str) -> None:
+        del self.items[self.get(name).name]
+
+
+class FakeSecrets:
+    """Secrets in memory."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Secret] = {}
+
+    def list(self) -> Sequence[Secret]:
+        return list(self.items.values())
+
+    def get(self, name: str) -> Secret:
+        return named(self.items, name)  # type: ignore[no-any-return]
+
+    def create(self, name: str, value: bytes, *, labels: Mapping[str, str], replace: bool) -> Secret:
+        if name in self.items and not replace:
+            raise Conflict(f"secret {name} exists")
+        made = Secret(name=name, id="5" * 32, size=len(value), labels=dict(labels), created=1.0, updated=1.0)
+        self.items[name] = made
+        return made
 
     def remove(self, name: str) -> None:
         del self.items[self.get(name).name]
@@ -300,6 +324,7 @@ class FakeEngine:
         self.plans = FakePlans()
         self.networks = FakeNetworks()
         self.volumes = FakeVolumes()
+        self.secrets = FakeSecrets()
         self.snapshots = FakeSnapshots(self)
         self.state = RecordState(SQLiteStore(directory / "state.db"), uid_base=1_000_000)
         self.operations = Operations(self.state)
