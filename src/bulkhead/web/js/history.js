@@ -45,7 +45,7 @@ function bin(row, before, after, { created, size }) {
   // The disk is there whether it runs or not; for how long is known of whole bins, of others by what was sold.
   const { disk_gib_hours_used: used, disk_gib_hours_sold: sold } = row;
   const disk = after && row.from >= created ? (used * GIB * HOUR) / whole : sold > 0 ? (used / sold) * size : null;
-  const rate = (amount) => amount / ran;
+  const rate = (amount) => (amount === null ? null : amount / ran);
   return {
     begin, end,
     cpu: rate(row.cpu_seconds), memory: rate(row.memory_gib_hours_used * GIB * HOUR), disk,
