@@ -15,10 +15,10 @@ LONG_PERIOD = 1_000_000
 MIN_QUOTA = 1_000
 WEIGHT_PER_CORE = 1024
 """cpu.shares of one core: under contention cores' time is divided as the plans are."""
-AHEAD = 4
+AHEAD = 2
 """How often all instances together weigh what the host's cores do. The kernel divides the weight of a group among its
 cores by what runs on each: beside a neighbour that is busy on other cores an instance is left a part of it, and has to
-wait for whatever of the host's own runs on its core. A fifth of a contended core is still the host's."""
+wait for whatever of the host's own runs on its core. A third of a contended core is still the host's."""
 SLICE = 100_000
 """Nanoseconds: the turn that instances ask the scheduler for, the shortest there is. Who wakes up for a request goes
 first then, and does not wait for the next tick (4 ms at 250 Hz); a longer run is not cut, nor is anyone's share."""
