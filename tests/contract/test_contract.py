@@ -25,6 +25,7 @@ from bulkhead.isolation.fake import FakeDriver
 from bulkhead.model import Exit, Spec
 from tests.contract.factories import READY, Argv, Factory
 
+pytestmark = pytest.mark.minutes(7)
 PATIENCE = 30.0
 """Seconds to wait for what must happen; no test measures time."""
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 from bulkhead.host import cgroups
 from tests.harness.daemon import Daemon
-from tests.harness.heritage import Estate
 from tests.integration.lives import state, until
 
 CALM = {"BULKHEAD_CRASH_AT": ""}
@@ -50,19 +47,6 @@ def ask(daemon: Daemon, method: str, path: str, body: object = None) -> None:
     """A request that succeeds."""
     answer = daemon.api(method, f"/v1/{path}", body)
     assert answer.status < 300, answer
-
-
-@contextmanager
-def bequeathed(directory: Path) -> Iterator[tuple[Daemon, Estate]]:
-    """A daemon, and what is left of it after the block: the images and templates that it had in the end."""
-    with ExitStack() as stack:
-        daemon = Daemon(disk_pool=0, network_pool=0)
-        stack.callback(daemon.close)
-        daemon.start()
-        yield daemon, Estate(directory)
-        daemon.clear()
-        daemon.stop()
-        Estate.of(daemon.config, directory)
 
 
 def operate(daemon: Daemon, operation: str, web: dict[str, object]) -> None:

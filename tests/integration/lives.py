@@ -1,15 +1,16 @@
-"""What the tests of whole lives share: a small plan, waiting for a condition, an image that is imported once."""
+"""What the tests of whole lives share: a small plan, waiting for a condition, images that are imported once."""
 
 from __future__ import annotations
 
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from tests.harness.daemon import BULKHEAD, Daemon
+from tests.harness.heritage import Estate
 
 PLAN = ("--memory", "64M", "--cpus", "1", "--disk", "64M")
 SECONDS = 120.0
@@ -31,6 +32,24 @@ def with_image(daemon: Daemon, tar: Path, name: str, *changes: str) -> Daemon:
         lines = [word for change in changes for word in ("--change", change)]
         daemon.cli("image", "import", *lines, tar, name)
     return daemon
+
+
+@contextmanager
+def bequeathed(directory: Path) -> Iterator[tuple[Daemon, Estate]]:
+    """A daemon, and what is left of it after the block: the images and templates that it had in the end."""
+    with ExitStack() as stack:
+        daemon = Daemon(disk_pool=0, network_pool=0)
+        stack.callback(daemon.close)
+        daemon.start()
+        yield daemon, Estate(directory)
+        daemon.clear()
+        daemon.stop()
+        Estate.of(daemon.config, directory)
+
+
+def has_templates(daemon: Daemon, count: int) -> bool:
+    """Whether so many are ready to be started from."""
+    return len(list((daemon.config.cache_dir / "templates").glob("*/key.json"))) == count
 
 
 def state(daemon: Daemon, name: str) -> str:

@@ -14,9 +14,10 @@ from bulkhead.engine.faults import POINTS
 from tests.harness import unikernels
 from tests.harness.daemon import Daemon
 from tests.harness.heritage import Estate
-from tests.integration.crashes import CALM, ENDS, WEB, ask, bequeathed, check_that_it_is_mended, operate
-from tests.integration.lives import state, until, with_image
+from tests.integration.crashes import CALM, ENDS, WEB, ask, check_that_it_is_mended, operate
+from tests.integration.lives import bequeathed, state, until, with_image
 
+pytestmark = pytest.mark.minutes(6)
 REMOVED = ["exit.begin", *(point for point in POINTS if point.startswith("delete."))]
 """What an instance passes that is removed when it ends."""
 

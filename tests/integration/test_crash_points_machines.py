@@ -16,9 +16,10 @@ from bulkhead.engine.faults import POINTS
 from tests.harness.daemon import Daemon
 from tests.harness.heritage import Estate
 from tests.harness.kernels import kernel_layout
-from tests.integration.crashes import SERVE, WEB, ask, bequeathed, check_that_it_is_mended, operate
-from tests.integration.lives import client, state, until, with_image
+from tests.integration.crashes import SERVE, WEB, ask, check_that_it_is_mended, operate
+from tests.integration.lives import bequeathed, client, has_templates, state, until, with_image
 
+pytestmark = pytest.mark.minutes(8)
 MACHINE: dict[str, object] = {
     **WEB,
     "isolation": "vm",
@@ -53,11 +54,6 @@ WITHIN_POINTS = (
 ALONE_POINTS = ("create.reserved", "create.done", "start.machine", "start.launched:2", "exit.disk", "delete.machine")
 """The same of an instance with a VM of its own."""
 ALONE: dict[str, object] = {**WITHIN, "inside": "new"}
-
-
-def has_templates(daemon: Daemon, count: int) -> bool:
-    """Whether so many have been made."""
-    return len(list((daemon.config.cache_dir / "templates").glob("*/key.json"))) == count
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from tests.harness import nested
 from tests.harness.daemon import Daemon
 
+pytestmark = pytest.mark.minutes(6)
 TESTS = (
     "tests/integration/test_limits_hold.py",
     "tests/integration/test_limits_disk.py",

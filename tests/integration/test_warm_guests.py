@@ -6,12 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.harness.daemon import Daemon
+from tests.harness.heritage import Estate
 from tests.harness.kernels import kernel_layout
+from tests.integration.lives import bequeathed, has_templates, until
 
 PATIENCE = 120.0
 SIZE = ("--memory", "128M", "--cpus", "1", "--disk", "64M")
@@ -19,12 +22,21 @@ LAST = "trap 'exit 3' TERM; sleep 1000 & wait"
 IDENTITY = f"head -c 16 /dev/urandom | od -An -tx1; date +%s; hostname; ip addr show eth0; echo said; {LAST}"
 
 
+@pytest.fixture(scope="module")
+def estate(busybox_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Estate:
+    """An image, a kernel, and the template that guests of SIZE are started from."""
+    with bequeathed(tmp_path_factory.mktemp("estate")) as (daemon, estate):
+        daemon.cli("image", "import", busybox_tar, "vm-busybox")
+        daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+        run(daemon, "--rm", "vm-busybox", "true")
+        until("its template is made", partial(has_templates, daemon, 1))
+    return estate
+
+
 @pytest.fixture
-def warm(make_daemon: Callable[..., Daemon], busybox_tar: Path) -> Daemon:
+def warm(make_daemon: Callable[..., Daemon], estate: Estate) -> Daemon:
     """A daemon in which a guest of SIZE waits."""
-    daemon = make_daemon(warm_memory=128 << 20)
-    daemon.cli("image", "import", busybox_tar, "vm-busybox")
-    daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    daemon = make_daemon(warm_memory=128 << 20, estate=estate)
     run(daemon, "--rm", "vm-busybox", "true")
     one_waits(daemon)
     return daemon
