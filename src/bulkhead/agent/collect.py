@@ -6,17 +6,36 @@ import signal
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from bulkhead.agent import frames
 from bulkhead.agent.explain import explain
 from bulkhead.agent.frames import Channel, ExecFlag, ExecRequest, Exit, Frame, ProtocolError, Type, Window
 
-if TYPE_CHECKING:
-    from bulkhead.agent.session import Session
-
 GIVE_BACK = 1 << 16
 """Credit goes back in portions of this many bytes, so that small reads do not cost a frame each."""
+
+
+class Session(Protocol):
+    """What a command's frames go over: `session.Session`."""
+
+    def open(self, kind: Type, payload: bytes = b"") -> int:
+        """Send a request on a stream of its own; the stream's number."""
+
+    def answer(self, stream: int, timeout: float) -> Frame:
+        """The OK or ERROR to a request. Raises Unavailable when it does not come in time."""
+
+    def next(self, stream: int, timeout: float) -> Frame:
+        """The next frame of a stream. Raises TimeoutError, or Unavailable at the connection's end."""
+
+    def put_back(self, frame: Frame) -> None:
+        """Make a frame that `next` gave the stream's next one again."""
+
+    def send(self, frame: Frame) -> None:
+        """Send one frame whole."""
+
+    def forget(self, stream: int) -> None:
+        """Drop what still comes on a stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ HARDWARE = {
     "nic": ("virtio", "e1000"),
     "firmware": ("bios", "uefi"),
 }
+WORDS = {"isolation": LEVELS, "trust": TRUST, **HARDWARE}
+"""Options that take one of a few words."""
 """What a whole system's computer may be made of, by the field of the request."""
 
 
@@ -191,32 +193,10 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
     Where something is wrong, the daemon of `app` is asked about the rest, so that all of it is told in one round.
     """
     problems = Problems("see bulkhead run --help")
-    name, isolation = args.name, args.isolation
-    if isolation is not None and isolation not in LEVELS:
-        problems.add(f"--isolation {isolation!r} is not one of {', '.join(LEVELS)}")
-        isolation = None
-    trust = args.trust
-    if trust is not None and trust not in TRUST:
-        problems.add(f"--trust {trust!r} is not one of {', '.join(TRUST)}")
-        trust = None
-    if args.init is not None and args.init not in INITS:
-        problems.add(
-            f"--init {args.init!r} is not one of {', '.join(INITS)}; the small init that docker and podman add is the"
-            " image's to bring, such as tini"
-        )
-    if name is not None and not values.NAME.match(name):
-        problems.add(f"--name {name!r}: a name has letters, digits, _ . - and at most 63 of them")
-        name = None
-    image, command = args.image, args.command or []
-    if args.snapshot is not None:
-        image, command = None, [*([args.image] if args.image is not None else []), *command]
-    elif image is None:
-        problems.add("IMAGE is missing: which image, or --from which snapshot?")
+    image, command = _what(args, problems)
     fields: dict[str, object] = {
         "image": image,
         "snapshot": args.snapshot,
-        "isolation": isolation,
-        "trust": trust,
         "needs_kernel": args.needs_kernel,
         "hostile_input": args.hostile_input,
         "kernel": args.kernel,
@@ -224,10 +204,10 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "inside": args.inside,
         "inner": None if args.inner is None else problems.of(lambda: values.parse_number(args.inner, "--inner", low=0)),
         "user_data": None if args.user_data is None else problems.of(lambda: values.read_text(args.user_data)),
-        **{key: _one_of(key, getattr(args, key), problems) for key in HARDWARE},
-        "init": args.init if args.init in INITS else None,
+        **{key: _one_of(key, getattr(args, key), problems) for key in WORDS},
+        "init": _init(args.init, problems),
         "tenant": args.tenant,
-        "name": name,
+        "name": _name(args.name, problems),
         "command": command,
         "entrypoint": None
         if args.entrypoint is None
@@ -261,9 +241,36 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
     return made
 
 
+def _what(args: Namespace, problems: Problems) -> tuple[str | None, list[str]]:
+    """The image, and the command; with a snapshot in its place None, and the word that is there is the command's."""
+    command = args.command or []
+    if args.snapshot is not None:
+        return None, [*([args.image] if args.image is not None else []), *command]
+    if args.image is None:
+        problems.add("IMAGE is missing: which image, or --from which snapshot?")
+    return args.image, command
+
+
 def _one_of(key: str, given: str | None, problems: Problems) -> str | None:
-    if given is not None and given not in HARDWARE[key]:
-        problems.add(f"--{key.replace('_', '-')} {given!r} is not one of {', '.join(HARDWARE[key])}")
+    if given is not None and given not in WORDS[key]:
+        problems.add(f"--{key.replace('_', '-')} {given!r} is not one of {', '.join(WORDS[key])}")
+        return None
+    return given
+
+
+def _init(given: str | None, problems: Problems) -> str | None:
+    if given is not None and given not in INITS:
+        problems.add(
+            f"--init {given!r} is not one of {', '.join(INITS)}; the small init that docker and podman add is the"
+            " image's to bring, such as tini"
+        )
+        return None
+    return given
+
+
+def _name(given: str | None, problems: Problems) -> str | None:
+    if given is not None and not values.NAME.match(given):
+        problems.add(f"--name {given!r}: a name has letters, digits, _ . - and at most 63 of them")
         return None
     return given
 

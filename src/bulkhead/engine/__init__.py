@@ -63,18 +63,9 @@ def build_engine(config: Config) -> Engine:
     scales = Scales(host_facts, hypervisor)
     state = open_state(config, scale=scales.weigh)
 
-    def hypervisor_limits(plan: Plan, instance_id: str) -> limits.LimitProgram:
-        return limits.program(
-            limits.vmm_plan(plan, hypervisor.accelerator()),
-            cgroup=config.cgroup,
-            instance_id=instance_id,
-            layout=layout,
-            facts=host_facts,
-            cpuset=(),
-            device=None,
-            devices=DEVICES,
-        )
-
+    hypervisor_limits = partial(
+        _hypervisor_limits, cgroup=config.cgroup, hypervisor=hypervisor, layout=layout, host=host_facts
+    )
     templates = MachineTemplates(config, hypervisor, machines=machines, programs=programs, limits=hypervisor_limits)
     networks, disks = Networks(config), Disks(config)
     context = Context(
@@ -113,6 +104,22 @@ def build_engine(config: Config) -> Engine:
     )
     context.images.layout.shares.judge = lambda size: selling.judge_import(context, size)
     return Engine(context)
+
+
+def _hypervisor_limits(
+    plan: Plan, instance_id: str, *, cgroup: str, hypervisor: Hypervisor, layout: cgroups.Layout, host: facts.HostFacts
+) -> limits.LimitProgram:
+    """What holds a hypervisor without an instance: a template's, a warm guest's."""
+    return limits.program(
+        limits.vmm_plan(plan, hypervisor.accelerator()),
+        cgroup=cgroup,
+        instance_id=instance_id,
+        layout=layout,
+        facts=host,
+        cpuset=(),
+        device=None,
+        devices=DEVICES,
+    )
 
 
 def _retention(config: Config) -> Retention:

@@ -56,15 +56,7 @@ def resolve_spec(
     identifier = secrets.token_hex(16)
     whole, program = image.disk is not None, unikernels.program_of(request, image)
     argv = request.command if program else inits.command_line(request, image.config)
-    if whole:
-        problems = unmodified.problems(request, image, plan, level=level)
-    elif program:
-        problems = [*unikernels.problems(request, image, level=level), *unmodified.misplaced(request)]
-    else:
-        problems = unikernels.misplaced(image, level) or _argv_problems(argv, image)
-        problems += unmodified.misplaced(request)
-        problems += signal_problems(request.stop_signal or image.config.stop_signal)
-    if problems:
+    if problems := _problems(request, image, plan, level, argv=None if program else argv):
         raise Refused(problems)
     return Spec(
         id=identifier,
@@ -105,6 +97,21 @@ def resolve_spec(
         auto_remove=request.auto_remove,
         created=time.time(),
     )
+
+
+def _problems(
+    request: CreateRequest, image: Image, plan: Plan, level: Isolation, *, argv: Sequence[str] | None
+) -> list[Problem]:
+    """What the image cannot do of what is asked for. `argv`: None for a unikernel."""
+    if image.disk is not None:
+        return unmodified.problems(request, image, plan, level=level)
+    if argv is None:
+        return [*unikernels.problems(request, image, level=level), *unmodified.misplaced(request)]
+    return [
+        *(unikernels.misplaced(image, level) or _argv_problems(argv, image)),
+        *unmodified.misplaced(request),
+        *signal_problems(request.stop_signal or image.config.stop_signal),
+    ]
 
 
 def inner_of(request: CreateRequest, level: Isolation, *, whole: bool) -> int:
