@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -30,6 +31,8 @@ BEGUN, OK = "begun", "ok"
 REFUSED = 4000
 """On top of an HTTP status: how a WebSocket is closed that nobody may open."""
 MOST_REASON = 100
+FLUSH_SECONDS = 0.25
+"""How long the ends of entries wait for one another. A crash within it leaves that they were begun."""
 _RESULTS = {401: "unauthorized", 403: "forbidden", 404: "not-found", 409: "conflict", 422: "refused", 429: "too-many"}
 
 
@@ -69,7 +72,7 @@ async def _judge(connection: HTTPConnection) -> None:
         return
     principal = principal_of(connection)
     if changes(key) or connection.scope["type"] == "websocket":  # a terminal
-        await _begin(connection, principal)
+        _begin(connection, principal)
     rule = RULES.get(key)
     if rule is None:
         raise Forbidden(f"{key} has no rule of who may use it", hint="this is a fault of Bulkhead's: please report it")
@@ -78,15 +81,15 @@ async def _judge(connection: HTTPConnection) -> None:
         queries.check(connection)
 
 
-async def _begin(connection: HTTPConnection, principal: Principal) -> None:
-    """Begin the entry of the trail, before anything is done."""
+def _begin(connection: HTTPConnection, principal: Principal) -> None:
+    """Begin the entry of the trail. It is kept by the thread that does the first thing, before it does."""
     entry = connection.scope.get(_ENTRY)
     if not isinstance(entry, Entry):
         return
-    service = connection.app.state.service
+    access = connection.app.state.service.engine.access
     entry.acting.principal = principal
     verb = connection.scope["method"] if connection.scope["type"] == "http" else "WebSocket"
-    entry.trace = Trace(
+    entry.trace = trace = Trace(
         when=time.time(),
         user=principal.user,
         role=principal.role,
@@ -97,7 +100,11 @@ async def _begin(connection: HTTPConnection, principal: Principal) -> None:
         source=principal.source,
         token=principal.token_id,
     )
-    entry.number = await service.call(service.engine.access.begin_trace, entry.trace)
+
+    def keep() -> None:
+        entry.number = access.begin_trace(trace)
+
+    entry.acting.before = keep
 
 
 class Entry:
@@ -133,6 +140,8 @@ class Trailed:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._due = False
+        """Ends are about to be written."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         looks = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
@@ -152,20 +161,32 @@ class Trailed:
             entry.result = "error"
             raise
         finally:
-            await self._end(scope, entry)
+            self._end(scope, entry)
 
-    async def _end(self, scope: Scope, entry: Entry) -> None:
+    def _end(self, scope: Scope, entry: Entry) -> None:
         trace = entry.ended()
         if trace is None:
             return
         service = scope["app"].state.service
-        if service.stopping.is_set():
-            return
-        try:
-            await service.call(service.engine.access.end_trace, entry.number, trace)
-        except BulkheadError as error:
-            # It is answered, and the trail has that it was begun: a full disk takes nothing but the end from it.
-            log.error("the trail does not have the end of %s: %s", trace.action, error)
+        entry.acting.ended()
+        service.engine.access.end_trace(entry.number, trace)
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush, service)
+
+    def _flush(self, service: Any) -> None:
+        self._due = False
+        if not service.stopping.is_set():  # else the daemon does it at its end
+            asyncio.get_running_loop().run_in_executor(None, flush, service.engine.access)
+
+
+def flush(access: Any) -> None:
+    """Write the ends of the trail's entries."""
+    try:
+        access.flush()
+    except BulkheadError as error:
+        # It is answered, and the trail has that it was begun: a full disk takes nothing but the end from it.
+        log.error("the trail does not have how some requests ended: %s", error)
 
 
 def _fields(trace: Trace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bulkhead.api.service import Service, service_of
 from bulkhead.errors import BulkheadError, Refused
 from bulkhead.events import Progress, Step
 from bulkhead.operation import Operation, OperationState
+from bulkhead.tenancy import acting
 
 log = logging.getLogger(__name__)
 DETACH = "detach"
@@ -60,6 +61,7 @@ def is_detached(request: Request) -> bool:
 
 def begin(request: Request, target: str, *, cancellable: bool) -> Operation:
     """The operation that a request is; it is recorded as running."""
+    acting.carried_out(lambda: None)
     about = target or "/".join(map(str, request.path_params.values()))
     kind = str(request.scope["route"].name)
     return service_of(request).engine.operations.begin(

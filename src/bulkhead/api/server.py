@@ -21,7 +21,7 @@ from fastapi import FastAPI
 
 from bulkhead.agent.session import short_path
 from bulkhead.api.app import create_app
-from bulkhead.api.auth import SocketDoor
+from bulkhead.api.auth import SocketDoor, flush
 from bulkhead.api.browsers import BrowserGuard
 from bulkhead.api.service import Service, Whole
 from bulkhead.api.tcp import NetworkServer, bound
@@ -73,6 +73,7 @@ def serve(config: Config, build: Callable[[Config], Daemon]) -> None:
                 Server(app, others).run(sockets=[listener])
             finally:
                 app.state.service.close()
+                flush(engine.access)
         finally:
             engine.close()
 

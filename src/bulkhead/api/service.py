@@ -43,6 +43,7 @@ from bulkhead.model import (
 from bulkhead.moves import Moved
 from bulkhead.storage.changes import Changes
 from bulkhead.store.access import Access
+from bulkhead.tenancy import acting
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,7 +83,6 @@ class Images(Protocol):
         self, source: Path | BinaryIO, *, name: str | None, changes: Sequence[str] = (), progress: Progress
     ) -> object:
         """Read an archive: a file of the host, or a stream that can only be read forwards.
-
         `changes`: instructions such as "CMD nginx", for the tar of a root file system.
         """
 
@@ -378,7 +378,7 @@ class Service:
 
     async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one of the engine's calls in a thread."""
-        work = partial(copy_context().run, partial(function, *args, **kwargs))
+        work = partial(copy_context().run, acting.carried_out, partial(function, *args, **kwargs))
         return await asyncio.get_running_loop().run_in_executor(self._calls, work)
 
     def begin_long(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
@@ -386,7 +386,7 @@ class Service:
         if self._long_running >= LONG_THREADS:
             raise Unavailable(f"{LONG_THREADS} long requests are being served already", hint="end some and try again")
         self._long_running += 1
-        work = partial(copy_context().run, partial(function, *args, **kwargs))
+        work = partial(copy_context().run, acting.carried_out, partial(function, *args, **kwargs))
         future = asyncio.get_running_loop().run_in_executor(self._long, work)
         future.add_done_callback(self._end_long)
         return future

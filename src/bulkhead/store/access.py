@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
@@ -49,6 +51,8 @@ class Access:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._ended: list[tuple[int, Trace]] = []
+        self._ending, self._flushing = threading.Lock(), threading.Lock()
         self._tenants = Records("tenant", Tenant, lambda tenant: tenant.name)
         self._users = Records("user", User, lambda user: user.name)
         self._tokens = Records("token", Token, lambda token: token.id)
@@ -164,21 +168,40 @@ class Access:
 
     def begin_trace(self, trace: Trace) -> int:
         """Keep that something is begun; its number. The oldest are dropped where there are too many."""
-        with self._state.atomic() as transaction:
-            number = int(transaction.get(_COUNT, "") or "0") + 1
-            transaction.put(_COUNT, "", str(number))
+        with self._writing_ends() as transaction:
+            number = _next(transaction)
             transaction.put(TRAIL, _key(number), _text(trace))
-            if number % _TRIM_EVERY == 0:
-                _trim(transaction, number - MOST_TRAIL)
         return number
 
     def end_trace(self, number: int, trace: Trace) -> None:
-        """Keep how it ended."""
-        with self._state.atomic() as transaction:
-            transaction.put(TRAIL, _key(number), _text(trace))
+        """Keep how it ended, with whatever of the trail is written next; `number` 0: it was not begun, since nothing
+        was to be changed.
+        """
+        with self._ending:
+            self._ended.append((number, trace))
+
+    def flush(self) -> None:
+        """Write how entries have ended of which that was told since the last time."""
+        if self._ended:
+            with self._writing_ends():
+                pass
+
+    @contextmanager
+    def _writing_ends(self) -> Iterator[Transaction]:
+        """A transaction that writes these ends before anything else."""
+        with self._flushing:
+            with self._ending:
+                ended = self._ended[:]
+            with self._state.atomic() as transaction:
+                for number, trace in ended:
+                    transaction.put(TRAIL, _key(number or _next(transaction)), _text(trace))
+                yield transaction
+            with self._ending:
+                del self._ended[: len(ended)]
 
     def trail(self, *, keep: Callable[[Trace], bool], most: int) -> Sequence[Trace]:
         """The last `most` traces that `keep` says true of, the oldest first."""
+        self.flush()
         with self._state.reading() as reader:
             rows = reader.list(TRAIL)
         found: list[Trace] = []
@@ -213,6 +236,15 @@ class Access:
 
 def _key(number: int) -> str:
     return f"{number:012d}"
+
+
+def _next(transaction: Transaction) -> int:
+    """The number of a new entry. The oldest are dropped where there are too many."""
+    number = int(transaction.get(_COUNT, "") or "0") + 1
+    transaction.put(_COUNT, "", str(number))
+    if number % _TRIM_EVERY == 0:
+        _trim(transaction, number - MOST_TRAIL)
+    return number
 
 
 def _text(trace: Trace) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from bulkhead.tenancy.principal import Principal
+
+T = TypeVar("T")
 
 MOST_TARGETS = 32
 
@@ -17,6 +22,23 @@ class Acting:
     principal: Principal
     targets: list[str] = field(default_factory=list)
     """What it has changed, in words such as "volume data"."""
+    before: Callable[[], None] | None = None
+    """What is to be done before it changes anything; None: nothing, or it is done."""
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def begun(self) -> None:
+        """Do that, once. Whatever it raises is raised again by the next one who asks."""
+        if self.before is None:
+            return
+        with self.guard:
+            if (before := self.before) is not None:
+                before()
+                self.before = None
+
+    def ended(self) -> None:
+        """It is over: what has not been begun by now is not begun any more."""
+        with self.guard:
+            self.before = None
 
 
 _current: ContextVar[Acting | None] = ContextVar("bulkhead.acting", default=None)
@@ -30,6 +52,13 @@ def begin(acting: Acting | None) -> None:
 def current() -> Acting | None:
     """Whose request is carried out; None where nobody asked."""
     return _current.get()
+
+
+def carried_out(work: Callable[[], T]) -> T:
+    """Work of a request, in whichever thread: what is to be done before it has been done."""
+    if found := _current.get():
+        found.begun()
+    return work()
 
 
 def user() -> str:

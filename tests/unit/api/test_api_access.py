@@ -19,12 +19,15 @@ from bulkhead.api.auth import KEY, REFUSED
 from bulkhead.api.rates import Buckets, network_of
 from bulkhead.api.rules import NO_CHANGE, PUBLIC, RULES, changes
 from bulkhead.api.tcp import NetworkDoor
-from bulkhead.errors import TooMany
+from bulkhead.client import Client
+from bulkhead.errors import BulkheadError, HostError, TooMany
+from bulkhead.model import NamedPlan, Plan
 from bulkhead.tenancy.principal import ROOT, Principal
 from bulkhead.tenancy.records import Tenant
 from bulkhead.tenancy.roles import PERMISSIONS, Permission, Role
-from tests.unit.api.fakes import FakeEngine
+from tests.unit.api.fakes import FakeEngine, served
 
+PLAN = Plan(memory=1 << 29, cpus=1, disk=1 << 30)
 Ask = Callable[..., tuple[int, dict[str, str], bytes]]
 
 
@@ -326,3 +329,50 @@ def test_a_tokens_secret_is_in_no_list_and_no_record(engine: FakeEngine, token: 
     secret = token.rpartition("_")[2]
     assert secret not in repr(engine.users.tokens(ROOT))
     assert secret not in engine.directory.joinpath("state.db").read_bytes().decode("latin-1")
+
+
+def test_the_trail_has_a_change_before_it_is_made_and_its_end_soon_after(app: FastAPI, engine: FakeEngine) -> None:
+    seen: list[Any] = []
+
+    def remove(name: str) -> None:
+        with engine.state.reading() as reader:  # what a crash would leave
+            seen.extend(json.loads(text) for _, text in reader.list("trail"))
+
+    engine.plans.remove = remove  # type: ignore[method-assign]
+    engine.plans.get = lambda name: NamedPlan(name=name, plan=PLAN)  # type: ignore[method-assign]
+    assert ask(app, "DELETE", "/v1/plans/small", principal=ROOT)[0] == 204
+    assert [(trace["action"], trace["result"]) for trace in seen] == [("DELETE /v1/plans/{name}", "begun")]
+    assert seen[0]["targets"] == ["small"] and seen[0]["user"] == "root"
+    found = engine.access.trail(keep=lambda _: True, most=10)
+    assert [(trace.action, trace.result) for trace in found] == [("DELETE /v1/plans/{name}", "ok")]
+
+
+def test_what_was_refused_before_anything_was_done_is_in_the_trail_as_well(app: FastAPI, engine: FakeEngine) -> None:
+    viewer = Principal("vic", Role.VIEWER, "acme")
+    assert ask(app, "DELETE", "/v1/plans/small", principal=viewer)[0] == 403
+    found = engine.access.trail(keep=lambda _: True, most=10)
+    assert [(trace.user, trace.result) for trace in found] == [("vic", "forbidden")]
+
+
+def test_nothing_is_changed_where_the_trail_cannot_be_kept(app: FastAPI, engine: FakeEngine) -> None:
+    def full(_: object) -> int:
+        raise HostError("the disk is full")
+
+    removed: list[str] = []
+    engine.access.begin_trace = full  # type: ignore[method-assign]
+    engine.plans.remove = removed.append  # type: ignore[method-assign]
+    assert ask(app, "DELETE", "/v1/plans/small", principal=ROOT)[0] == 500
+    assert removed == []
+
+
+def test_ends_are_written_by_themselves(engine: FakeEngine, tmp_path: Path) -> None:
+    with served(engine, tmp_path / "api.sock"), Client(str(tmp_path / "api.sock")) as client:
+        with pytest.raises(BulkheadError):
+            client.call("DELETE", "/v1/plans/none")
+        deadline = time.monotonic() + 60
+        results: list[str] = []
+        while results != ["not-found"]:
+            assert time.monotonic() < deadline, results
+            time.sleep(0.05)
+            with engine.state.reading() as reader:
+                results = [json.loads(text)["result"] for _, text in reader.list("trail")]
