@@ -7,6 +7,7 @@ import io
 import json
 import ssl
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ PLAN = ("--memory", "64M", "--cpus", "0.1", "--disk", "64M")
 LOOP = ("sh", "-c", "echo ready; while :; do sleep 1; done")
 NOWHERE = "f" * 32
 ELSEWHERE = ("number", "month")
-"""What invoices and prices are named by: there are none here, and their routes ask for the tenant's own themselves."""
+"""What invoices and prices are named by: numbers are the host's, so they have a test of their own."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,8 @@ def test_nothing_of_anothers_is_found_by_any_route(provider: Provider) -> None:
                 "/v1/trail",
                 "/v1/usage",
                 "/v1/info",
+                "/v1/prices",
+                "/v1/invoices",
             )
         ]
     )
@@ -326,6 +329,33 @@ def test_a_quota_holds_whoever_is_first(provider: Provider) -> None:
     assert provider.bob.ask("POST", "/v1/instances", request)[0] == 201
 
 
+def test_prices_and_invoices_of_another_are_not_there(provider: Provider) -> None:
+    ann, bob, daemon = provider.ann, provider.bob, provider.daemon
+    daemon.cli("price", "set", "--tenant", "beta", "--from", "2020-01-01", "hour", "77.77", "EUR")
+    number = next(each["id"] for each in daemon.json("price", "ls", "--format", "json") if each["tenant"] == "beta")
+    try:
+        bob.cli("run", "--rm", *PLAN, "busybox", "true")
+        month = time.strftime("%Y-%m", time.gmtime())
+        status, own = bob.ask("GET", f"/v1/invoices/month/{month}")
+        assert (status, own["tenant"]) == (200, "beta"), "there is something to be found"
+        assert "77.77" in json.dumps(bob.ask("GET", "/v1/prices")[1])
+        assert "77.77" not in json.dumps(ann.ask("GET", "/v1/prices")[1])
+        for path in (f"/v1/invoices/month/{month}", "/v1/invoices", "/v1/prices", "/v1/usage"):
+            told = [_shape(ann.ask("GET", f"{path}?tenant={name}"), [name]) for name in ("beta", "nowhere")]
+            assert told[0] == told[1] and told[0][0] in (404, 422), f"{path}: {told}"
+            assert bob.ask("GET", f"{path}?tenant=beta")[0] == (422 if told[0][0] == 422 else 200)
+        for method, path, body in (
+            ("DELETE", f"/v1/prices/{number}", None),
+            ("DELETE", "/v1/prices/999999", None),
+            ("POST", "/v1/prices", {"unit": "hour", "amount": "0", "currency": "EUR", "valid_from": "2020-01-01"}),
+            ("POST", "/v1/invoices", {"tenant": "beta", "month": month}),
+        ):
+            assert ann.ask(method, path, body)[0] == 403, path
+        assert "77.77" in json.dumps(bob.ask("GET", "/v1/prices")[1])
+    finally:
+        daemon.cli("price", "rm", str(number))
+
+
 def test_image_space_ends_an_import_where_it_ends(provider: Provider, tmp_path: Path) -> None:
     ann, daemon = provider.ann, provider.daemon
     archive = io.BytesIO()
@@ -364,13 +394,13 @@ def test_who_looks_changes_nothing_and_a_certificate_is_its_user(provider: Provi
     assert nobody.cli(*words, check=False).returncode == 125
 
 
-def test_a_certificate_opens_a_terminal_without_a_token(provider: Provider, tmp_path: Path) -> None:
+def test_a_certificate_opens_a_terminal_without_a_token(provider: Provider, directory: Path) -> None:
     """A browser shows its certificate with the WebSocket too; who has none, and no token, gets none."""
     provider.ann.cli("run", "-d", "--name", "door", *PLAN, "busybox", *LOOP)
     provider.bob.cli("run", "-d", "--name", "other", *PLAN, "busybox", *LOOP)
     daemon, outside = provider.daemon, provider.daemon.outside
     assert outside
-    context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    context = ssl.create_default_context(cafile=str(directory / "ca.crt"))
 
     def said(instance: str) -> bytes:
         """What a command says over a WebSocket."""
@@ -388,7 +418,7 @@ def test_a_certificate_opens_a_terminal_without_a_token(provider: Provider, tmp_
 
     with pytest.raises(InvalidStatus):
         said("door")
-    context.load_cert_chain(str(tmp_path / "client.crt"), str(tmp_path / "client.key"))
+    context.load_cert_chain(str(directory / "client.crt"), str(directory / "client.key"))
     assert b"here\n" in said("door")
     other = next(
         line["spec"]["id"] for line in daemon.json("ps", "--format", "json") if line["spec"]["name"] == "other"

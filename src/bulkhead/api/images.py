@@ -16,6 +16,8 @@ from bulkhead.api.service import service_of
 from bulkhead.engine.unikernel_builds import Order
 from bulkhead.errors import Refused
 from bulkhead.events import Progress
+from bulkhead.images import ImageConfig
+from bulkhead.images.changes import changed
 from bulkhead.model import KernelType, Model
 
 MAX_BODY = 1 << 20
@@ -277,6 +279,7 @@ async def import_image(
         raise Refused("a command line is a unikernel's", hint="give unikernel too (--unikernel)")
     if base is not None and (path is not None or unikernel is not None):
         raise Refused("a layer onto a base comes as the request's body, and is no unikernel")
+    changed(ImageConfig(), change or ())  # what is wrong with them is told before anything is read
     upload = None if path is not None else Upload(request)
 
     def work(progress: Progress) -> object:

@@ -122,3 +122,8 @@ def test_a_day_is_written_as_one(day: object) -> None:
     assert NewPrice.model_validate({**given, "valid_from": "2026-01-01"}).valid_from.year == 2026
     with pytest.raises(ValueError, match="valid_from"):
         NewPrice.model_validate({**given, "valid_from": day})
+
+
+def test_wrong_changes_are_refused_before_anything_is_read(talk: Talk) -> None:
+    answer = talk("POST", "/v1/images/import?change=false&change=CMD+x&change=NOPE+y")
+    assert (answer.status, len(answer.body["problems"])) == (422, 2)
