@@ -126,8 +126,21 @@ def test_configs_and_secrets(daemon: Daemon, busybox_tar: Path) -> None:
     assert states(daemon, "files")["files-a-1"][1] != first
     kept = daemon.config.run_dir / "compose" / "files"
     assert kept.stat().st_mode & 0o777 == 0o700
+    assert [path.name.partition("-")[0] for path in kept.iterdir()] == ["config"], "a secret is no file of a project's"
+    (secret,) = daemon.json("secret", "ls", "--format", "json")
+    assert (secret["name"], secret["size"]) == ("files_key", len("another\n"))
+    again = states(daemon, "files")["files-a-1"][1]
+    daemon.cli("up", "-f", file)
+    assert states(daemon, "files")["files-a-1"][1] == again, "nothing has changed"
     daemon.cli("down", "-f", file)
-    assert not kept.exists()
+    assert not kept.exists() and daemon.json("secret", "ls", "--format", "json") == []
+    daemon.cli("secret", "create", "files_key", "-", stdin="not of this project")
+    refused = daemon.cli("up", "-f", file, check=False)
+    assert refused.returncode == 125 and "which is not this project's" in refused.stderr
+    file.write_text(FILES.replace("{file: ./key}", "{external: true, name: files_key}"))
+    assert "not of this project" in daemon.cli("up", "-f", file).stdout
+    daemon.cli("down", "-f", file)
+    assert [each["name"] for each in daemon.json("secret", "ls", "--format", "json")] == ["files_key"]
 
 
 def test_nothing_is_done_where_something_is_wrong(daemon: Daemon, busybox_tar: Path) -> None:

@@ -197,6 +197,7 @@ _VERBS: dict[str, Callable[[Carrier, Step], None]] = {
     "running": Carrier._wait,
     "completed": Carrier._wait,
     "drop-network": Carrier._drop,
+    "drop-secret": Carrier._drop,
     "drop-volume": Carrier._drop,
 }
 

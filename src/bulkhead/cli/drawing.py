@@ -27,6 +27,7 @@ _WORDS = {
     "running": ("Service", "Waiting", "Running"),
     "completed": ("Service", "Waiting", "Completed"),
     "drop-network": ("Network", "Removing", "Removed"),
+    "drop-secret": ("Secret", "Removing", "Removed"),
     "drop-volume": ("Volume", "Removing", "Removed"),
 }
 

@@ -76,4 +76,8 @@ def _secret(project: Project, identifier: str, name: str) -> str:
         from bulkhead.errors import Refused
 
         raise Refused(f"there is no secret {name!r}", hint="add it below secrets:")
+    if source.kind == "external":
+        from bulkhead.errors import Refused
+
+        raise Refused(f"the secret {name!r} is the daemon's, which does not tell it: a build cannot have it")
     return f"id={identifier},{'src' if source.kind == 'file' else 'env'}={source.value}"

@@ -1,4 +1,4 @@
-"""Configs and secrets of a project as files in memory: below the daemon's `run_dir`, where nobody else may look.
+"""Configs of a project as files in memory: below the daemon's `run_dir`, where nobody else may look.
 
 An instance gets each by a mount of its own, read-only. `down` takes them away; a reboot does as well, and the next `up`
 puts them back.
@@ -19,7 +19,7 @@ from bulkhead.compose.services import Service
 from bulkhead.errors import Refused
 
 Contents = Mapping[str, tuple[bytes, str]]
-"""Bytes and their digest, by "config/NAME" and "secret/NAME"."""
+"""Bytes and their digest, by "config/NAME"."""
 
 
 def directory_of(app: App, name: str) -> str:
@@ -32,10 +32,11 @@ def place(app: App, project: Project, wanted: Sequence[str], contents: Contents)
 
     Raises Refused where this user may not.
     """
-    uses = {f"{use.kind}/{use.source}" for name in wanted for use in project.services[name].files}
+    found = [use for name in wanted for use in project.services[name].files]
+    uses = {f"config/{use.source}" for use in found if use.kind == "config"}
     if not uses:
         return False
-    app.require_local("a config or secret is a file")
+    app.require_local("a config is a file")
     directory = directory_of(app, project.name)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -52,14 +53,14 @@ def place(app: App, project: Project, wanted: Sequence[str], contents: Contents)
             os.replace(f"{path}.new", path)
     except OSError as error:
         raise Refused(
-            f"configs and secrets cannot be put into {directory}: {error.strerror}",
+            f"configs cannot be put into {directory}: {error.strerror}",
             hint="up must run on the daemon's host, as root",
         ) from None
     return True
 
 
 def mounts(app: App, project: Project, service: Service, contents: Contents) -> list[dict[str, object]]:
-    """How a service gets its configs and secrets."""
+    """How a service gets its configs."""
     directory = directory_of(app, project.name)
     return [
         {
@@ -69,6 +70,7 @@ def mounts(app: App, project: Project, service: Service, contents: Contents) -> 
             "read_only": True,
         }
         for use in service.files
+        if use.kind == "config"
     ]
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from bulkhead.cli import project_secrets
 from bulkhead.cli.app import App
 from bulkhead.cli.output import printable, talk
 from bulkhead.cli.parsing import Namespace, Parser
@@ -150,7 +151,10 @@ def world(app: App, project: Project, wanted: Iterable[str] = ()) -> World:
         networks=frozenset(each["name"] for each in call("GET", "/v1/networks")),
         volumes=frozenset(each["name"] for each in call("GET", "/v1/volumes")),
         images={name: digest for name in wanted if (digest := _digest(app, project, name))},
-        files={key: digest for key, (_, digest) in contents(project).items()},
+        files={
+            **{key: digest for key, (_, digest) in contents(project).items()},
+            **project_secrets.ids(app, project),
+        },
     )
 
 
@@ -163,20 +167,23 @@ def _digest(app: App, project: Project, service: str) -> str:
 
 
 def contents(project: Project) -> dict[str, tuple[bytes, str]]:
-    """What is in configs and secrets, with a digest, by "config/NAME". Raises Refused with all that cannot be read."""
+    """What is in configs, with a digest, by "config/NAME". Raises Refused with all that cannot be read."""
     from hashlib import sha256
 
     from bulkhead.errors import Problem
 
     found, problems = {}, list[Problem]()
-    for kind, sources in (("config", project.configs), ("secret", project.secrets)):
-        for name, source in sources.items():
-            try:
-                data = _data(source.kind, source.value)
-            except OSError as error:
-                problems.append(Problem(f"{kind} {name}: {source.value} cannot be read: {error.strerror}"))
-                continue
-            found[f"{kind}/{name}"] = (data, sha256(data).hexdigest())
+    for name, source in project.configs.items():
+        try:
+            data = (
+                source.text.encode(errors="surrogateescape")
+                if source.kind == "environment"
+                else _data(source.kind, source.value)
+            )
+        except OSError as error:
+            problems.append(Problem(f"config {name}: {source.value} cannot be read: {error.strerror}"))
+            continue
+        found[f"config/{name}"] = (data, sha256(data).hexdigest())
     if problems:
         raise Refused(problems)
     return found
@@ -204,6 +211,7 @@ def judge(
         elif network:
             body["network"] = project.networks[network].name
         body["image"] = steps.image_of(project, project.services[name])
+        body["secrets"] = steps.secrets_of(project, project.services[name])
         body["mounts"] = [*steps.mounts_of(project, project.services[name]), *files(project.services[name])]
         for key in ("ports", "aliases"):
             body.pop(key, None)  # an older instance of it has them

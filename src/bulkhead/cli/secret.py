@@ -49,7 +49,7 @@ def _create(args: Namespace, app: App) -> int:
     from base64 import b64encode
 
     problems = Problems("see bulkhead secret create --help")
-    value = problems.of(lambda: _value(args.file, env=args.env))
+    value = problems.of(lambda: value_of(args.file, env=args.env))
     labels = dict(problems.each(parse_label, args.label))
     problems.check()
     body = {
@@ -62,7 +62,7 @@ def _create(args: Namespace, app: App) -> int:
     return 0
 
 
-def _value(source: str, *, env: bool) -> bytes:
+def value_of(source: str, *, env: bool) -> bytes:
     """What is in a file, in a variable, or comes from stdin. ValueError names the source, never the value."""
     if env:
         if source not in os.environ:

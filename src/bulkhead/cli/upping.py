@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from bulkhead.cli import fetching, given, projects
+from bulkhead.cli import fetching, given, project_secrets, projects
 from bulkhead.cli.app import App
 from bulkhead.cli.carrying import Carrier
 from bulkhead.cli.drawing import Drawing
@@ -62,10 +62,12 @@ def _judge(app: App, project: Project, wanted: Sequence[str], world: World) -> N
     contents = projects.contents(project)
     given.place(app, project, wanted, contents)
     try:
+        project_secrets.put(app, project, wanted)
         projects.judge(app, project, wanted, lambda service: given.mounts(app, project, service, contents))
     except BaseException:
         if not world.instances:
             given.take_away(app, project.name)
+            project_secrets.take_away(app, project.name)
         raise
 
 
@@ -79,6 +81,7 @@ def down(args: Namespace, app: App) -> int:
         instances=projects.existing(app, name),
         networks=frozenset(each["name"] for each in app.client.call("GET", "/v1/networks")),
         volumes=frozenset(each["name"] for each in app.client.call("GET", "/v1/volumes")),
+        secrets=project_secrets.made(app, name),
     )
     networks = [each.network for each in world.instances if each.network]
     volumes = [volume for each in world.instances for volume in each.volumes]
@@ -167,7 +170,7 @@ def _carrier(
 
 
 def _with_files(app: App, project: Project, step: Step, contents: given.Contents) -> Mapping[str, object]:
-    """The request with its configs and secrets."""
+    """The request with its configs."""
     found = given.mounts(app, project, project.services[step.service], contents)
     mounts = step.request.get("mounts", [])
     assert isinstance(mounts, list)

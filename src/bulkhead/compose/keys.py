@@ -115,7 +115,7 @@ SERVICE = {
     "restart": _yes("no, always, on-failure[:n], unless-stopped (what `always` is here: a stop holds)"),
     "runtime": _no("the wall is chosen by x-bulkhead", "use x-bulkhead: {isolation: vm}"),
     "scale": _yes("how many instances; as deploy.replicas"),
-    "secrets": _yes("a file, read-only; `source`, `target`"),
+    "secrets": _yes("a file in its memory, read-only; `source`, `target`, `uid`, `gid`, `mode`"),
     "security_opt": _yes("`no-new-privileges` only: it always holds"),
     "shm_size": _no("shared memory counts against the plan's, and has no limit of its own"),
     "stdin_open": _yes("stdin stays open"),
@@ -223,9 +223,9 @@ MOUNT = {
 FILE_USE = {
     "source": _yes("which one"),
     "target": _yes("where: a path, of a secret a name below /run/secrets"),
-    "uid": _no("files belong to root"),
-    "gid": _no("files belong to root"),
-    "mode": _no("files have the mode that they have at their source"),
+    "uid": _yes("of a secret: whose it is (0), a number"),
+    "gid": _yes("of a secret: the same of its group"),
+    "mode": _yes("of a secret: octal (0444)"),
 }
 BUILD = {
     "context": _yes("a directory"),
@@ -284,11 +284,11 @@ VOLUME = {
 SECRET = {
     "file": _yes("what is in it"),
     "environment": _yes("a variable of `up`'s environment"),
-    "name": _no("secrets are in the file, not in the daemon"),
-    "external": _no("secrets are in the file, not in the daemon", "use file or environment"),
+    "name": _yes("its name in the daemon, as it is"),
+    "external": _yes("it is there (bulkhead secret create), and stays"),
     "labels": _no(_NO_LABELS),
-    "driver": _no("secrets are in the file, not in the daemon"),
-    "driver_opts": _no("secrets are in the file, not in the daemon"),
+    "driver": _no("secrets are kept by the daemon"),
+    "driver_opts": _no("secrets are kept by the daemon"),
     "template_driver": _no("files are given as they are"),
 }
 CONFIG = {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bulkhead.compose.reading import Reader
+from bulkhead.secret import LAST_ID
 
 MOST_PORTS = 1024
 _PORT = re.compile(r"(?:(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?P<host>[0-9-]*):)?(?P<port>[0-9-]+)(?:/(?P<protocol>\w+))?")
@@ -25,6 +26,9 @@ class FileUse:
     """ "config" or "secret"."""
     source: str
     target: str
+    owner: tuple[int, int] = (0, 0)
+    mode: int = 0o444
+    """Of a secret; a config has what it has."""
 
 
 # --- ports
@@ -188,8 +192,14 @@ def read_files(reader: Reader, kind: str) -> list[tuple[FileUse, Reader]]:
     """Which configs or secrets a service gets, and where."""
     found = []
     for each in reader.items():
+        owner, mode = (0, 0), None
         if each.is_mapping:
             fields = each.fields("file_use")
+            for key in ("uid", "gid", "mode") if kind == "config" else ():
+                if key in fields:
+                    fields[key].wrong("is not honoured: a config belongs to root, and has the mode of its source")
+            owner = (_id(fields.get("uid")), _id(fields.get("gid")))
+            mode = fields["mode"].parsed(_mode) if "mode" in fields else None
             source = (fields["source"].text() if "source" in fields else None) or ""
             target = (fields["target"].text() if "target" in fields else None) or ""
             if not source:
@@ -200,5 +210,22 @@ def read_files(reader: Reader, kind: str) -> list[tuple[FileUse, Reader]]:
         default = f"/run/secrets/{source}" if kind == "secret" else f"/{source}"
         if target and not target.startswith("/"):
             target = f"/run/secrets/{target}" if kind == "secret" else f"/{target}"
-        found.append((FileUse(kind, source, target or default), each))
+        found.append((FileUse(kind, source, target or default, owner, 0o444 if mode is None else mode), each))
     return found
+
+
+def _id(reader: Reader | None) -> int:
+    number = reader.whole() if reader else 0
+    if reader and number and number > LAST_ID:
+        reader.wrong(f"{number} is more than {LAST_ID}")
+    return min(number or 0, LAST_ID)
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"{text!r} is no mode such as 0400")
+    return mode

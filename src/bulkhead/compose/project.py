@@ -19,6 +19,7 @@ NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.y
 """Files that are looked for where none is named."""
 OVERRIDES = ("compose.override.yaml", "compose.override.yml", "docker-compose.override.yaml")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_SECRET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 _SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 MOST_NAME = 63
 MOST_FILES = 64
@@ -26,10 +27,14 @@ MOST_FILES = 64
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a config or a secret comes from: "file" (an absolute path), "environment" or "content"."""
+    """Where a config or a secret comes from: "file" (an absolute path), "environment", "content" or "external"."""
 
     kind: str
     value: str
+    name: str = ""
+    """A secret's, in the daemon."""
+    text: str = field(default="", repr=False)
+    """What the variable holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,8 @@ class _Loader:
 
     def __init__(self, given: Given, troubles: Troubles) -> None:
         self.given, self._troubles = given, troubles
+        self.name = ""
+        """The project's, once it is known."""
         self._trees: dict[str, nodes.Mapping] = {}
         self.paths: dict[str, str] = {}
         """Absolute path by the name in messages."""
@@ -164,7 +171,7 @@ def project_name(given: Given, reader: Reader | None) -> str:
 
 def _read(root: Reader, loader: _Loader) -> Project:
     fields = root.fields("top")
-    name = project_name(loader.given, fields.get("name"))
+    name = loader.name = project_name(loader.given, fields.get("name"))
     networks = _networks(name, fields.get("networks"))
     volumes = _volumes(name, fields.get("volumes"))
     configs = _sources(fields.get("configs"), "config", loader)
@@ -348,6 +355,14 @@ def _sources(reader: Reader | None, kind: str, loader: _Loader) -> dict[str, Sou
     found = {}
     for key, each, _ in reader.entries() if reader else ():
         fields = each.fields(kind)
+        whole, external = _named(f"{loader.name}_{key}", fields, key) if kind == "secret" else ("", False)
+        if kind == "secret" and not _SECRET.fullmatch(whole):
+            each.wrong(
+                f"{whole!r} is no secret's name", "letters, digits, _ . and -, at most 63: give it one with name"
+            )
+        if external:
+            found[key] = Source("external", "", whole)
+            continue
         ways = [way for way in ("file", "environment", "content") if way in fields]
         if len(ways) != 1:
             each.wrong(f"one of file, environment{' and content' if kind == 'config' else ''} says what is in it")
@@ -357,7 +372,8 @@ def _sources(reader: Reader | None, kind: str, loader: _Loader) -> dict[str, Sou
             value = loader.absolute(value, fields["file"])
         elif ways[0] == "environment" and value not in loader.given.variables:
             fields["environment"].wrong(f"the variable {value} is not set")
-        found[key] = Source(ways[0], value)
+        text = loader.given.variables.get(value, "") if ways[0] == "environment" else ""
+        found[key] = Source(ways[0], value, whole, text)
     return found
 
 

@@ -45,7 +45,9 @@ class World:
     images: Mapping[str, str] = field(default_factory=dict)
     """Digest by service, of those whose image is there."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Digest of each config and secret, by "config/NAME"."""
+    """Digest of each config, by "config/NAME"; id of each secret's value in the daemon, by "secret/NAME"."""
+    secrets: frozenset[str] = frozenset()
+    """Names of the secrets that the project has made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class Step:
     """One thing to do with `subject`, after all of `after` (keys of other steps)."""
 
     verb: str
-    """network, volume, pull, build, create, start, stop, remove, healthy, completed, drop-network, drop-volume."""
+    """network, volume, pull, build, create, start, stop, remove, healthy, completed, drop-network, drop-secret,
+    drop-volume."""
     subject: str
     service: str = ""
     after: tuple[str, ...] = ()
@@ -247,6 +250,8 @@ def request_of(project: Project, service: Service, number: int, files: Mapping[s
     volumes = [project.volumes[mount.source] for mount in service.mounts if mount.kind == "volume"]
     if service.mounts:
         request["mounts"] = mounts_of(project, service)
+    if secrets := secrets_of(project, service):
+        request["secrets"] = secrets
     contents = {f"{use.kind}/{use.source}@{use.target}": files.get(f"{use.kind}/{use.source}") for use in service.files}
     text = json.dumps([{**request, "name": ""}, contents], sort_keys=True)
     given = service.request.get("labels", {})
@@ -275,6 +280,21 @@ def mounts_of(project: Project, service: Service) -> list[dict[str, object]]:
             "read_only": mount.read_only,
         }
         for mount in service.mounts
+    ]
+
+
+def secrets_of(project: Project, service: Service) -> list[dict[str, object]]:
+    """The secrets that a service gets, as the API takes them."""
+    return [
+        {
+            "source": project.secrets[use.source].name,
+            "target": use.target,
+            "uid": use.owner[0],
+            "gid": use.owner[1],
+            "mode": use.mode,
+        }
+        for use in service.files
+        if use.kind == "secret"
     ]
 
 
@@ -311,6 +331,7 @@ def down(world: World, networks: Sequence[str], volumes: Sequence[str]) -> list[
     after = tuple(step.key for step in removals)
     steps += removals
     steps += [Step("drop-network", name, after=after) for name in dict.fromkeys(networks) if name in world.networks]
+    steps += [Step("drop-secret", name, after=after) for name in sorted(world.secrets)]
     return steps + [Step("drop-volume", name, after=after) for name in dict.fromkeys(volumes) if name in world.volumes]
 
 
@@ -327,6 +348,7 @@ VERBS = {
     "running": "wait until running:",
     "completed": "wait until it has ended well:",
     "drop-network": "remove the network",
+    "drop-secret": "remove the secret",
     "drop-volume": "remove the volume, with its data:",
 }
 

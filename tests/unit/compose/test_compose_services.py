@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkhead.compose.project import chosen
+from bulkhead.compose.steps import secrets_of
 from bulkhead.errors import Refused
 from tests.unit.compose.projects import problems, project, service, wrong
 
@@ -221,8 +222,22 @@ secrets: {s: {environment: TOKEN}, t: {file: ~/key}}
     assert made.configs["d"].value == "it is 1"
     assert made.secrets["t"].value == "/root/key"
     assert "TOKEN is not set" in problems(text)[0]
-    found = problems("services: {a: {image: x}}\nsecrets: {s: {external: true}}")
-    assert any("external: is not honoured" in each for each in found)
+    assert made.secrets["s"].text == "2" and "text" not in repr(made.secrets["s"])
+    names = [made.secrets[key].name for key in ("s", "t")]
+    assert names == ["shop_s", "shop_t"]
+    text = """
+services: {a: {image: x, secrets: [{source: s, uid: 5, gid: "6", mode: 0440}]}}
+secrets: {s: {external: true}, t: {file: key, name: other}}
+"""
+    made = project(text)
+    assert (made.secrets["s"].kind, made.secrets["s"].name, made.secrets["t"].name) == ("external", "s", "other")
+    assert secrets_of(made, made.services["a"]) == [
+        {"source": "s", "target": "/run/secrets/s", "uid": 5, "gid": 6, "mode": 0o440}
+    ]
+    found = problems("services: {a: {image: x, configs: [{source: c, mode: 0400}]}}\nconfigs: {c: {content: x}}")
+    assert any("mode: is not honoured" in each for each in found)
+    found = problems(text.replace("0440", "0999"))
+    assert any("no mode such as 0400" in each for each in found)
 
 
 def test_builds() -> None:
