@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import ssl
+import subprocess
 import tempfile
 import time
 import urllib.request
@@ -116,6 +117,15 @@ class Etcd:
         self._until(agreed, "there is no leader")
         return found[0]
 
+    def wait_for_revision(self, revision: int) -> None:
+        """Until each member that runs has seen it."""
+
+        def seen() -> bool:
+            said = [self.status(number) for number, pid in enumerate(self.pids) if pid]
+            return all(int(one.get("header", {}).get("revision", 0)) >= revision for one in said)
+
+        self._until(seen, f"a member does not see revision {revision}")
+
     def status(self, number: int) -> dict[str, Any]:
         """What a member says of itself; empty where it does not answer."""
         url = f"{self.endpoints[number]}/v3/maintenance/status"
@@ -133,6 +143,24 @@ class Etcd:
             return ask() if self._own else in_network(f"/proc/{self.sandbox.pid}/ns/net", ask)
         except (OSError, ValueError):
             return {}
+
+    def ctl(self, *arguments: str) -> str:
+        """Run etcdctl; what it printed."""
+        require("etcdctl")
+        argv = ["etcdctl", f"--endpoints={','.join(self.endpoints)}", *arguments]
+        if self.tls:
+            argv += [f"--cacert={self.tls.authority}", f"--cert={self.tls.certificate}", f"--key={self.tls.key}"]
+        enter = [] if self._own else ["nsenter", "-t", str(self.sandbox.pid), "-n", "--"]
+        env = {**os.environ, "ETCDCTL_API": "3"}
+        return subprocess.run([*enter, *argv], check=True, capture_output=True, text=True, timeout=60, env=env).stdout
+
+    def leases(self) -> list[int]:
+        """Ids of all leases."""
+        return [int(line, 16) for line in self.ctl("lease", "list").split()[3:]]
+
+    def compact(self, revision: int) -> None:
+        """Forget what was before a revision."""
+        self.ctl("compact", str(revision))
 
     def log(self) -> str:
         """What the members have said last."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from threading import local
 from typing import TypeVar
 
-from bulkhead.errors import Conflict, Contended
+from bulkhead.errors import Conflict, Contended, Refused
 from bulkhead.events import Event
 from bulkhead.store.abilities import Lease
 from bulkhead.store.base import T, Transaction
@@ -23,9 +23,10 @@ from bulkhead.store.etcd.leases import HeldLease
 from bulkhead.store.etcd.views import Changes, Snapshot, View
 from bulkhead.store.etcd.watches import RecordWatch
 
+MOST_BYTES = 4 << 20
 SERVER_FLAGS = (
     "--max-txn-ops=4096",
-    "--max-request-bytes=4194304",
+    f"--max-request-bytes={MOST_BYTES}",
     "--quota-backend-bytes=4294967296",
     "--auto-compaction-mode=periodic",
     "--auto-compaction-retention=1h",
@@ -121,7 +122,7 @@ class EtcdStore:
         """See Store.close."""
         with self._guard:
             self._closed = True
-            running, self._running = self._running, set()
+            running = list(self._running)
         for one in running:
             one.close()
         self._commits.close()
@@ -132,7 +133,7 @@ class EtcdStore:
     def grant(self, ttl: float) -> HeldLease:
         """See Leases.grant."""
         self._check_open()
-        return self._keep(HeldLease.granted(self._gateway, ttl, ended=self._running.discard))
+        return self._keep(HeldLease.granted(self._gateway, ttl, ended=self._forget))
 
     def put_leased(self, transaction: Transaction, kind: str, key: str, value: str, *, lease: Lease) -> None:
         """See Leases.put_leased."""
@@ -156,17 +157,19 @@ class EtcdStore:
     def watch(self, kind: str, prefix: str = "", *, after: int) -> RecordWatch:
         """See Watches.watch."""
         self._check_open()
-        return self._keep(
-            RecordWatch(self._gateway, self._layout, kind, prefix, after=after, ended=self._running.discard)
-        )
+        return self._keep(RecordWatch(self._gateway, self._layout, kind, prefix, after=after, ended=self._forget))
 
     # --- inside
 
     def _commit(self, changes: Changes) -> None:
         if changes.empty:
             return
+        operations = changes.operations(new_name())
+        if changes.size > MOST_BYTES:
+            what = f"the change is too large for etcd: {changes.size} bytes, of at most {MOST_BYTES}"
+            raise Refused(what, hint="change fewer records at once, or smaller ones")
         try:
-            self._commits.commit(changes.compares(), changes.operations(new_name()))
+            self._commits.commit(changes.compares(), operations)
         except Rejected as error:
             if error.no_lease and changes.leases:
                 hint = "whoever held it has to begin anew"
@@ -187,6 +190,11 @@ class EtcdStore:
                 return one
         one.close()
         raise RuntimeError("the store is closed")
+
+    def _forget(self, one: HeldLease | RecordWatch) -> None:
+        """It has ended by itself, or was closed."""
+        with self._guard:
+            self._running.discard(one)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -167,6 +167,12 @@ class Changes:
         """Whether there is nothing to commit. What was only read was all there at one revision."""
         return not self.written and not self.events
 
+    @property
+    def size(self) -> int:
+        """Bytes of what is written, about: names of kinds and the like aside."""
+        records = sum(len(key.encode()) + len((value or "").encode()) for (_, key), value in self.written.items())
+        return records + sum(map(len, self.events))
+
     def compares(self) -> Bodies:
         """What must still be so when the changes are made.
 
