@@ -8,7 +8,9 @@ from starlette.responses import Response
 from bulkhead.api.conditions import edit
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
+from bulkhead.api.usage import visible_tenant
 from bulkhead.model import Model, Name, Network
+from bulkhead.tenancy.names import TenantName
 
 router = APIRouter(prefix="/v1", tags=["networks"], max_body_size=1 << 16)
 NetworkList = list[Network]
@@ -18,15 +20,18 @@ class NetworkRequest(Model):
     """A network to make; None: a subnet from the pool."""
 
     name: Name
+    tenant: TenantName | None = None
+    """Whose it is to be; None: of whoever asks. Only those who see all tenants may name another."""
     subnet4: str | None = None
     subnet6: str | None = None
 
 
 @router.get("/networks", responses={200: {"model": NetworkList}})
-async def list_networks(request: Request) -> Response:
-    """Every network."""
-    service = service_of(request)
-    return json_response(await service.call(service.engine.networks.list))
+async def list_networks(request: Request, tenant: TenantName | None = None) -> Response:
+    """Every network, or those of a tenant."""
+    service, whose = service_of(request), visible_tenant(request, tenant)
+    found = await service.call(service.engine.networks.list)
+    return json_response([network for network in found if whose in (None, network.tenant)])
 
 
 @router.get("/networks/{name}", responses={200: {"model": Network}})
@@ -40,7 +45,8 @@ async def get_network(request: Request, name: str) -> Response:
 async def create_network(request: Request, body: NetworkRequest) -> Response:
     """Make a bridge with its subnets."""
     service = service_of(request)
-    made = await service.call(service.engine.networks.create, body.name, subnet4=body.subnet4, subnet6=body.subnet6)
+    subnets = {"subnet4": body.subnet4, "subnet6": body.subnet6}
+    made = await service.call(service.engine.networks.create, body.name, **subnets, tenant=body.tenant)
     return json_response(made, 201)
 
 

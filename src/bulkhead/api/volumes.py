@@ -9,7 +9,9 @@ from starlette.responses import Response
 from bulkhead.api.conditions import edit
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import service_of
+from bulkhead.api.usage import visible_tenant
 from bulkhead.model import Model, Name, Volume
+from bulkhead.tenancy.names import TenantName
 
 router = APIRouter(prefix="/v1", tags=["volumes"], max_body_size=1 << 16)
 VolumeList = list[Volume]
@@ -19,14 +21,17 @@ class VolumeRequest(Model):
     """A volume to make; None: the usual size."""
 
     name: Name
+    tenant: TenantName | None = None
+    """Whose it is to be; None: of whoever asks. Only those who see all tenants may name another."""
     size: int | None = Field(default=None, ge=16 << 20, le=1 << 50, description="bytes")
 
 
 @router.get("/volumes", responses={200: {"model": VolumeList}})
-async def list_volumes(request: Request) -> Response:
-    """Every volume."""
-    service = service_of(request)
-    return json_response(await service.call(service.engine.volumes.list))
+async def list_volumes(request: Request, tenant: TenantName | None = None) -> Response:
+    """Every volume, or those of a tenant."""
+    service, whose = service_of(request), visible_tenant(request, tenant)
+    found = await service.call(service.engine.volumes.list)
+    return json_response([volume for volume in found if whose in (None, volume.tenant)])
 
 
 @router.get("/volumes/{name}", responses={200: {"model": Volume}})
@@ -40,7 +45,8 @@ async def get_volume(request: Request, name: str) -> Response:
 async def create_volume(request: Request, body: VolumeRequest) -> Response:
     """Make a volume."""
     service = service_of(request)
-    return json_response(await service.call(service.engine.volumes.create, body.name, size=body.size), 201)
+    made = await service.call(service.engine.volumes.create, body.name, size=body.size, tenant=body.tenant)
+    return json_response(made, 201)
 
 
 @router.delete("/volumes/{name}", status_code=204)

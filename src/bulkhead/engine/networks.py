@@ -43,9 +43,9 @@ class NetworkCatalog:
         """One network: of a tenant by its name, else by `Network.key`. Raises NotFound."""
         return self._context.state.network(name, tenant=tenant)
 
-    def create(self, name: str, *, subnet4: str | None, subnet6: str | None, tenant: str = DEFAULT_TENANT) -> Network:
-        """Record a network; subnets that are not given come from the pool."""
-        context = self._context
+    def create(self, name: str, *, subnet4: str | None, subnet6: str | None, tenant: str | None = None) -> Network:
+        """Record a network; subnets that are not given come from the pool. Raises NotFound for a strange tenant."""
+        context, tenant = self._context, tenant or DEFAULT_TENANT
         if name in SHARED_NETWORKS:
             raise Conflict(f"{name!r} is the name of a built-in network", hint="choose another name")
         chosen4, chosen6 = context.networks.choose_subnets(self.list(), subnet4, subnet6)

@@ -26,6 +26,12 @@ from bulkhead.tenancy.records import Tenant
 Own = Callable[[str], Instance]
 
 
+def own_alone(asked: str | None, own: str) -> None:
+    """Raise NotFound where somebody of a tenant names another one."""
+    if asked not in (None, own):
+        raise NotFound(f"no such tenant: {asked}", hint="leave the tenant out: it is your own")
+
+
 def request_problems(request: CreateRequest, tenant: Tenant) -> list[Problem]:
     """Everything of a request that would reach beyond the tenant: what is the host's, and what is the operator's."""
     problems = []
@@ -96,8 +102,9 @@ class TenantNetworks:
         """One of its own."""
         return self._networks.get(name, tenant=self._tenant)
 
-    def create(self, name: str, *, subnet4: str | None, subnet6: str | None) -> Network:
+    def create(self, name: str, *, subnet4: str | None, subnet6: str | None, tenant: str | None) -> Network:
         """Make one; its subnets are of the operator's pool, so that none hides another's addresses."""
+        own_alone(tenant, self._tenant)
         if subnet4 or subnet6:
             raise Forbidden("a tenant's subnets come from the operator's pool", hint="leave out --subnet and --subnet6")
         return self._networks.create(name, subnet4=None, subnet6=None, tenant=self._tenant)
@@ -121,8 +128,9 @@ class TenantVolumes:
         """One of its own."""
         return self._volumes.get(name, tenant=self._tenant)
 
-    def create(self, name: str, *, size: int | None) -> Volume:
+    def create(self, name: str, *, size: int | None, tenant: str | None) -> Volume:
         """Make one."""
+        own_alone(tenant, self._tenant)
         return self._volumes.create(name, size=size, tenant=self._tenant)
 
     def remove(self, name: str) -> None:

@@ -31,10 +31,10 @@ class VolumeCatalog:
         """One volume: of a tenant by its name, else by `Volume.key`. Raises NotFound."""
         return self._context.state.volume(name, tenant=tenant)
 
-    def create(self, name: str, *, size: int | None, tenant: str = DEFAULT_TENANT) -> Volume:
-        """Make a volume of `size` bytes: one sparse file."""
+    def create(self, name: str, *, size: int | None, tenant: str | None = None) -> Volume:
+        """Make a volume of `size` bytes: one sparse file. Raises NotFound for a strange tenant."""
         acting.touched("volume", name)
-        context = self._context
+        context, tenant = self._context, tenant or DEFAULT_TENANT
         volume = Volume(name=name, tenant=tenant, size=size or DEFAULT_SIZE, created=time.time())
         with context.state.atomic():
             quotas.admit(context, tenant, Used(volumes=1, disk=volume.size))

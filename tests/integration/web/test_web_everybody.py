@@ -87,7 +87,10 @@ def test_accessibility(page: Page, bulkhead: Daemon) -> None:
 def test_a_narrow_window_shows_all_without_scrolling_sideways(page: Page, bulkhead: Daemon) -> None:
     run(bulkhead, "a-name-that-is-as-long-as-a-name-may-ever-be-in-this-wide-house")
     page.set_viewport_size({"width": 360, "height": 740})
-    for view in ("/", "/instances", "/create", "/images", "/networks", "/events", "/plans", "/usage"):
+    own = ("", "/snapshots", "/limits", "/audit", "/record")
+    some = [f"/instances/a-name-that-is-as-long-as-a-name-may-ever-be-in-this-wide-house{part}" for part in own]
+    more = ("/volumes", "/snapshots", "/audit", "/tenants")
+    for view in ("/", "/instances", "/create", "/images", "/networks", "/events", "/plans", "/usage", *more, *some):
         go(page, view)
         expect(page.locator("h1")).to_be_visible()
         expect(page.get_by_text("Loading…")).to_have_count(0)

@@ -118,6 +118,8 @@ def test_a_tenant_signs_in_and_sees_its_own_things_alone(fresh: Page, bulkhead: 
     page.keyboard.type("echo $((6*7))-here\n")
     expect(page.locator(".xterm-rows")).to_contain_text("42-here")
     assert any(url.startswith("ws://") for url in asked)
+    kept = page.evaluate("JSON.stringify([Object.entries(localStorage), document.cookie])")
+    assert token not in kept and "bhd_" not in kept, "a token outlives the tab"
     assert not [url for url in asked if token in url or "bhd_" in url], "a token is in an address"
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()

@@ -29,6 +29,7 @@ from bulkhead.errors import BuildFailed, CommandNotFound, Conflict, NotFound, Pr
 from bulkhead.events import Event, Progress, Step
 from bulkhead.isolation.base import Ability
 from bulkhead.model import (
+    DEFAULT_TENANT,
     CreateRequest,
     Exit,
     Instance,
@@ -105,8 +106,14 @@ class FakeNetworks:
     def get(self, name: str) -> Network:
         return named(self.items, name)  # type: ignore[no-any-return]
 
-    def create(self, name: str, *, subnet4: str | None, subnet6: str | None) -> Network:
-        made = Network(name=name, id="0" * 8, subnet4=subnet4 or "10.0.0.0/24", subnet6=subnet6 or "fd00::/64")
+    def create(self, name: str, *, subnet4: str | None, subnet6: str | None, tenant: str | None) -> Network:
+        made = Network(
+            name=name,
+            tenant=tenant or DEFAULT_TENANT,
+            id="0" * 8,
+            subnet4=subnet4 or "10.0.0.0/24",
+            subnet6=subnet6 or "fd00::/64",
+        )
         self.items[name] = made
         return made
 
@@ -126,8 +133,8 @@ class FakeVolumes:
     def get(self, name: str) -> Volume:
         return named(self.items, name)  # type: ignore[no-any-return]
 
-    def create(self, name: str, *, size: int | None) -> Volume:
-        self.items[name] = Volume(name=name, size=size or 1 << 30)
+    def create(self, name: str, *, size: int | None, tenant: str | None) -> Volume:
+        self.items[name] = Volume(name=name, tenant=tenant or DEFAULT_TENANT, size=size or 1 << 30)
         return self.items[name]
 
     def remove(self, name: str) -> None:

@@ -36,11 +36,13 @@ function shown(report) {
   return h("div.stack",
     h("div.body.pair", h("div", h("div.muted.small", "Score"), h("div.score", report.score === null ? "–" : `${report.score} of 100`), h("div.muted.small", report.complete ? "" : "The report is not complete.")),
       facts([["Of", report.instance || report.level], ["Wall", wall(report.level)], ["Image", report.image], ["Kernel", report.kernel], ["When", moment(report.when)]])),
+    report.deductions.some((one) => one.points) && h("div.body", h("h2", "What it costs"), h("dl.receipt.narrow", report.deductions.filter((one) => one.points).map((one) => [h("dt", one.group), h("dd", `−${number(one.points, 1)} of at most ${number(one.most, 1)}`)]))),
+    report.raises.length > 0 && h("div.body", h("h2", "What would raise it"), h("ul", report.raises.map((line) => h("li.break", line)))),
     report.notes.length > 0 && h("div.body", h("div.notice.warn", report.notes.map((note) => h("span", note)))),
     simpleTable("Findings", ["What can be reached", ["Of", "hide-narrow"], ["Points", "right"]], report.findings.map((finding) => h("tr", h("td.break", h("span.name", finding.title), finding.detail && h("div.small.muted", finding.detail), finding.hint && h("div.small", finding.hint)), h("td.hide-narrow.nowrap", `${finding.group}, ${finding.side}`), h("td.right.nowrap", finding.weight ? `−${number(finding.weight, 1)}` : "0")))),
     report.calls.length > 0 && simpleTable("System calls", ["System calls, tried as", "ABI", ...Object.keys(report.calls[0].counts).map((name) => [name, "right"])], report.calls.map((call) => h("tr", h("td", call.user), h("td", call.abi), Object.values(call.counts).map((count) => h("td.right", number(count)))))),
     h("div.body", h("h2", `Published exploits whose interfaces are reachable: ${reached.length} of ${report.exploits.length}`), h("p.small.muted", "Reachable is not the same as exploitable: the kernel may have been mended.")),
-    simpleTable("Exploits", ["Exploit", "Reachable", ["What it lacks", "hide-narrow"]], report.exploits.map((exploit) => h("tr", h("td.break", h("span.mono", exploit.cve), h("span.sub", { title: exploit.title }, exploit.title)), h("td", exploit.reachable ? h("span.bad", "yes") : h("span.good", "no")), h("td.hide-narrow.break.muted", exploit.missing.join(", "))))));
+    simpleTable("Exploits", ["Exploit", "Reachable", ["What it lacks", "hide-narrow"]], [...report.exploits].sort((one, other) => Number(other.reachable) - Number(one.reachable)).map((exploit) => h("tr", h("td.break", h("span.mono", exploit.cve), h("div.small.muted", exploit.title)), h("td", exploit.reachable ? h("span.bad", "yes") : h("span.good", "no")), h("td.hide-narrow.break.muted", exploit.missing.join(", "))))));
 }
 
 export function audit() {

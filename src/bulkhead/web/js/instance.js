@@ -3,6 +3,8 @@
 import * as api from "./api.js";
 import * as live from "./live.js";
 import { act, actions, reference } from "./actions.js";
+import { auditor } from "./audit.js";
+import { changePlan, moveWall } from "./change.js";
 import { chartsOf } from "./charts.js";
 import { fill, h, icon } from "./dom.js";
 import { eventRows } from "./events.js";
@@ -14,13 +16,14 @@ import { snapshotTable } from "./snapshots.js";
 import { terminal } from "./terminal.js";
 import { duration, moment, planLine } from "./units.js";
 
-const TABS = [["", "Use"], ["terminal", "Terminal", "exec"], ["logs", "Log"], ["snapshots", "Snapshots"], ["events", "Events"], ["limits", "Limits"], ["record", "Record"]];
+const MOVABLE = ["chroot", "container", "vm"];
+const TABS = [["", "Use"], ["terminal", "Terminal", "exec"], ["logs", "Log"], ["snapshots", "Snapshots"], ["events", "Events"], ["limits", "Limits"], ["audit", "Audit", "host"], ["record", "Record"]];
 
 export function instance({ name, tab = "" }) {
   const element = h("div");
   let body = null, shown = null, stop = () => {};
   const tools = h("div.actions");
-  const standing = h("span.state");
+  const standing = h("span.state"), sort = h("span.line");
 
   function begin() {
     const found = live.find(name);
@@ -34,21 +37,25 @@ export function instance({ name, tab = "" }) {
     shown = found.spec.id;
     const { spec } = found;
     fill(element,
-      h("div.head", h("div.grow", h("div.crumb.small", h("a", { href: "#/instances" }, "Instances")), h("h1", { tabIndex: -1 }, spec.name), h("div.line.small", standing, wall(spec.isolation), h("span.muted.break", spec.image || "clone"), h("span.muted", planLine(spec.plan)))), tools),
+      h("div.head.tall", h("div.grow", h("div.crumb.small", h("a", { href: "#/instances" }, "Instances")), h("h1", { tabIndex: -1 }, spec.name), h("div.line.small", standing, sort)), tools),
       h("nav.tabs", { "aria-label": `Parts of ${spec.name}` }, TABS.filter(([, , ability]) => !ability || may(ability)).map(([key, label]) => h("a", { href: link("instances", reference(found), ...(key ? [key] : [])), "aria-current": key === tab ? "page" : false }, label))));
     body = PARTS[tab] ? PARTS[tab](found) : PARTS[""](found);
     element.append(body.element);
     stop = () => { body?.close?.(); body = null; };
   }
 
-  let drawn = "";
+  let drawn = "", told = "";
   function update() {
     begin();
     const found = live.instances.get(shown);
     if (!found) return;
     updateState(standing, found);
-    if (drawn !== found.state) {
-      drawn = found.state;
+    const { spec } = found;
+    const kind = JSON.stringify([spec.isolation, spec.image, spec.plan]);
+    if (told !== kind) fill(sort, wall(spec.isolation), h("span.muted.break", spec.image || "clone"), h("span.muted", planLine(spec.plan)));
+    told = kind;
+    if (drawn !== found.state + found.spec.isolation) {
+      drawn = found.state + found.spec.isolation;
       const focused = tools.contains(document.activeElement);
       fill(tools, buttons(found));
       if (focused) tools.querySelector("button")?.focus();
@@ -70,7 +77,7 @@ function buttons(found) {
   if (now === "running") shown.push(on("Restart", "restart", () => actions.restart(found)), on("Pause", "pause", () => actions.pause(found)));
   if (now === "paused") shown.push(button("Unpause", "play", act(() => actions.unpause(found)), ".primary"));
   if (now === "running" || now === "paused") shown.push(on("Stop", "stop", () => actions.stop(found)));
-  if (now !== "deleting") shown.push(button("Snapshot", "camera", () => actions.snapshot(found)), button("Delete", "trash", async () => { if (await actions.remove(found) && path().startsWith("/instances/")) go("/instances"); }, ".danger"));
+  if (now !== "deleting") shown.push(button("Plan", "plans", act(() => changePlan(found))), ...(MOVABLE.includes(found.spec.isolation) && !found.spec.inside && ["running", "exited", "created"].includes(now) ? [button("Move", "move", act(() => moveWall(found)))] : []), button("Snapshot", "camera", () => actions.snapshot(found)), button("Delete", "trash", async () => { if (await actions.remove(found) && path().startsWith("/instances/")) go("/instances"); }, ".danger"));
   return shown;
 }
 
@@ -134,6 +141,13 @@ function terminalPart(found) {
   return terminal(found);
 }
 
+function auditPart(found) {
+  if (found.state !== "running") return { element: empty("audit", "It does not run", "An audit looks about from within an instance that runs.") };
+  const run = () => result.run(`/v1/instances/${api.ref(found.spec.id)}/audit`, {});
+  const result = auditor("It tries from within what the wall should keep away: system calls, devices, files, addresses of others.", button("Audit", "audit", run, ".primary"));
+  return { element: h("section.card", result), close: result.close };
+}
+
 function limitsPart(found) {
   const load = () => api.get(`/v1/instances/${api.ref(found.spec.id)}/describe`);
   const show = (described) => h("div.stack",
@@ -157,4 +171,4 @@ function snapshotsPart(found) {
   return { element: h("section.card", table), event: (event) => { if (event.kind === "snapshot") table.again(); } };
 }
 
-const PARTS = { "": usePart, terminal: terminalPart, logs, snapshots: snapshotsPart, events: eventsPart, limits: limitsPart, record: recordPart };
+const PARTS = { "": usePart, terminal: terminalPart, logs, snapshots: snapshotsPart, events: eventsPart, limits: limitsPart, audit: auditPart, record: recordPart };

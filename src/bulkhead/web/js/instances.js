@@ -3,6 +3,7 @@
 import * as live from "./live.js";
 import { act, actions, reference } from "./actions.js";
 import { h, icon, keyed, text } from "./dom.js";
+import { groupRow, grouped, projectOf, serviceOf } from "./groups.js";
 import { me, may } from "./me.js";
 import { link, query } from "./router.js";
 import { empty, head, state, tool, updateState, use, wall } from "./parts.js";
@@ -34,7 +35,7 @@ export function instances() {
   function update() {
     const all = [...live.instances.values()];
     const shown = all.filter(matches).sort(ordered);
-    keyed(body, shown, (instance) => instance.spec.id, row, updateRow);
+    keyed(body, grouped(shown), (one) => one.key, (one) => (one.instance ? row(one.instance) : groupRow(one, update)), (element, one) => (one.instance ? updateRow(element, one.instance) : element.update(one)));
     region.hidden = shown.length === 0;
     text(told, all.length === shown.length ? plural(all.length, "instance") : `${shown.length} of ${all.length}`);
     nothing.replaceChildren();
@@ -91,8 +92,8 @@ function row(instance) {
   const { spec } = instance;
   const parts = { state: state(instance), wall: h("td.of-wall"), cpu: use("CPU"), memory: use("Memory"), disk: use("Disk"), inward: h("span.rate"), outward: h("span.rate"), up: h("td.of-up.nowrap.small"), tools: h("td.tools") };
   const owner = !me().tenant && spec.tenant && spec.tenant !== "default" ? `${spec.tenant} · ` : "";
-  const element = h("tr",
-    h("td.first", h("a.name", { href: link("instances", reference(instance)) }, spec.name), h("span.sub", { title: spec.image }, `${owner}${spec.image || "clone"}`)),
+  const element = h(projectOf(instance) ? "tr.member" : "tr",
+    h("td.first", h("a.name", { href: link("instances", reference(instance)) }, spec.name), h("span.sub", { title: spec.image }, `${serviceOf(instance) ? `${serviceOf(instance)} · ` : owner}${spec.image || "clone"}`)),
     h("td.of-state", parts.state), parts.wall, h("td", { "data-label": "CPU" }, parts.cpu), h("td", { "data-label": "Memory" }, parts.memory), h("td", { "data-label": "Disk" }, parts.disk), h("td.rates", { "data-label": "Network" }, parts.inward, parts.outward), parts.up, parts.tools);
   element.parts = parts;
   return element;

@@ -6,13 +6,14 @@ import { h } from "./dom.js";
 import { may } from "./me.js";
 import { asked, button, head, simpleTable, tool } from "./parts.js";
 import { pricesOf } from "./prices.js";
+import { tariff } from "./tariff.js";
 import { done } from "./say.js";
 import { bits, bytes, number, parseBytes, rate } from "./units.js";
 
 export function plans() {
   const load = async () => ({ found: await api.get("/v1/plans"), prices: await pricesOf() });
   const list = asked(load, ({ found, prices }, again) => simpleTable("Plans", ["Name", "Memory", "CPU", "Disk", ["Operations", "hide-narrow"], ["Bandwidth", "hide-narrow"], prices && ["Price", "right"], ""].filter((name) => name !== null), found.map((named) => row(named, prices, again))));
-  return { title: "Plans", element: h("div", head("Plans", { actions: may("host") && button("Create", "plus", () => create(list.again), ".primary") }), h("section.card", list)) };
+  return { title: "Plans", element: h("div", head("Plans", { actions: may("host") && button("Create", "plus", () => create(list.again), ".primary") }), h("div.stack", h("section.card", list), tariff(() => list.again()))) };
 }
 
 function row({ name, plan }, prices, again) {

@@ -8,7 +8,7 @@ const HOURS = 730; // of a month
 const SOLD = { "ghz-hour": (plan, ghz) => plan.cpus * (plan.ghz ?? ghz), "memory-gib-hour": (plan) => plan.memory / 2 ** 30, "disk-gib-hour": (plan) => plan.disk / 2 ** 30 };
 
 // null where nobody has set a price, or who asks may not see any.
-export async function pricesOf() {
+export async function pricesOf(tenant = me().tenant || "default") {
   let prices;
   try {
     prices = await api.get("/v1/prices");
@@ -18,7 +18,7 @@ export async function pricesOf() {
   }
   if (!prices.length) return null;
   const today = new Date().toISOString().slice(0, 10);
-  const valid = prices.filter((price) => price.valid_from <= today && [null, me().tenant || "default"].includes(price.tenant));
+  const valid = prices.filter((price) => price.valid_from <= today && [null, tenant].includes(price.tenant));
   // The tenant's own before everybody's, the plan's before any plan's, then the latest.
   const weight = (price) => `${price.tenant ? 1 : 0}${price.plan ? 1 : 0}${price.valid_from}`;
   const best = (plan, units) => valid.filter((price) => units.includes(price.unit) && [null, plan].includes(price.plan)).sort((one, other) => (weight(one) < weight(other) ? 1 : -1))[0];
@@ -34,7 +34,7 @@ export async function pricesOf() {
       sum += Number(price.amount) * amount(plan) * HOURS;
       currency = price.currency;
     }
-    return currency ? `${money(sum, currency)} a month` : null;
+    return currency ? `${money(sum < 1 ? sum : sum.toFixed(2), currency)} a month` : null;
   }
   return { words: monthly, monthly };
 }
