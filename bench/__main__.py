@@ -26,6 +26,7 @@ from bench.measures import (
     imports,
     machines,
     memory,
+    placement,
     plans,
     pulls,
     rogues,
@@ -57,10 +58,11 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "rogues-inside": rogues.measure_inside,
     "rogues-chroot": rogues.measure_chroots,
     "density": density.measure,
+    "placement": placement.measure,
 }
 
 
-USUAL = [name for name in FIGURES if name not in ("plans", "density") and not name.startswith("rogues")]
+USUAL = [name for name in FIGURES if name not in ("plans", "density", "placement") and not name.startswith("rogues")]
 
 
 def main() -> int:

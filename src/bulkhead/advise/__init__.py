@@ -1,5 +1,5 @@
 """Which wall for which risk. Rules as data; nothing here asks the host or changes anything."""
 
-from bulkhead.advise.levels import RULES, Rule, Workload, choose
+from bulkhead.advise.levels import RULES, Rule, Workload, choose, may_share
 
-__all__ = ["RULES", "Rule", "Workload", "choose"]
+__all__ = ["RULES", "Rule", "Workload", "choose", "may_share"]

@@ -7,7 +7,7 @@ choice. docs/explanation/walls.md says what each wall holds; the reasons here ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bulkhead.model import Isolation, Trust
 
@@ -102,3 +102,9 @@ RULES = (
 def choose(workload: Workload) -> Rule:
     """The rule that decides; the last one fits everything."""
     return next(rule for rule in RULES if rule.fits(workload))
+
+
+def may_share(workload: Workload) -> bool:
+    """Whether it may have a kernel in common with other tenants: not where its risk alone calls for one of its own."""
+    risk = replace(workload, needs_kernel=False, system=False, shares_network=False)
+    return choose(risk).level not in (Isolation.VM, Isolation.UNIKERNEL)

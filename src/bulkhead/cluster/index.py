@@ -51,6 +51,10 @@ class Index:
         assert found
         return found
 
+    def views(self) -> Iterator[HostView]:
+        """All hosts, in no order."""
+        return (view for view in self._views if view)
+
     def snapshot(self) -> Snapshot:
         """All hosts as they are now."""
         return Snapshot(tuple(self.host(host_id) for host_id in sorted(self._rows)), self._spare)

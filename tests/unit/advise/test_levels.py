@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from bulkhead.advise import RULES, Workload, choose
+from bulkhead.advise import RULES, Workload, choose, may_share
 from bulkhead.model import Isolation
 
 HEIGHT = {Isolation.CHROOT: 0, Isolation.CONTAINER: 1, Isolation.VM: 2}
@@ -51,3 +51,12 @@ def test_more_risk_never_lowers_the_wall(workload: Workload) -> None:
         replace(workload, trust=TRUST[max(0, TRUST.index(workload.trust) - 1)]),
     ]
     assert all(HEIGHT[choose(other).level] >= here for other in riskier)
+
+
+@pytest.mark.parametrize("workload", EVERY)
+def test_a_kernel_is_shared_with_other_tenants_unless_the_risk_alone_calls_for_an_own(workload: Workload) -> None:
+    """What brings a kernel for another reason may still be of somebody who is trusted."""
+    hostile = workload.trust == "public" or (workload.trust == "partner" and workload.hostile_input)
+    assert may_share(workload) is not hostile
+    if not may_share(workload):
+        assert choose(workload).level is Isolation.VM
