@@ -67,7 +67,18 @@ def test_accessibility(page: Page, bulkhead: Daemon) -> None:
     """By axe, every view; in the dark what depends on colours alone."""
     run(bulkhead, "worker")
     views = ("/", "/instances", "/instances/worker", "/instances/worker/logs", "/instances/worker/limits", "/create")
-    more = ("/images", "/networks", "/volumes", "/snapshots", "/plans", "/events", "/usage", "/audit", "/tenants")
+    more = (
+        "/images",
+        "/networks",
+        "/volumes",
+        "/secrets",
+        "/snapshots",
+        "/plans",
+        "/events",
+        "/usage",
+        "/audit",
+        "/tenants",
+    )
     found = []
     page.evaluate(AXE.read_text())  # by the debugger, which the page's policy does not judge
     for view in (*views, *more):

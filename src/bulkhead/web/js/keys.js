@@ -5,7 +5,7 @@ import { open } from "./dialog.js";
 import { may } from "./me.js";
 import { go } from "./router.js";
 
-const GO = { o: ["/", "overview"], i: ["/instances", "instances"], m: ["/images", "images"], n: ["/networks", "networks"], v: ["/volumes", "volumes"], s: ["/snapshots", "snapshots"], p: ["/plans", "plans"], e: ["/events", "events"], u: ["/usage", "usage"], a: ["/audit", "audit"], t: ["/tenants", "tenants"] };
+const GO = { o: ["/", "overview"], i: ["/instances", "instances"], m: ["/images", "images"], n: ["/networks", "networks"], v: ["/volumes", "volumes"], k: ["/secrets", "secrets"], s: ["/snapshots", "snapshots"], p: ["/plans", "plans"], e: ["/events", "events"], u: ["/usage", "usage"], a: ["/audit", "audit"], t: ["/tenants", "tenants"] };
 let going = 0;
 const NEEDS = { "/tenants": "tenants", "/audit": "host" };
 const offered = () => Object.entries(GO).filter(([, [path]]) => !NEEDS[path] || may(NEEDS[path]));

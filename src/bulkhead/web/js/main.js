@@ -15,7 +15,7 @@ import { beginTheme, nextTheme, themeWords } from "./theme.js";
 const app = document.getElementById("app");
 const NAV = [
   ["", [["/", "Overview", "host"], ["/instances", "Instances", "instances"], ["/images", "Images", "images"]]],
-  ["Resources", [["/networks", "Networks", "networks"], ["/volumes", "Volumes", "volumes"], ["/snapshots", "Snapshots", "snapshots"], ["/plans", "Plans", "plans"]]],
+  ["Resources", [["/networks", "Networks", "networks"], ["/volumes", "Volumes", "volumes"], ["/secrets", "Secrets", "secrets"], ["/snapshots", "Snapshots", "snapshots"], ["/plans", "Plans", "plans"]]],
   ["Account", [["/events", "Events", "events"], ["/usage", "Usage", "usage"], ["/audit", "Audit", "audit", "host"], ["/tenants", "Tenants", "tenants", "tenants"]]],
 ];
 

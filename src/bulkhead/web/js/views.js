@@ -10,6 +10,7 @@ import { networks, volumes } from "./resources.js";
 import { overview } from "./overview.js";
 import { plans } from "./plans.js";
 import { route } from "./router.js";
+import { secrets } from "./secrets.js";
 import { snapshots } from "./snapshots.js";
 import { tenants } from "./tenants.js";
 import { usage } from "./usage.js";
@@ -22,6 +23,7 @@ export function registerViews() {
   route("/images", images);
   route("/networks", networks);
   route("/volumes", volumes);
+  route("/secrets", secrets);
   route("/snapshots", snapshots);
   route("/plans", plans);
   route("/events", events);
