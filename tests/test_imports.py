@@ -84,6 +84,7 @@ LAZY = {
     *("bulkhead.cli.from_server", "bulkhead.cli.suggestion", "bulkhead.cli.on_host", "bulkhead.cli.forwarding"),
     *("bulkhead.cli.upping", "bulkhead.cli.fetching", "bulkhead.cli.composing", "bulkhead.cli.projects"),
     *("bulkhead.cli.carrying", "bulkhead.cli.drawing", "bulkhead.cli.given", "bulkhead.cli.interleaving"),
+    "bulkhead.cli.project_secrets",
 }
 """CLI modules that others import inside functions alone: the daemon, its start, what is drawn with rich, and commands
 that work on this side of the socket."""
