@@ -62,6 +62,7 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
 }
 
 
+WALLS = ("chroot", "container", "vm", "inside", "unikernel", "podman")
 USUAL = [name for name in FIGURES if name not in ("plans", "density", "placement") and not name.startswith("rogues")]
 
 
@@ -110,6 +111,7 @@ def _arguments() -> argparse.Namespace:
     names = [peer.name for peer in PEERS]
     parser.add_argument("--peers", type=_list(names), default=names, help=f"of {','.join(names)}")
     parser.add_argument("--runs", type=int, help=f"runs of each contender (default {Sizes().runs})")
+    parser.add_argument("--walls", type=_list(WALLS), help=f"of plans and density these alone: {','.join(WALLS)}")
     parser.add_argument("--density-seconds", type=float, help=f"of each wall (default {Sizes().density_seconds:g})")
     parser.add_argument("--quick", action="store_true", help="a few runs of everything, to see that it works")
     rogue = "seconds beside each rogue (default 10)"
@@ -153,6 +155,8 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         sizes = replace(sizes, rogues=tuple(options.rogues))
     if options.rogue_seconds:
         sizes = replace(sizes, rogue_seconds=options.rogue_seconds)
+    if options.walls:
+        sizes = replace(sizes, walls=tuple(options.walls))
     if options.density_seconds:
         sizes = replace(sizes, density_seconds=options.density_seconds)
     results = Results(time.time(), host.facts(scratch), {key: str(value) for key, value in asdict(sizes).items()})

@@ -52,6 +52,12 @@ class Sizes:
     """... for each wall, the seconds in which they are started ..."""
     density_most: int = 4000
     """... and the number that is enough."""
+    walls: tuple[str, ...] = ()
+    """Of plans and density these alone; none: all of them."""
+
+    def wants(self, wall: str) -> bool:
+        """Whether a wall is to be looked at."""
+        return not self.walls or wall in self.walls
 
 
 QUICK = Sizes(

@@ -36,8 +36,23 @@ FIRST_PORT = 10_000
 LEAST_BATCH, MOST_BATCH, WIDTH = 4, 64, 4
 PER_NETWORK = 1000
 """A bridge has 1,024 ports."""
-ANSWER_SECONDS, PATIENCE = 5.0, 60.0
-MACHINE_MEMORY = "96M"
+ANSWER_SECONDS, PATIENCE = 20.0, 120.0
+"""One that is asked may take so long; all together are given up when for so long no more of them has answered."""
+LAST_SECONDS = 180.0
+"""Beyond the time in which they are started, for the last of them to answer and for a start that was under way."""
+TEMPLATE_SECONDS = 120.0
+MACHINES = {"vm": "96M", "unikernel": "96M"}
+"""Memory of those that have a kernel of their own."""
+UNIKERNEL = "crowd-unikernel"
+CONFIGURATION = """
+error_log stderr; pid /run/nginx.pid; worker_processes 1; events { worker_connections 64; }
+http {
+  access_log off; server { listen 80; root /var/www/html; index index.nginx-debian.html; }
+  client_body_temp_path /tmp/body; proxy_temp_path /tmp/proxy; fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi;
+}
+"""
+"""Of a unikernel, whose root cannot be written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +91,16 @@ class Found:
     seconds: float
 
 
+class TimeUp(Exception):
+    """No more are to be started."""
+
+
 class Crowd(ABC):
     """One wall of one engine."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Wait for what the first one lets the engine prepare for the others."""
 
     @abstractmethod
     def start(self, number: int) -> None:
@@ -98,18 +121,40 @@ class Ours(Crowd):
             Path(f"/proc/{pid}/oom_score_adj").write_text(str(SOONER))
         self._engine.prefix = (*MORTAL, *self._engine.prefix)
         self._wall = wall
-        if wall == "vm":
+        if wall in MACHINES:
             self._engine.import_kernel()
+        if wall == "unikernel":
+            self._build(scene.directory("unikernel"))
         self._networks: set[int] = set()
         self._address: dict[str, str] = {}
 
     def start(self, number: int) -> None:
         shared = self._wall == "chroot"
         network = "host" if shared else self._network(number // PER_NETWORK)
-        command = server(FIRST_PORT + number if shared else 80)
-        size = ("--memory", MACHINE_MEMORY if self._wall == "vm" else "64M", "--cpus", "1", "--disk", "32M")
+        command = (IMAGE, *server(FIRST_PORT + number if shared else 80))
+        if self._wall == "unikernel":
+            command = (UNIKERNEL,)
+        size = ("--memory", MACHINES.get(self._wall, "64M"), "--cpus", "1", "--disk", "32M")
         options = ("--isolation", self._wall, "--network", network, *(("--inner", "0") if self._wall == "vm" else ()))
-        self._engine.command("run", "-d", "--name", f"c{number}", *size, *options, IMAGE, *command)
+        self._engine.command("run", "-d", "--name", f"c{number}", *size, *options, *command)
+
+    def settle(self) -> None:
+        """Machines go on from a template, which is made in the background after the first start."""
+        templates = self._engine.home / "cache/templates"
+        deadline = time.monotonic() + TEMPLATE_SECONDS
+        while self._wall in MACHINES and not list(templates.glob("*/key.json")):
+            if time.monotonic() > deadline:
+                raise Unusable(f"there is no template of the {self._wall} after {TEMPLATE_SECONDS:g} s")
+            time.sleep(0.5)
+
+    def _build(self, directory: Path) -> None:
+        """nginx as a unikernel, with a configuration for a root that cannot be written to."""
+        (directory / "nginx.conf").write_text(CONFIGURATION)
+        (directory / "Containerfile").write_text(f"FROM {IMAGE}\nCOPY nginx.conf /etc/nginx/crowd.conf\n")
+        self._engine.build(directory, image=f"{UNIKERNEL}-root", cache=True)
+        kept = ("--keep", "/etc/nginx/crowd.conf", "--keep", "/var/www/html")
+        command = ("nginx", "-c", "/etc/nginx/crowd.conf", "-g", "daemon off;")
+        self._engine.command("build", "--unikernel", "-t", UNIKERNEL, *kept, f"{UNIKERNEL}-root", *command)
 
     def _network(self, number: int) -> str:
         name = f"crowd{number}"
@@ -147,6 +192,9 @@ class Podmans(Crowd):
             self._engine.command("network", "create", "--disable-dns", "--subnet", subnet, f"crowd{network}")
         self._engine.command("run", "-d", *name, *self._engine.run_options, *options, IMAGE, *server(80))
 
+    def settle(self) -> None:
+        """It prepares nothing."""
+
     def _address(self, number: int) -> str:
         network, place = divmod(number, PER_NETWORK)
         return f"10.{200 + network}.{(place + 10) // 250}.{(place + 10) % 250 + 1}"
@@ -161,28 +209,42 @@ def server(port: int) -> tuple[str, ...]:
 
 
 def fill(crowd: Crowd, order: Order) -> Found:
-    """Start them until there is no room for one more."""
+    """Start them until there is no room for one more, or the time is up."""
     began, empty, count, answered = time.monotonic(), bounded.use(), 1, 0
+    deadline = began + order.seconds
     first = last = empty
     with ThreadPoolExecutor(WIDTH) as pool:
         crowd.start(0)  # makes what all others share
+        crowd.settle()
         while True:
-            why, full = _silent(crowd, count), True
+            why, full = _silent(crowd, count, deadline + LAST_SECONDS)
             if not why:
                 answered, last = count, bounded.use()
                 first = last if count == 1 else first
                 say(f"{order.wall}: {count} answer, {last.charged / 1e6:.0f} MB")
                 batch = _batch(order, count, empty, last)
-                why, full = _enough(order, count + batch, began)
+                why = _enough(order, count + batch, began)
             if not why:
-                jobs = [pool.submit(crowd.start, number) for number in range(count, count + batch)]
-                failed = [str(job.exception()) for job in jobs if job.exception()]
-                count += batch
+                more, failed = _start(pool, crowd, range(count, count + batch), deadline)
+                count += more
                 if failed:
                     why, full = f"{len(failed)} of {batch} more did not start: {failed[0]}", bounded.use().killed > 0
             if why:
                 each = (last.needed - first.needed) / (answered - 1) if answered > 1 else 0.0
                 return Found(answered, each, empty.needed, why, full, round(time.monotonic() - began, 1))
+
+
+def _start(pool: ThreadPoolExecutor, crowd: Crowd, numbers: range, deadline: float) -> tuple[int, list[str]]:
+    """How many of these have been started until the time was up, and what those said that could not be."""
+
+    def start(number: int) -> None:
+        if time.monotonic() > deadline:
+            raise TimeUp
+        crowd.start(number)
+
+    errors = [job.exception() for job in [pool.submit(start, number) for number in numbers]]
+    late = sum(isinstance(error, TimeUp) for error in errors)
+    return len(errors) - late, [str(error) for error in errors if error and not isinstance(error, TimeUp)]
 
 
 def _batch(order: Order, count: int, empty: bounded.Use, use: bounded.Use) -> int:
@@ -192,28 +254,35 @@ def _batch(order: Order, count: int, empty: bounded.Use, use: bounded.Use) -> in
     return max(LEAST_BATCH, min(MOST_BATCH, count // 4, fit // 2))
 
 
-def _enough(order: Order, wanted: int, began: float) -> tuple[str, bool]:
+def _enough(order: Order, wanted: int, began: float) -> str:
     """Why no more are started though there may be room; "" to go on."""
     if wanted > order.most:
-        return f"{order.most} were enough", False
+        return f"{order.most} were enough"
     if time.monotonic() - began > order.seconds:
-        return f"time was up after {order.seconds:g} s", False
-    return "", True
-
-
-def _silent(crowd: Crowd, count: int) -> str:
-    """Why not all of them answer; "" where they do, which they get some time for."""
-    if killed := bounded.use().killed:
-        return f"the kernel has ended {killed} processes for want of memory"
-    deadline = time.monotonic() + PATIENCE
-    waiting = set(range(count))
-    while waiting:
-        where = crowd.addresses(count)
-        waiting -= {number for number in waiting if _answers(*where[number])}
-        if waiting and time.monotonic() > deadline:
-            return f"{len(waiting)} of {count} did not answer within {PATIENCE:g} s"
-        time.sleep(0.05 if waiting else 0)
+        return f"time was up after {order.seconds:g} s"
     return ""
+
+
+def _silent(crowd: Crowd, count: int, until: float) -> tuple[str, bool]:
+    """Why not all of them answer, "" where they do, and whether that is for want of memory.
+
+    They have the time that it takes, as long as every now and then one more of them does: a busy host is no full one.
+    """
+    waiting, heard = set(range(count)), time.monotonic()
+    while waiting:
+        if killed := bounded.use().killed:
+            return f"the kernel has ended {killed} processes for want of memory", True
+        where = crowd.addresses(count)
+        answered = {number for number in waiting if time.monotonic() < until and _answers(*where[number])}
+        waiting -= answered
+        heard = time.monotonic() if answered else heard
+        if waiting and time.monotonic() > until:
+            return f"time was up while {len(waiting)} of {count} had not answered yet", False
+        if waiting and time.monotonic() > heard + PATIENCE:
+            return f"{len(waiting)} of {count} do not answer, and no more of them did within {PATIENCE:g} s", True
+        time.sleep(0.05 if waiting else 0)
+    killed = bounded.use().killed
+    return (f"the kernel has ended {killed} processes for want of memory", True) if killed else ("", False)
 
 
 def _answers(address: str, port: int) -> bool:

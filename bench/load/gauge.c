@@ -6,7 +6,9 @@
    send|receive ADDRESS PORT SECONDS    bytes of a connection in a second
    processes               how many there can be, itself among them
    memory                  bytes that it has touched, every MiB, until it is ended
-   file                    bytes that a file can have */
+   file                    bytes that a file can have
+
+   Its files are below $GAUGE_ROOT (/). Once it counts, it says "begun" on standard error. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -25,8 +27,11 @@
 #include <unistd.h>
 
 enum { WIDTH = 8, MOST = 4096, LARGE = 1 << 20, FILE_SIZE = 48 << 20 };
-#define NAME "/gauge.data"
+/* Where its files are: a unikernel's root cannot be written to. */
+static char data_name[64] = "/gauge.data", large_name[64] = "/gauge.large";
+static const char *root = "/";
 
+#define BEGUN "begun\n" /* for whoever counts from outside */
 static volatile uint64_t *counts;
 
 static double now(void)
@@ -51,8 +56,8 @@ static uint64_t line_of(const char *file, const char *key)
 
 static void sees(void)
 {
-	struct statvfs root;
-	if (statvfs("/", &root) < 0)
+	struct statvfs files;
+	if (statvfs(root, &files) < 0)
 		exit(1);
 	/* Of a virtual machine: its second disk is what the plan's is; nobody else is shown one. */
 	uint64_t sectors = line_of("/sys/block/vda/size", "");
@@ -61,13 +66,14 @@ static void sees(void)
 	sched_getaffinity(0, sizeof mine, &mine);
 	printf("%d %llu %llu %llu\n", CPU_COUNT(&mine),
 	       (unsigned long long)line_of("/proc/meminfo", "MemTotal:") * 1024,
-	       (unsigned long long)root.f_blocks * root.f_frsize, (unsigned long long)sectors * 512);
+	       (unsigned long long)files.f_blocks * files.f_frsize, (unsigned long long)sectors * 512);
 }
 
 /* `work` in so many processes until the time is over; what they have counted, in a second. */
 static void measure(int width, double seconds, void (*work)(int, double))
 {
 	double begun = now(), end = begun + seconds;
+	fputs(BEGUN, stderr);
 	uint64_t sum = 0;
 	for (int i = 0; i < width; i++)
 		if (fork() == 0) {
@@ -101,7 +107,7 @@ static void transfer(int number, double end)
 	uint32_t random = (uint32_t)number * 7919u + 1;
 	uint64_t done = 0, blocks = FILE_SIZE / block;
 	char *data = mmap(NULL, block, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int fd = open(NAME, O_RDWR | O_DIRECT);
+	int fd = open(data_name, O_RDWR | O_DIRECT);
 	if (fd < 0)
 		_exit(1);
 	while (now() < end) {
@@ -117,7 +123,7 @@ static void transfer(int number, double end)
 static void prepare(void)
 {
 	static char data[LARGE];
-	int fd = open(NAME, O_RDWR | O_CREAT, 0600);
+	int fd = open(data_name, O_RDWR | O_CREAT, 0600);
 	memset(data, 0x5a, sizeof data);
 	for (off_t at = 0; at < FILE_SIZE; at += LARGE)
 		if (pwrite(fd, data, LARGE, at) != LARGE)
@@ -138,6 +144,7 @@ static void network(int sends, const char *address, int port, double seconds)
 		perror("connect");
 		exit(1);
 	}
+	fputs(BEGUN, stderr);
 	double begun = now();
 	while (now() - begun < seconds) {
 		ssize_t part = sends ? send(fd, data, sizeof data, MSG_NOSIGNAL) : recv(fd, data, sizeof data, 0);
@@ -183,17 +190,22 @@ static void file(void)
 {
 	static char data[LARGE];
 	uint64_t size = 0;
-	int fd = open("/gauge.large", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	int fd = open(large_name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	for (ssize_t part; (part = write(fd, data, sizeof data)) > 0; size += (uint64_t)part)
 		;
 	printf("%llu\n", (unsigned long long)size);
 	close(fd);
-	unlink("/gauge.large");
+	unlink(large_name);
 }
 
 int main(int argc, char **argv)
 {
-	const char *what = argc > 1 ? argv[1] : "";
+	const char *what = argc > 1 ? argv[1] : "", *given = getenv("GAUGE_ROOT");
+	if (given && strlen(given) < 32) {
+		root = given;
+		snprintf(data_name, sizeof data_name, "%s/gauge.data", root);
+		snprintf(large_name, sizeof large_name, "%s/gauge.large", root);
+	}
 	counts = mmap(NULL, WIDTH * 64 + MOST, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (strcmp(what, "sees") == 0) {
 		sees();
@@ -201,6 +213,8 @@ int main(int argc, char **argv)
 		measure(WIDTH, atof(argv[2]), work_on);
 	} else if ((strcmp(what, "read") == 0 || (writes = strcmp(what, "write") == 0)) && argc == 4) {
 		block = (size_t)atol(argv[2]);
+		if (access(data_name, F_OK) < 0)
+			prepare();
 		measure(WIDTH, atof(argv[3]), transfer);
 	} else if (strcmp(what, "prepare") == 0) {
 		prepare();

@@ -14,7 +14,8 @@ from bench.peers.bulkhead import Bulkhead
 from bench.peers.podman import Podman
 from bench.timing import Unusable
 
-WALLS = {"chroot": Bulkhead, "container": Bulkhead, "vm": Bulkhead, "podman": Podman}
+WALLS = {"chroot": Bulkhead, "container": Bulkhead, "vm": Bulkhead, "unikernel": Bulkhead, "podman": Podman}
+MACHINES = ("vm", "unikernel")
 OURS, THEIRS = "bulkhead, container", "podman"
 LEAST_RATIO = 1.0
 """Containers of ours for one of podman's."""
@@ -29,11 +30,15 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
         f"{sizes.density / 1e9:g} GB. nginx with one worker is started in batches, and after each batch every one of "
         "them is asked for its page. It ends when the kernel ends a process for want of memory, one does not start, or "
         "one does not answer: the figure is how many did before. Where nothing of that comes within "
-        f"{sizes.density_seconds:g} s it is the number until then, and a note says so. `Each`: by how much what is "
-        "needed grew from the first to the last of them (what the bound is charged, without page cache that can be "
-        "dropped), divided by their number.",
+        f"{sizes.density_seconds:g} s it is the number until then, and a note says so: `each` is what tells of "
+        "the wall then, since it does not hang on how fast a host starts them. A unikernel is nginx and its libraries, "
+        "with a configuration that writes no files; machines are started once a template is there. `Each`: by how much "
+        "what is needed grew from the first to the last of them (what the bound is charged, without page cache that "
+        "can be dropped), divided by their number.",
     )
     for wall, peer in WALLS.items():
+        if not sizes.wants(wall):
+            continue
         label = wall if peer is Podman else f"bulkhead, {wall}"
         if peer.name not in cast.names:
             figure.missing.append(Missing(label, "left out by --peers"))
@@ -59,7 +64,7 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
 
 def _fill(cast: Cast, sizes: Sizes, wall: str) -> dict[str, Any]:
     scene = cast.scene
-    if scene.servers is None or (wall == "vm" and scene.kernel is None):
+    if scene.servers is None or (wall in MACHINES and scene.kernel is None):
         raise Unusable("there is no root file system with nginx, or no kernel")
     name = f"{scene.name}{wall[:2]}"
     order = Order(

@@ -6,59 +6,42 @@ import json
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import timing
-from bench.asking import CLIENT, NAME
+from bench.asking import CLIENT
 from bench.contest import Cast, Sizes, say
 from bench.figures import Figure, Missing
+from bench.measures import gauged_unikernels
+from bench.measures.gauged import (
+    GAUGE,
+    GHZ_SHARE,
+    IMAGE,
+    LARGE,
+    MEMORY_NOTE,
+    PORT,
+    SECONDS,
+    SETTLE_SECONDS,
+    SMALL,
+    SOLD,
+    SOURCE,
+    Row,
+    peer,
+)
 from bench.measures.rogues import client_of, options_of
 from bench.peers.bulkhead import Bulkhead
 from bench.peers.podman import Podman
-from bench.suspects import MIB, Inner, Measured, Ours, Sold
+from bench.suspects import MIB, Inner, Measured, Ours
 from bench.timing import Unusable
 from bulkhead.config import Config
 from bulkhead.host import facts
 from tests.harness.images import busybox_tar
 
-IMAGE = "bench-gauge"
-GAUGE = "/bin/gauge"
-SOURCE = Path(__file__).parents[1] / "load/gauge.c"
-PORT = 5301
-SOLD = Sold(192 * MIB, 0.5, 256 * MIB, 200, 8 * MIB, 20_000_000, 100)
-GHZ_SHARE = 0.6
-"""Of the host's cores' speed, where GHz are measured."""
-SETTLE_SECONDS, SECONDS = 1.5, 5.0
-"""What is in buckets at first is let run off, then is counted."""
-SMALL, LARGE = 4096, 256 << 10
 LIMITS = {"cpu": 0.03, "memory": 0.0, "disk": 0.0, "iops": 0.05, "disk_bps": 0.05, "bandwidth": 0.05, "pids": 0.0}
 """By how much what is got may differ from what was sold."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One field behind one wall. Numbers are in the field's own unit; None: not measured there."""
-
-    wall: str
-    field: str
-    unit: str
-    sold: float
-    sees: float | None
-    """What it says of itself inside."""
-    inside: float | None
-    """What a program inside got."""
-    outside: float | None
-    """What counters outside say that it got."""
-    note: str = ""
-
-    @property
-    def error(self) -> float:
-        """Of what was counted outside, or else inside."""
-        got = self.outside if self.outside is not None else self.inside
-        return (got or 0.0) / self.sold - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +90,7 @@ class Bench:
         return rates, float(said[-1])
 
 
-def measure(cast: Cast, _: Sizes) -> Figure:
+def measure(cast: Cast, sizes: Sizes) -> Figure:
     """One instance for each wall; one that fails is told, and the next one comes."""
     figure = Figure(
         "plans",
@@ -123,11 +106,16 @@ def measure(cast: Cast, _: Sizes) -> Figure:
         client_of(cast)
         engine.import_tar(_archive(cast.scene.directory("plans")), IMAGE)
         for wall, options in _walls(engine, figure):
-            say(f"plans: {wall}")
-            rows += _wall(cast, engine, figure, wall, options)
+            if sizes.wants(wall.split()[0]):
+                say(f"plans: {wall}")
+                rows += _wall(cast, engine, figure, wall, options)
+        if sizes.wants("unikernel") and cast.scene.kernel:
+            say("plans: unikernel")
+            rows += _kept(cast, figure, "unikernel", gauged_unikernels.measured(engine))
     except Unusable as error:
         figure.missing.append(Missing("bulkhead", str(error)))
-    _podman(cast, figure)
+    if sizes.wants("podman"):
+        _podman(cast, figure)
     if rows:
         figure.notes.append("\n".join(_table(rows)))
         _goals(figure, rows)
@@ -144,9 +132,6 @@ def _walls(engine: Bulkhead, figure: Figure) -> Iterator[tuple[str, tuple[str, .
         return
     yield "vm", ("--isolation", "vm")
     yield "inside a vm", ("--inside", "home")
-    figure.missing.append(
-        Missing("unikernel", "its QEMU is told the plan, and jailed, as a VM's; nothing inside of it could count")
-    )
 
 
 def _wall(cast: Cast, engine: Bulkhead, figure: Figure, wall: str, options: Sequence[str]) -> list[Row]:
@@ -165,17 +150,25 @@ def _wall(cast: Cast, engine: Bulkhead, figure: Figure, wall: str, options: Sequ
         suspect: Measured = Inner(engine, "sold", SOLD) if inner else Ours(engine, "sold", SOLD, linked=linked)
         ghz = facts.facts(Config()).ghz or 1.0
         bench = Bench(engine, wall, suspect, ghz, 1.0, linked)
-        for measured in (_cpu, _ghz, _disk, _iops, _disk_bps, _bandwidth, _pids, _memory):
-            try:
-                found = list(measured(bench))
-            except (Unusable, OSError, KeyError, ValueError, subprocess.TimeoutExpired) as error:
-                found = []
-                figure.missing.append(Missing(f"{wall}, {measured.__name__.strip('_')}", str(error)))
-                say(f"  {wall}, {measured.__name__.strip('_')}: {type(error).__name__}: {error}")
-            for row in found:
-                say(f"  {_line(row)}")
-                _keep(cast, row)
-            rows += found
+        each = (_cpu, _ghz, _disk, _iops, _disk_bps, _bandwidth, _pids, _memory)
+        rows += _kept(cast, figure, wall, [(one.__name__.strip("_"), one(bench)) for one in each])
+    return rows
+
+
+def _kept(cast: Cast, figure: Figure, wall: str, measured: Iterable[tuple[str, Iterator[Row]]]) -> list[Row]:
+    """What is found, told as soon as it is; of what fails the reason."""
+    rows: list[Row] = []
+    for name, each in measured:
+        try:
+            found = list(each)
+        except (Unusable, OSError, KeyError, ValueError, subprocess.TimeoutExpired) as error:
+            figure.missing.append(Missing(f"{wall}, {name}", str(error)))
+            say(f"  {wall}, {name}: {type(error).__name__}: {error}")
+            continue
+        for row in found:
+            say(f"  {_line(row)}")
+            _keep(cast, row)
+        rows += found
     return rows
 
 
@@ -232,7 +225,7 @@ def _bandwidth(bench: Bench) -> Iterator[Row]:
     if not bench.linked:
         return
     for way, counter in (("send", "sent"), ("receive", "received")):
-        with _peer():
+        with peer():
             rates, said = bench.rates(way, CLIENT, PORT)
         got = rates[counter] * 8 / 1e6
         yield Row(bench.wall, "bandwidth", f"Mbit/s, {way}", SOLD.bandwidth / 1e6, None, said * 8 / 1e6, got)
@@ -246,43 +239,14 @@ def _pids(bench: Bench) -> Iterator[Row]:
 
 def _memory(bench: Bench) -> Iterator[Row]:
     """The last: it does not outlive it."""
+    if bench.wall == "inside a vm":
+        bench.engine.output("restart", "-t", "0", "sold")  # what it has read and written before waits for its disk
     seen = bench.gauge("sees")[1]
     argv = [*bench.engine.prefix, "exec", "sold", GAUGE, "memory"]
-    said = subprocess.run(argv, env=bench.engine.env, stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+    said = subprocess.run(argv, env=bench.engine.env, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
     touched = float(said.stdout.split()[-1])
     limit = bench.suspect.memory_size()
-    yield Row(bench.wall, "memory", "MiB", SOLD.memory / MIB, seen / MIB, touched / MIB, limit / MIB, _MEMORY_NOTE)
-
-
-_MEMORY_NOTE = "inside: one process until it is ended; outside: the limit, or the guest's memory"
-
-
-@contextmanager
-def _peer() -> Iterator[None]:
-    """Somebody at the other end, in the client's namespace: takes what comes, and sends all the time."""
-    script = (
-        "import socket, threading\n"
-        f"s = socket.create_server(('', {PORT}))\n"
-        "print('ready', flush=True)\n"
-        "c, _ = s.accept()\n"
-        "def take():\n"
-        "    try:\n"
-        "        while c.recv(1 << 16): pass\n"
-        "    except OSError: pass\n"
-        "threading.Thread(target=take, daemon=True).start()\n"
-        "try:\n"
-        "    while True: c.sendall(bytes(1 << 16))\n"
-        "except OSError: pass\n"
-    )
-    argv = ["ip", "netns", "exec", NAME, "python3", "-c", script]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        if not process.stdout or not process.stdout.readline():
-            raise Unusable("the other end of the link does not come up")
-        yield
-    finally:
-        process.kill()
-        process.communicate()
+    yield Row(bench.wall, "memory", "MiB", SOLD.memory / MIB, seen / MIB, touched / MIB, limit / MIB, MEMORY_NOTE)
 
 
 def _podman(cast: Cast, figure: Figure) -> None:

@@ -59,13 +59,11 @@ class Level:
     machine: bool = False
 
 
-NESTED = "BULKHEAD_TEST_NESTED" in os.environ
-"""Whether this is a guest whose kernel QEMU interprets: everything takes ten times as long there."""
 _SHELL = ("sh", "-c")
 _SMALL_VM = {"plan": {**PLAN, "memory": 128 << 20, "cpus": 1}}
 _UNIKERNEL = {"plan": {**PLAN, "memory": 8 << 20}, "network": "none"}
 LEVELS = (
-    Level("container", "busybox", (*_SHELL, COMMAND), 4 if NESTED else 20, 0.4, 2 if NESTED else 6),
+    Level("container", "busybox", (*_SHELL, COMMAND), 20, 0.4, 6),
     Level("chroot", "busybox", (*_SHELL, WRITE + SPIN), 8, 0.4, 2, {"network": "host"}),
     Level("vm", IMAGE, (*_SHELL, COMMAND), 5, 8.0, 2, _SMALL_VM, machine=True),
     Level("unikernel", "others/pvh", (), 5, 2.0, 2, _UNIKERNEL, writes=0, machine=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.asking import Answers
-from bench.measures.plans import Row
+from bench.measures.gauged import Row
 from bench.measures.rogues import SOLD, Case, options_of
 from bench.suspects import Count, Suspect, shares
 
