@@ -17,7 +17,7 @@ PACKAGE = SOURCE / "bulkhead"
 
 NOUNS = (
     *("errors", "events", "amounts", "config", "quantities", "elf", "ustar", "modelling", "model"),
-    *("moves", "operation", "secret", "tenancy"),
+    *("moves", "operation", "secret", "tenancy", "fleet"),
 )
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
@@ -61,8 +61,9 @@ THIRD_PARTY = {
     "uvicorn": {"api"},
     "uvloop": {"api"},
     "httptools": {"api"},
+    "h11": {"api"},
     "pydantic": {
-        "secret",
+        *("secret", "fleet"),
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
         *("modelling", "engine", "api", "audit", "metering"),
     },

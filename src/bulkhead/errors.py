@@ -6,6 +6,7 @@ so that neither edge needs a table of its own.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -204,3 +205,16 @@ ERRORS: dict[str, type[BulkheadError]] = {
         CommandNotExecutable,
     )
 }
+
+
+def from_document(body: bytes, status: int) -> BulkheadError:
+    """The error that a daemon's problem document (RFC 9457) tells of."""
+    try:
+        told = json.loads(body)
+        kind = ERRORS.get(told["type"], BulkheadError)
+        items = [Problem(item["what"], item.get("hint", "")) for item in told["problems"]]
+        if issubclass(kind, Refused):
+            return kind(items)
+        return kind(told["detail"], hint=told.get("hint", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return BulkheadError(f"the daemon answered with status {status}: {body[:200].decode(errors='replace')}")

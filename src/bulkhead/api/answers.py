@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bulkhead.api.billing import Summary
+from bulkhead.api.fleet import AuthorityShown, InvitationShown
 from bulkhead.api.responses import NDJSON, TAR
 from bulkhead.api.rooms import LAYER
 from bulkhead.api.sse import EVENT_STREAM
+from bulkhead.engine.fleet.membership import Welcome
 from bulkhead.engine.reports import Usage
 from bulkhead.events import Event
+from bulkhead.fleet import FleetView, Host, HostLine
 from bulkhead.images import Image, Pruned
 from bulkhead.images.pushing import Pushed
 from bulkhead.isolation.base import Ability
@@ -265,6 +268,17 @@ ANSWERS: dict[str, Answer] = {
     "create_token": Answer(dict[str, Any], status=201),
     "remove_token": _DONE,
     "get_trail": _MAPPINGS,
+    "get_fleet": Answer(FleetView),
+    "init_fleet": Answer(FleetView, status=201),
+    "join_fleet": Answer(FleetView, status=201),
+    "leave_fleet": _DONE,
+    "invite_host": Answer(InvitationShown, status=201),
+    "get_authority": Answer(AuthorityShown),
+    "admit_host": Answer(Welcome, status=201),
+    "list_hosts": Answer(list[HostLine]),
+    "get_host_of_fleet": Answer(HostLine),
+    "change_host": Answer(Host),
+    "remove_host": _DONE,
 }
 """By the name of the route's function, which is its operationId and the kind of its operations."""
 EVENT_STREAMS = ("events", "follow_operation")

@@ -9,6 +9,7 @@ from bulkhead.api import (
     audits,
     billing,
     builds,
+    fleet,
     images,
     instances,
     networks,
@@ -29,6 +30,7 @@ from bulkhead.api import (
 )
 from bulkhead.api.auth import Trailed, authorize
 from bulkhead.api.conditions import Conditional
+from bulkhead.api.elsewhere import Elsewhere
 from bulkhead.api.problems import ProblemDetails
 from bulkhead.api.service import Service, Whole
 
@@ -51,6 +53,7 @@ def create_app(engine: Whole) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.service = Service(engine)
+    app.state.fleet = engine.fleet
     problems.install(app)
     for routes in (
         system,
@@ -69,6 +72,7 @@ def create_app(engine: Whole) -> FastAPI:
         usage,
         access,
         billing,
+        fleet,
     ):
         app.include_router(routes.router)
     app.include_router(instances.files)
@@ -79,5 +83,6 @@ def create_app(engine: Whole) -> FastAPI:
     app.include_router(sockets.router)
     app.add_middleware(Conditional)
     app.add_middleware(Trailed)
+    app.add_middleware(Elsewhere)
     openapi.install(app)
     return app

@@ -9,8 +9,9 @@ from bulkhead.events import Progress
 from bulkhead.metering.invoices import Invoice
 from bulkhead.metering.prices import NewPrice, Price
 from bulkhead.metering.query import By
-from bulkhead.model import Instance, Isolation, Volume
+from bulkhead.model import CreateRequest, Instance, Isolation, Volume
 from bulkhead.secret import Secret
+from bulkhead.storage.changes import Changes
 from bulkhead.tenancy.principal import Principal
 from bulkhead.tenancy.quotas import Quota
 from bulkhead.tenancy.roles import Permission, Role
@@ -116,3 +117,13 @@ class Watches(Protocol):
 
     def watch(self, instance: Instance, *, alive: Callable[[], bool]) -> Iterator[Mapping[str, str | int]]: ...
     def end(self, instance_id: str) -> None: ...
+
+
+class Rooms(Protocol):
+    """Clean rooms, and what has been changed in instances."""
+
+    def open(self, request: CreateRequest) -> Instance: ...
+    def is_there(self, instance_id: str) -> bool: ...
+    def close(self, instance_id: str) -> None: ...
+    def changes(self, instance: Instance) -> Changes: ...
+    def layer(self, instance: Instance) -> Iterator[bytes]: ...

@@ -32,8 +32,17 @@ TAGS = {
     "audits": "What a wall lets through, found out by trying.",
     "billing": "Prices and invoices.",
     "metering": "What has been used.",
+    "fleet": "Hosts that share what is where, and how they come and go.",
 }
 _PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="ProblemDetails")}}}}
+_HOST = {
+    "name": "host",
+    "in": "query",
+    "required": False,
+    "description": "the host of the fleet that it is to be on",
+    "schema": {"type": "string"},
+}
+MAKING = ("create_instance", "run", "dry_run")
 _DETACH = {
     "name": "detach",
     "in": "query",
@@ -60,7 +69,7 @@ def document() -> dict[str, Any]:
     from bulkhead.api.app import create_app
     from bulkhead.api.service import Whole
 
-    return create_app(cast(Whole, SimpleNamespace(seen_by=None))).openapi()
+    return create_app(cast(Whole, SimpleNamespace(seen_by=None, fleet=None))).openapi()
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +82,8 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
             name = operation["operationId"]
             answer = ANSWERS.get(name) or Answer(dict[str, Any])  # a test asks for every one of them
             operation["responses"] = _responses(name, method, answer, operation["responses"], schemas)
+            if name in MAKING:
+                operation.setdefault("parameters", []).append(_HOST)
             if answer.lasts:
                 operation.setdefault("parameters", []).append(_DETACH)
             operation.setdefault("parameters", []).extend(_headers(name, method, answer))

@@ -128,6 +128,18 @@ RULES: Mapping[str, Permission] = {
     "POST /v1/tokens": _K,
     "DELETE /v1/tokens/{identifier}": _K,
     "GET /v1/trail": _R,
+    # the fleet and its hosts. Who may ask for the two that join is said by the door of the hosts alone.
+    "GET /v1/fleet": _H,
+    "POST /v1/fleet": _T,
+    "POST /v1/fleet/membership": _T,
+    "DELETE /v1/fleet/membership": _T,
+    "POST /v1/fleet/invitations": _T,
+    "GET /v1/fleet/authority": _R,
+    "POST /v1/fleet/join": _R,
+    "GET /v1/hosts": _H,
+    "GET /v1/hosts/{ref}": _H,
+    "PATCH /v1/hosts/{ref}": _H,
+    "DELETE /v1/hosts/{ref}": _T,
 }
 
 PUBLIC = frozenset({"GET /", "GET /favicon.ico", "GET /web/{digest}/{name:path}"})

@@ -23,6 +23,7 @@ from bulkhead.agent.session import short_path
 from bulkhead.api.app import create_app
 from bulkhead.api.auth import SocketDoor, flush
 from bulkhead.api.browsers import BrowserGuard
+from bulkhead.api.peers import Peers
 from bulkhead.api.service import Service, Whole
 from bulkhead.api.tcp import NetworkServer, bound
 from bulkhead.api.wire import MAX_MESSAGE, SocketWire, Wire
@@ -82,7 +83,7 @@ class Server(uvicorn.Server):
     """uvicorn without its idle ticks, that tells the service manager and ends long requests first."""
 
     def __init__(self, app: FastAPI, others: Sequence[NetworkServer] = ()) -> None:
-        self._others = others
+        self._others, self._peers = others, Peers(app, app.state.fleet)
         super().__init__(
             uvicorn.Config(
                 BrowserGuard(SocketDoor(app)),
@@ -122,6 +123,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for other in self._others:
             await other.open()
+        await self._peers.begin()
         notify("READY=1")
         log.info("serving")
 
@@ -136,6 +138,7 @@ class Server(uvicorn.Server):
         self._service.stop()
         for other in self._others:
             await other.end()
+        await self._peers.end()
         await super().shutdown(sockets)
 
 

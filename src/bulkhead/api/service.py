@@ -20,9 +20,22 @@ from starlette.requests import HTTPConnection
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
 from bulkhead.api.auth import principal_of
-from bulkhead.api.needs import Audits, Billing, Exposer, Secrets, Temporaries, Tenants, Usages, Users, Volumes, Watches
+from bulkhead.api.needs import (
+    Audits,
+    Billing,
+    Exposer,
+    Rooms,
+    Secrets,
+    Temporaries,
+    Tenants,
+    Usages,
+    Users,
+    Volumes,
+    Watches,
+)
 from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.context import Locks
+from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.operations import Operations
 from bulkhead.engine.registries import Access as Credentials
 from bulkhead.engine.unikernel_builds import Order
@@ -41,7 +54,6 @@ from bulkhead.model import (
     Snapshot,
 )
 from bulkhead.moves import Moved
-from bulkhead.storage.changes import Changes
 from bulkhead.store.access import Access
 from bulkhead.tenancy import acting
 
@@ -215,16 +227,6 @@ class Snapshots(Protocol):
     def remove(self, ref: str, name: str) -> None: ...
 
 
-class Rooms(Protocol):
-    """Clean rooms, and what has been changed in instances."""
-
-    def open(self, request: CreateRequest) -> Instance: ...
-    def is_there(self, instance_id: str) -> bool: ...
-    def close(self, instance_id: str) -> None: ...
-    def changes(self, instance: Instance) -> Changes: ...
-    def layer(self, instance: Instance) -> Iterator[bytes]: ...
-
-
 class Engine(Protocol):
     """The engine as the API sees it. `ref` is a name, an id or the unique beginning of an id (4 digits or more)."""
 
@@ -357,6 +359,8 @@ class Engine(Protocol):
 class Whole(Engine, Protocol):
     """The engine as whoever sees everything gets it."""
 
+    @property
+    def fleet(self) -> Member: ...
     def seen_by(self, tenant: str) -> Engine:
         """The engine as a tenant sees it: its own things alone, and nothing that reaches the host."""
 

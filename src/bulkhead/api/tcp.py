@@ -109,7 +109,7 @@ async def _deny(error: BulkheadError, scope: Scope, receive: Receive, send: Send
 class NetworkServer(uvicorn.Server):
     """One listener of the daemon's. The daemon's own server starts and ends it."""
 
-    def __init__(self, app: FastAPI, listen: Listen, listener: socket.socket) -> None:
+    def __init__(self, app: FastAPI, listen: Listen, listener: socket.socket, *, door: ASGIApp | None = None) -> None:
         context = tls_context(listen)
 
         def factory(_: uvicorn.Config, __: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
@@ -118,7 +118,7 @@ class NetworkServer(uvicorn.Server):
 
         super().__init__(
             uvicorn.Config(
-                BrowserGuard(NetworkDoor(app, app.state.service)),
+                BrowserGuard(door or NetworkDoor(app, app.state.service)),
                 http=Wire,
                 ws=SocketWire,
                 ws_max_size=MAX_MESSAGE,

@@ -11,6 +11,7 @@ from bulkhead.cli.parsing import Namespace, Parser
 def arguments(parser: Parser) -> None:
     """What to create."""
     pulling.add_pull(parser)
+    options.add_where(parser)
     options.add_request(parser)
 
 
@@ -21,11 +22,11 @@ def main(args: Namespace, app: App) -> int:
         from bulkhead.cli.cloning import tell_copy
 
         tell_copy(app, request)
-    return pulling.with_image(args, app, request, lambda: _create(app, request))
+    return pulling.with_image(args, app, request, lambda: _create(args, app, request))
 
 
-def _create(app: App, request: dict[str, object]) -> int:
-    spec = app.client.call("POST", "/v1/instances", body=request)["spec"]
+def _create(args: Namespace, app: App, request: dict[str, object]) -> int:
+    spec = app.client.call("POST", "/v1/instances", query=options.where(args), body=request)["spec"]
     tell_choice(spec)
     write(spec["id"])
     return 0

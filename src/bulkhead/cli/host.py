@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bulkhead.cli.app import App
-from bulkhead.cli.output import table, talk, write, write_json
-from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_format
+from bulkhead.cli.hosts import HEADER, host_row
+from bulkhead.cli.output import table, talk, write, write_json, write_table
+from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_format, add_listing
+from bulkhead.client import quote
 from bulkhead.quantities import format_rate, format_size
 
 TYPE_CHECKING = False
@@ -78,10 +80,57 @@ def _form(unit: str) -> Callable[[float], str]:
     return forms.get(unit, lambda amount: f"{amount:g}")
 
 
+def _listing(parser: Parser) -> None:
+    add_listing(parser)
+
+
+def _ls(args: Namespace, app: App) -> int:
+    found = app.client.call("GET", "/v1/hosts")
+    if args.quiet:
+        for host in found:
+            write(host["name"])
+    elif args.format == "json":
+        write_json(found)
+    else:
+        write_table(HEADER, [host_row(host) for host in found])
+    return 0
+
+
+def _host_argument(parser: Parser) -> None:
+    parser.add_argument("host", metavar="HOST", help="its name, or its id")
+
+
+def _label_arguments(parser: Parser) -> None:
+    _host_argument(parser)
+    parser.add_argument("label", metavar="KEY[=VALUE]", nargs="+", help="a label to set; KEY- removes one")
+
+
+def _label(args: Namespace, app: App) -> int:
+    labels: dict[str, str | None] = {}
+    for text in args.label:
+        key, _, value = text.partition("=")
+        if "=" not in text and key.endswith("-"):
+            labels[key[:-1]] = None
+        else:
+            labels[key] = value
+    changed = app.client.call("PATCH", f"/v1/hosts/{quote(args.host)}", body={"labels": labels})
+    write(changed["name"])
+    return 0
+
+
+def _rm(args: Namespace, app: App) -> int:
+    app.client.call("DELETE", f"/v1/hosts/{quote(args.host)}")
+    write(args.host)
+    return 0
+
+
 SUBCOMMANDS = {
+    "ls": Subcommand("List the hosts of the fleet", _listing, _ls),
+    "label": Subcommand("Set and remove labels of a host", _label_arguments, _label),
+    "rm": Subcommand("Take a host out of the fleet that is gone for good", _host_argument, _rm),
     "info": Subcommand(
         "Show what of this host is sold, used and free, and how many more of each plan would fit",
         _info_arguments,
         _info,
-    )
+    ),
 }

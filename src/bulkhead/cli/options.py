@@ -105,6 +105,16 @@ def plan(args: Namespace, problems: Problems) -> dict[str, object]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
+def add_where(parser: Parser) -> None:
+    """On which host of a fleet."""
+    parser.add_argument("--host", metavar="HOST", help="the host of the fleet that it is to be on")
+
+
+def where(args: Namespace) -> dict[str, str]:
+    """The query that says on which host of a fleet something is to be made; nothing where that was not given."""
+    return {"host": args.host} if args.host else {}
+
+
 def quantity(flag: str, text: str | None, parse: Callable[[str], float], problems: Problems) -> float | None:
     """What `parse` makes of a flag's text; None where it was not given or is wrong."""
     if text is None:

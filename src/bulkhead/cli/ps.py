@@ -63,7 +63,11 @@ def main(args: Namespace, app: App) -> int:
         for instance in instances:
             below = args.tree and instance["spec"]["inside"] in shown
             rows.append(_row(instance, now, names, whole=args.no_trunc, below=below))
-        write_table(HEADER, rows)
+        if any("host" in instance for instance in instances):  # of a fleet
+            hosts = (instance.get("host", "-") for instance in instances)
+            write_table((*HEADER, "HOST"), [(*row, host) for row, host in zip(rows, hosts, strict=True)])
+        else:
+            write_table(HEADER, rows)
     return 0
 
 

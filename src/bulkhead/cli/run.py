@@ -7,6 +7,7 @@ from bulkhead.cli.app import App
 from bulkhead.cli.output import tell_choice, write
 from bulkhead.cli.parsing import Namespace, Parser
 from bulkhead.cli.session import DETACH_KEYS, run_session
+from bulkhead.client import target
 
 
 def arguments(parser: Parser) -> None:
@@ -15,6 +16,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what a start would do, and do nothing")
     add_detach_keys(parser)
     pulling.add_pull(parser)
+    options.add_where(parser)
     options.add_request(parser)
 
 
@@ -29,7 +31,7 @@ def main(args: Namespace, app: App) -> int:
     """Run it; the workload's exit code."""
     request = options.request(args, app)
     if args.dry_run:
-        write(app.client.call("POST", "/v1/dry-run", body=request)["text"].rstrip("\n"))
+        write(app.client.call("POST", "/v1/dry-run", query=options.where(args), body=request)["text"].rstrip("\n"))
         return 0
     if "snapshot" in request:
         from bulkhead.cli.cloning import tell_copy
@@ -40,8 +42,10 @@ def main(args: Namespace, app: App) -> int:
 
 def _run(args: Namespace, app: App, request: dict[str, object]) -> int:
     if args.detach:
-        spec = app.client.call("POST", "/v1/instances", query={"start": True}, body=request)["spec"]
+        spec = app.client.call("POST", "/v1/instances", query={"start": True, **options.where(args)}, body=request)[
+            "spec"
+        ]
         tell_choice(spec)
         write(spec["id"])
         return 0
-    return run_session(app.client, "/v1/run", request, detach_keys=args.detach_keys)
+    return run_session(app.client, target("/v1/run", options.where(args)), request, detach_keys=args.detach_keys)

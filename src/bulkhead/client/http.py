@@ -83,18 +83,10 @@ def lost(error: Exception) -> NoReturn:
 
 
 def problem(body: bytes, status: int = 500) -> BulkheadError:
-    """The error that a problem document (RFC 9457) tells of."""
-    from bulkhead.errors import ERRORS, BulkheadError, Problem, Refused
+    """The error that a problem document tells of."""
+    from bulkhead.errors import from_document
 
-    try:
-        told = json.loads(body)
-        kind = ERRORS.get(told["type"], BulkheadError)
-        items = [Problem(item["what"], item.get("hint", "")) for item in told["problems"]]
-        if issubclass(kind, Refused):
-            return kind(items)
-        return kind(told["detail"], hint=told.get("hint", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return BulkheadError(f"the daemon answered with status {status}: {body[:200].decode(errors='replace')}")
+    return from_document(body, status)
 
 
 class Response:

@@ -9,6 +9,7 @@ from bulkhead.config import Config
 from bulkhead.engine import selling
 from bulkhead.engine.context import Context
 from bulkhead.engine.engine import Engine
+from bulkhead.engine.fleet.places import Places
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
 from bulkhead.engine.machines import DEVICES
@@ -101,6 +102,7 @@ def build_engine(config: Config) -> Engine:
         },
         journal=Journal(state),
         ledger=Ledger(config.ledger_file, _retention(config)),
+        places=Places(scales.weigh),
     )
     context.images.layout.shares.judge = lambda size: selling.judge_import(context, size)
     return Engine(context)

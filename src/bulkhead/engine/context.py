@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bulkhead.config import Config
 from bulkhead.engine.builds.holds import Holds
+from bulkhead.engine.fleet.places import Places
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
 from bulkhead.engine.scales import Scales
@@ -81,6 +82,8 @@ class Context:
     """Of instances within VMs, by what they are in there."""
     journal: Journal
     ledger: Ledger
+    places: Places
+    """What is where in the fleet, where this host is in one."""
     locks: Locks = field(default_factory=Locks)
     building: Holds = field(default_factory=Holds)
     """What builds that are under way need."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -28,6 +29,8 @@ from bulkhead.engine.copying import Copier
 from bulkhead.engine.doctor import examine
 from bulkhead.engine.exits import ExitWatcher
 from bulkhead.engine.exposing import metered
+from bulkhead.engine.fleet.member import Member
+from bulkhead.engine.fleet.opening import open_shared
 from bulkhead.engine.health import HealthMonitor
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.lifecycle import Lifecycle
@@ -81,6 +84,7 @@ class Engine:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.access = Access(context.state)
+        self.fleet = Member(context, open_store=partial(open_shared, context.config.run_dir))
         self.images = ImageCatalog(context)
         self.registries = RegistryCatalog(context)
         self.plans = Plans(context)
@@ -115,7 +119,7 @@ class Engine:
         self._memory.check()
         self._context.disks.prepare()
         self._context.state.count_again()  # of a host that has changed, or by a newer Bulkhead, things weigh otherwise
-        self._serve_proc()
+        self._context.lxcfs.try_ensure()
         self.plans.prepare()
         self.networks.prepare()
         repairs = Recovery(self._context, self._lifecycle).run()
@@ -139,16 +143,12 @@ class Engine:
         self.meter.start()
         self.networks.tell_hurdles()
         self._context.networks.prefill(self._context.state.network(DEFAULT))
+        self.fleet.open()
         return repairs
-
-    def _serve_proc(self) -> None:
-        try:
-            self._context.lxcfs.ensure()
-        except BulkheadError as error:
-            log.warning("containers see the host's memory and processors in /proc: %s (%s)", error, error.hint)
 
     def close(self) -> None:
         """Stop what this daemon does; the instances run on."""
+        self.fleet.close()
         self._restarts.close()
         self._health.close()
         self._memory.close()
@@ -185,7 +185,7 @@ class Engine:
         """Make an instance; `at_once`: it is started next. Raises Refused with every problem, before any change."""
         self.access.tenant(request.tenant or DEFAULT_TENANT)
         admission = self._admission_of(request.tenant)
-        admitted = admission.admit(request, room=room)
+        admitted = self.fleet.images.having(request, partial(admission.admit, request, room=room), admission.images)
         spec = admitted.spec.model_copy(update={"room": True}) if room else admitted.spec
         for mount in spec.mounts:
             if mount.kind == "volume":

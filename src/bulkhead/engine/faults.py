@@ -108,6 +108,8 @@ RESCUES = ("rescue.made", "rescue.opened", "rescue.closing", "rescue.stopped")
 """Of a helper machine with a disk of the host's that it writes to."""
 IMPORTS = ("import.receiving", "import.stored")
 """Of an archive, or a layer onto an image, that a client sends."""
+FLEET = ("create.placed", "create.unconfirmed", "delete.unplaced")
+"""Between the fleet's record of an instance and the host's own."""
 WAYS_BACK = ("moveback.begin", "moveback.disk", "moveback.switched", "moveback.started")
 
 _wanted, _, _count = os.environ.get("BULKHEAD_CRASH_AT", "").partition(":")

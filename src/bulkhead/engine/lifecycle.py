@@ -86,6 +86,9 @@ class Lifecycle:
         checkpoint("create.begin")
         instance = Instance(spec=spec, state=State.CREATING)
         with context.locks.hold(spec.id), ExitStack() as undo:
+            undo.callback(context.places.release, spec)
+            context.places.reserve(spec)
+            checkpoint("create.placed")
             # No image is removed between the look whether it is there and the record that needs it.
             with context.building.guard, context.state.atomic():
                 if not spec.build:  # builds hold what they use, and begin with nothing at times
@@ -116,6 +119,8 @@ class Lifecycle:
             checkpoint("create.driver")
             instance = records.save(self._context, instance, "create", {"image": spec.image}, state=State.CREATED)
             undo.pop_all()
+        checkpoint("create.unconfirmed")
+        context.places.confirm(spec)
         checkpoint("create.done")
         return instance
 
@@ -172,6 +177,8 @@ class Lifecycle:
         checkpoint("delete.bundle")
         with context.journal.recording(records.event_of(instance, "remove")):
             context.state.remove(instance_id)
+        checkpoint("delete.unplaced")
+        context.places.release(instance.spec)
         self.meter.forget(instance_id)
         sharing.settle(context, instance.spec.inside)
         network = self.resources.network_of(instance.spec) if instance.address else None

@@ -7,14 +7,16 @@ finds it again. Where it ends, containers that show its files lose them until th
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from bulkhead.errors import HostError
+from bulkhead.errors import BulkheadError, HostError
 from bulkhead.host import mounts, processes
 
+log = logging.getLogger(__name__)
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # CPU quotas count as numbers of processors; pidfds tell a process from another that has got its pid.
@@ -38,6 +40,13 @@ class Lxcfs:
             self.stop()
             self._start()
         return self.directory
+
+    def try_ensure(self) -> None:
+        """The same, for who can do without: what is missing then is in the daemon's log."""
+        try:
+            self.ensure()
+        except BulkheadError as error:
+            log.warning("containers see the host's memory and processors in /proc: %s (%s)", error, error.hint)
 
     def is_healthy(self) -> bool:
         """Whether our server lives and answers."""

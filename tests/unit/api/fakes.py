@@ -14,7 +14,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import TO_AGENT, Decoder, ExecFlag, ExecRequest, Frame, Type, encode
@@ -23,6 +24,8 @@ from bulkhead.api.app import create_app
 from bulkhead.api.server import Server
 from bulkhead.audit.assessing import assess
 from bulkhead.engine.builds.order import BuildOrder, Tell, Told
+from bulkhead.engine.context import Context
+from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.operations import Operations
 from bulkhead.engine.users import Users
 from bulkhead.errors import BuildFailed, CommandNotFound, Conflict, NotFound, Problem, Refused
@@ -45,7 +48,7 @@ from bulkhead.model import (
     Volume,
 )
 from bulkhead.secret import Secret
-from bulkhead.store import SQLiteStore
+from bulkhead.store import SQLiteStore, Store
 from bulkhead.store import State as RecordState
 from bulkhead.store.access import Access
 from bulkhead.tenancy.quotas import Quota
@@ -322,6 +325,16 @@ class FakeAudits:
         return assess(gathered(container(), level=str(level), image=image or "debian"))
 
 
+def in_no_fleet(directory: Path) -> Member:
+    """The fleet of a host that is in none."""
+
+    def no_store(_: object) -> Store:
+        raise AssertionError("a host that is in no fleet opens no store of one")
+
+    context = SimpleNamespace(config=SimpleNamespace(state_dir=directory), places=SimpleNamespace(member=None))
+    return Member(cast(Context, context), open_store=no_store)
+
+
 class FakeEngine:
     """Instances in memory; `agent` plays the workload's part."""
 
@@ -338,6 +351,7 @@ class FakeEngine:
         self.access = Access(self.state)
         self.users = Users(self.access)
         self.tenants = FakeTenants()
+        self.fleet = in_no_fleet(directory)
         self.instances: dict[str, Instance] = {}
         self.requests: list[CreateRequest] = []
         self.calls: list[tuple[Any, ...]] = []

@@ -1,0 +1,164 @@
+"""Routes of the fleet and its hosts, and the two that a host which would like to join may ask without a certificate."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from bulkhead.api.auth import principal_of
+from bulkhead.api.responses import json_response
+from bulkhead.api.service import Service
+from bulkhead.engine.fleet.identity import Coordinates
+from bulkhead.engine.fleet.member import Member
+from bulkhead.engine.fleet.membership import INVITED_SECONDS, Wish
+from bulkhead.fleet import Address, Host, HostName, HostState, Label
+from bulkhead.model import Model
+
+router = APIRouter(prefix="/v1", tags=["fleet"], max_body_size=1 << 18)
+AUTHORITY, JOIN = "/v1/fleet/authority", "/v1/fleet/join"
+"""What a host may ask that has no certificate yet."""
+
+
+class NewFleet(Model):
+    """A fleet to make with this host as its first; None for its name: the machine's."""
+
+    fleet: HostName = "bulkhead"
+    name: HostName | None = None
+    address: Address
+    store: Coordinates
+
+
+class Joining(Model):
+    """A fleet to join."""
+
+    token: str = Field(max_length=4096, repr=False)
+    name: HostName | None = None
+    address: Address
+
+
+class Inviting(Model):
+    """For how long a token is good."""
+
+    seconds: float = Field(default=INVITED_SECONDS, ge=10, le=7 * 86400)
+
+
+class InvitationShown(Model):
+    """A token with which one host can join, shown this once."""
+
+    token: str
+    seconds: float
+
+
+class AuthorityShown(Model):
+    """The certificate that signs those of the hosts."""
+
+    certificate: str
+
+
+class HostChange(Model):
+    """What to change of a host; a label that is null is removed."""
+
+    state: Literal[HostState.READY, HostState.DRAINING] | None = None
+    labels: dict[Label, str | None] = {}
+
+
+def fleet_of(request: Request) -> tuple[Service, Member]:
+    """The service, whose threads are used, and the fleet."""
+    return request.app.state.service, cast(Member, request.app.state.fleet)
+
+
+@router.get("/fleet")
+async def get_fleet(request: Request) -> Response:
+    """The fleet as it is seen from here."""
+    service, fleet = fleet_of(request)
+    return json_response(await service.call(fleet.status))
+
+
+@router.post("/fleet", status_code=201)
+async def init_fleet(request: Request, body: NewFleet) -> Response:
+    """Make a fleet with this host as its first."""
+    service, fleet = fleet_of(request)
+    await service.call(fleet.init, fleet=body.fleet, name=body.name, address=body.address, store=body.store)
+    return json_response(await service.call(fleet.status), 201)
+
+
+@router.post("/fleet/membership", status_code=201)
+async def join_fleet(request: Request, body: Joining) -> Response:
+    """Join a fleet."""
+    service, fleet = fleet_of(request)
+    await service.call(fleet.join, body.token, name=body.name, address=body.address)
+    return json_response(await service.call(fleet.status), 201)
+
+
+@router.delete("/fleet/membership", status_code=204)
+async def leave_fleet(request: Request) -> Response:
+    """Be in no fleet any more."""
+    service, fleet = fleet_of(request)
+    await service.call(fleet.leave)
+    return Response(status_code=204)
+
+
+@router.post("/fleet/invitations", status_code=201)
+async def invite_host(request: Request, body: Inviting) -> Response:
+    """Make a token with which one host can join."""
+    service, fleet = fleet_of(request)
+    token = await service.call(fleet.invite, seconds=body.seconds, by=principal_of(request).user)
+    answer = json_response(InvitationShown(token=token, seconds=body.seconds), 201)
+    answer.headers["cache-control"] = "no-store"
+    return answer
+
+
+@router.get("/fleet/authority")
+async def get_authority(request: Request) -> Response:
+    """The certificate that signs those of the hosts; the fingerprint in a token vouches for it."""
+    service, fleet = fleet_of(request)
+    return json_response(AuthorityShown(certificate=await service.call(fleet.authority)))
+
+
+@router.post("/fleet/join", status_code=201)
+async def admit_host(request: Request, body: Wish) -> Response:
+    """For a host that joins: its certificate, and where the fleet's store is."""
+    service, fleet = fleet_of(request)
+    answer = json_response(await service.call(fleet.admit, body), 201)
+    answer.headers["cache-control"] = "no-store"
+    return answer
+
+
+@router.get("/hosts")
+async def list_hosts(request: Request) -> Response:
+    """Every host of the fleet."""
+    service, fleet = fleet_of(request)
+    return json_response(await service.call(fleet.hosts))
+
+
+@router.get("/hosts/{ref}")
+async def get_host_of_fleet(request: Request, ref: str) -> Response:
+    """One host, by name or id."""
+    service, fleet = fleet_of(request)
+    found = await service.call(fleet.host, ref)
+    lines = await service.call(fleet.hosts)
+    return json_response(next(line for line in lines if line.id == found.id))
+
+
+@router.patch("/hosts/{ref}")
+async def change_host(request: Request, ref: str, body: HostChange) -> Response:
+    """Change whether a host takes new instances, and its labels."""
+    service, fleet = fleet_of(request)
+
+    def change(host: Host) -> Host:
+        labels = {**host.labels, **body.labels}
+        kept = {key: value for key, value in labels.items() if value is not None}
+        return host.model_copy(update={"state": body.state or host.state, "labels": kept})
+
+    return json_response(await service.call(fleet.change_host, ref, change))
+
+
+@router.delete("/hosts/{ref}", status_code=204)
+async def remove_host(request: Request, ref: str) -> Response:
+    """Take a host out of the fleet that is gone for good."""
+    service, fleet = fleet_of(request)
+    await service.call(fleet.forget_host, ref)
+    return Response(status_code=204)

@@ -1,0 +1,35 @@
+"""Hosts of a fleet as lines of a table."""
+
+from __future__ import annotations
+
+from bulkhead.quantities import format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HEADER = ("HOST", "STATE", "ADDRESS", "INSTANCES", "CPU SOLD", "MEMORY SOLD", "DISK SOLD", "LEVELS", "LABELS")
+
+
+def host_row(host: dict[str, Any]) -> tuple[str, ...]:
+    """A host's line."""
+    state = host["state"] if host["alive"] else "not heard of"
+    labels = ", ".join(f"{key}={value}" if value else key for key, value in sorted(host["labels"].items()))
+    return (
+        host["name"] + (" *" if host["here"] else ""),
+        state,
+        host["address"],
+        str(host["instances"]),
+        *(_part(host, name) for name in ("cpu", "memory", "disk")),
+        " ".join(level for level, found in host["levels"].items() if found["works"]) or "-",
+        labels or "-",
+    )
+
+
+def _part(host: dict[str, Any], name: str) -> str:
+    sold, most = host["sold"].get(name, 0), host["sellable"].get(name)
+    if most is None:
+        return "-"
+    if name == "cpu":
+        return f"{sold / 1_000_000:.3g}/{most / 1_000_000:.3g} GHz"
+    return f"{format_size(sold)}/{format_size(most)}"

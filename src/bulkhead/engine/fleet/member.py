@@ -1,0 +1,260 @@
+"""This host in its fleet, while the daemon runs: it says that it lives, keeps the fleet's record of it right, and
+remembers the fleet as it saw it last, for when the fleet's store does not answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from bulkhead.engine.context import Context
+from bulkhead.engine.fleet.identity import Coordinates, Identity, Opened
+from bulkhead.engine.fleet.images import Fetcher
+from bulkhead.engine.fleet.membership import Membership, OpenStore, Welcome, Wish, host_lines
+from bulkhead.errors import BulkheadError, Conflict, NotFound, Unavailable
+from bulkhead.fleet import FleetView, Host, HostLine, Place
+from bulkhead.host import peers
+from bulkhead.store.abilities import Lease, Leases
+from bulkhead.store.fleet import ALIVE, Seen, pick_host
+from bulkhead.store.state import within
+
+log = logging.getLogger(__name__)
+LEASE_SECONDS = 10.0
+"""After which a host that is not heard of is taken for lost."""
+INTERVAL_SECONDS = 3.0
+NO_FLEET = "this host is in no fleet"
+HINT = "bulkhead cluster init begins one, bulkhead cluster join TOKEN joins one"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The fleet as it was seen `when` (seconds since the epoch); `error`: why it is not seen now, "" where it is."""
+
+    seen: Seen
+    when: float
+    error: str = ""
+
+
+class Member:
+    """The fleet as the rest of the daemon asks for it."""
+
+    def __init__(self, context: Context, *, open_store: OpenStore) -> None:
+        self._context = context
+        self.membership = Membership(context, open_store=open_store)
+        self._began = time.time()
+        self._opened: Opened | None = None
+        self._view: View | None = None
+        self._tls: tuple[str, ssl.SSLContext] | None = None
+        self.images = Fetcher(others=self.others, tls=self.tls)
+        self._stop, self._soon = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self.changed: Callable[[Identity | None], None] = lambda _: None
+        """Told when this host joins or leaves: the listener for other hosts hangs here."""
+
+    # --- the daemon's begin and end
+
+    def open(self) -> None:
+        """Be the member that this host is; nothing where it is none."""
+        opened = self.membership.open()
+        if opened is not None:
+            self._begin(opened)
+
+    def close(self) -> None:
+        """Say no more that this host lives. Its lease runs out by itself: its instances run on."""
+        self._end()
+
+    def _begin(self, opened: Opened) -> None:
+        self._opened = self._context.places.member = opened
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._keep, args=(opened,), name="fleet", daemon=True)
+        self._thread.start()
+
+    def _end(self) -> None:
+        opened, self._opened, self._context.places.member = self._opened, None, None
+        self._stop.set()
+        self._soon.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if opened is not None:
+            opened.state.store.close()
+        self._view = None
+
+    # --- verbs
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who this host is in its fleet; None where it is in none."""
+        return self._opened.identity if self._opened else None
+
+    def init(self, *, fleet: str, name: str | None, address: str, store: Coordinates) -> Identity:
+        """Make a fleet with this host as its first."""
+        identity = self.membership.init(fleet=fleet, name=name, address=address, store=store)
+        self._came(identity)
+        return identity
+
+    def join(self, token: str, *, name: str | None, address: str) -> Identity:
+        """Join the fleet of a token."""
+        identity = self.membership.join(token, name=name, address=address)
+        self._came(identity)
+        return identity
+
+    def _came(self, identity: Identity) -> None:
+        self.open()
+        self.changed(identity)
+
+    def leave(self) -> None:
+        """Be in no fleet any more. Raises Conflict while something is placed here."""
+        opened = self._require()
+        self.membership.leave(opened)
+        self._end()
+        self.changed(None)
+
+    def invite(self, *, seconds: float, by: str) -> str:
+        """A token with which one host can join."""
+        return self.membership.invite(self._require(), seconds=seconds, by=by)
+
+    def admit(self, wish: Wish) -> Welcome:
+        """Take in a host that shows a good token."""
+        welcome = self.membership.admit(self._require(), wish)
+        self._soon.set()
+        return welcome
+
+    def authority(self) -> str:
+        """The certificate (PEM) that signs those of the hosts."""
+        self._require()
+        return self.membership.files.authority.read_text()
+
+    def status(self) -> FleetView:
+        """The fleet as it is seen from here."""
+        opened, view = self._require(), self.view()
+        return FleetView(
+            fleet=opened.identity.fleet,
+            id=opened.identity.fleet_id,
+            host=opened.identity.name,
+            hosts=host_lines(view.seen, opened.identity.id),
+            instances=len(view.seen.places),
+            seen=view.when,
+            error=view.error,
+        )
+
+    def hosts(self) -> list[HostLine]:
+        """Every host."""
+        return host_lines(self.view().seen, self._require().identity.id)
+
+    def host(self, reference: str) -> Host:
+        """One host by name or id. Raises NotFound, Conflict."""
+        return pick_host(list(self.view().seen.hosts), reference)
+
+    def change_host(self, reference: str, change: Callable[[Host], Host]) -> Host:
+        """Write a host's record anew. Raises NotFound, Unavailable."""
+        opened = self._require()
+        changed = opened.state.change_host(self.host(reference).id, change)
+        self._soon.set()
+        return changed
+
+    def forget_host(self, reference: str) -> None:
+        """Take a host out that is gone for good. Raises Conflict for one that lives, or where something is placed."""
+        opened, view = self._require(), self.view()
+        host = pick_host(list(view.seen.hosts), reference)
+        if host.id in view.seen.alive:
+            raise Conflict(f"host {host.name} lives", hint=f"bulkhead cluster leave on {host.name} itself")
+        opened.state.leave(host.id)
+
+    # --- who is where
+
+    def view(self) -> View:
+        """The fleet now; where its store does not answer, as it was seen last."""
+        opened = self._require()
+        try:
+            self._view = View(opened.state.seen(), time.time())
+        except Unavailable as error:
+            if self._view is None:
+                raise
+            return View(self._view.seen, self._view.when, error.what)
+        return self._view
+
+    def elsewhere(self, reference: str, *, tenant: str | None) -> Host | None:
+        """The other host that has an instance; None where none has, or this one. Raises Conflict."""
+        opened = self._opened
+        if opened is None:
+            return None
+        try:
+            place = opened.state.find(reference, tenant=tenant)
+            hosts = opened.state.hosts() if place else []
+        except Unavailable:
+            if self._view is None:
+                return None
+            place = _among(self._view.seen.places, reference, tenant)
+            hosts = list(self._view.seen.hosts)
+        if place is None or place.host == opened.identity.id:
+            return None
+        return pick_host(hosts, place.host)
+
+    def others(self) -> list[Host]:
+        """Every other host."""
+        identity = self.identity
+        return [host for host in self.view().seen.hosts if host.id != identity.id] if identity else []
+
+    def tls(self) -> ssl.SSLContext:
+        """What this host asks the others with. Made once: reading certificates takes longer than a request."""
+        identity, files = self._require().identity, self.membership.files
+        if self._tls is None or self._tls[0] != identity.id:
+            authority = files.authority.read_text()
+            self._tls = identity.id, peers.verified(authority, certificate=files.certificate, key=files.key)
+        return self._tls[1]
+
+    def knows(self, host_id: str) -> bool:
+        """Whether a certificate's host is a member (still)."""
+        view = self._view
+        if view is not None and any(host.id == host_id for host in view.seen.hosts):
+            return True
+        return any(host.id == host_id for host in self.view().seen.hosts)
+
+    def _require(self) -> Opened:
+        if self._opened is None:
+            raise NotFound(NO_FLEET, hint=HINT)
+        return self._opened
+
+    # --- saying that it lives
+
+    def _keep(self, opened: Opened) -> None:
+        lease: Lease | None = None
+        said = ""
+        while not self._stop.is_set():
+            self._soon.clear()
+            try:
+                lease = self._renew(opened, lease)
+                for mended in self._context.places.reconcile(self._context.state.instances, began=self._began):
+                    log.info("fleet: %s", mended)
+                self._view = View(opened.state.seen(), time.time())
+                said = ""
+            except BulkheadError as error:
+                if error.what != said:
+                    log.warning("the fleet's store: %s", error.what)
+                said = error.what
+            self._soon.wait(INTERVAL_SECONDS)
+
+    def _renew(self, opened: Opened, lease: Lease | None) -> Lease | None:
+        """Be alive by a lease, and keep the record of what this host is and can."""
+        store, host_id = opened.state.store, opened.identity.id
+        if not isinstance(store, Leases):
+            return None
+        if lease is None or lease.lost.is_set():
+            lease = granted = store.grant(LEASE_SECONDS)
+            facts = self.membership.facts()
+            opened.state.change_host(host_id, lambda host: host.model_copy(update=facts))
+            store.attempt(lambda change: store.put_leased(change, ALIVE, host_id, f"{time.time()}", lease=granted))
+        return lease
+
+
+def _among(places: Iterable[Place], reference: str, tenant: str | None) -> Place | None:
+    key = within(tenant, reference)
+    for place in places:
+        if tenant in (None, place.tenant) and (place.key == key or place.id == reference):
+            return place
+    return None

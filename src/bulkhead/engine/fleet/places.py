@@ -1,0 +1,123 @@
+"""What is where in the fleet, as this host's instances come and go.
+
+The order of the two writes, the fleet's and the host's own, is design 0027's: a place is there before the instance is,
+and is given back after the instance is gone. What a crash leaves between them `reconcile` mends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from bulkhead.amounts import Amounts
+from bulkhead.engine.fleet.identity import Opened
+from bulkhead.errors import Unavailable
+from bulkhead.fleet import Phase, Place
+from bulkhead.model import Instance, Spec, State
+from bulkhead.store.fleet import Stale
+
+log = logging.getLogger(__name__)
+RESERVED_SECONDS = 600.0
+"""How long a reservation stands that nothing has come of."""
+_TRIES = 20
+Weigh = Callable[[Spec], Amounts]
+
+
+class Places:
+    """The fleet's side of this host's instances; nothing at all while it is in no fleet."""
+
+    def __init__(self, weigh: Weigh) -> None:
+        self._weigh = weigh
+        self.member: Opened | None = None
+
+    def reserve(self, spec: Spec) -> None:
+        """Take the name and the place. Raises Conflict where the name is taken, Unavailable without the store."""
+        member = self.member
+        if member is None or not placed(spec):
+            return
+        place = self._place(spec, member.identity.id, until=time.time() + RESERVED_SECONDS)
+        for _ in range(_TRIES):
+            sold = member.state.seen_sold(place.host)
+            try:
+                member.state.reserve(place, scored=sold.version)
+            except Stale:
+                continue  # another of this host's own: room is judged by the host itself
+            return
+        raise Unavailable("the fleet's store changes faster than a place can be taken", hint="try again")
+
+    def confirm(self, spec: Spec) -> None:
+        """The instance is there. Where the fleet cannot be told now, the next look over all of them tells it."""
+        if self.member is None or not placed(spec):
+            return
+        try:
+            self.member.state.confirm(spec.id)
+        except Unavailable as error:
+            log.warning("the fleet is told later that %s is there: %s", spec.name, error)
+
+    def release(self, spec: Spec) -> None:
+        """The instance is gone. Idempotent; where the fleet cannot be told now, it is told later."""
+        if self.member is None or not placed(spec):
+            return
+        try:
+            self.member.state.release(spec.id, host=self.member.identity.id)
+        except Unavailable as error:
+            log.warning("the fleet is told later that %s is gone: %s", spec.name, error)
+
+    def reconcile(self, instances: Callable[[], list[Instance]], *, began: float) -> list[str]:
+        """Make the fleet's record of this host agree with what the host has; what had to be mended, in words.
+
+        `began`: when this daemon did, in seconds since the epoch. What was reserved earlier nobody makes any more.
+        """
+        member = self.member
+        if member is None:
+            return []
+        own, mended = member.identity.id, []
+        # The fleet first: what is confirmed there is here already, so nothing that has just been made looks lost.
+        recorded = {place.id: place for place in member.state.seen().places}
+        records = [each for each in instances() if placed(each.spec)]
+        there = {each.spec.id: each.spec for each in records if each.state is not State.CREATING}
+        making = {each.spec.id for each in records if each.state is State.CREATING}
+        for instance_id, spec in there.items():
+            mended += self._mend(member, spec, recorded.get(instance_id))
+        for place in recorded.values():
+            if place.host != own or place.id in there or place.id in making:
+                continue
+            given_up = place.until - RESERVED_SECONDS < began or place.until <= time.time()
+            if place.phase is Phase.PLACED or given_up:
+                member.state.release(place.id, host=own)
+                mended.append(f"{place.name} is not on this host (any more)")
+        return mended
+
+    def _mend(self, member: Opened, spec: Spec, place: Place | None) -> list[str]:
+        amounts = self._weigh(spec)
+        if place is None:
+            adopted = self._place(spec, member.identity.id, until=0.0).model_copy(update={"phase": Phase.PLACED})
+            if member.state.adopt(adopted):
+                return [f"{spec.name} was not in the fleet's record"]
+            return [f"the name {spec.name} is another instance's in the fleet: rename or remove one of them"]
+        if place.host != member.identity.id:
+            return []
+        if place.phase is Phase.RESERVED:
+            member.state.confirm(spec.id)
+        if Amounts(**place.amounts) != amounts:
+            member.state.resize(spec.id, amounts)
+        return []
+
+    def _place(self, spec: Spec, host: str, *, until: float) -> Place:
+        return Place(
+            id=spec.id,
+            name=spec.name,
+            tenant=spec.tenant,
+            host=host,
+            level=spec.isolation,
+            image=spec.image,
+            amounts=self._weigh(spec).as_dict(),
+            labels=dict(spec.labels),
+            until=until,
+        )
+
+
+def placed(spec: Spec) -> bool:
+    """Whether an instance has a place of its own: what a build runs has none, nor what others are made for."""
+    return not (spec.build or spec.only_for or spec.inside)

@@ -1,0 +1,201 @@
+"""A fleet's nouns: hosts that share a state in etcd, what is placed where, and invitations to join. See design 0027."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from bulkhead.errors import Refused
+from bulkhead.model import Isolation, Model
+from bulkhead.tenancy.names import TenantName, qualified
+
+HostName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+HostId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Address = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}$")]
+"""IP address and port where a host's daemon answers the others."""
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$")]
+CERTIFICATE_PREFIX = "host:"
+"""Of the common name in a host's certificate; no user's name has a colon."""
+_INVITATION = re.compile(r"^bhj_([A-Za-z0-9_-]{1,2000})$")
+
+
+class Fleet(Model):
+    """The fleet itself, with the authority that signs its hosts' certificates."""
+
+    id: HostId
+    name: HostName
+    created: float
+    certificate: str
+    """PEM."""
+    key: str = Field(repr=False)
+    """PEM. Whoever can read the fleet's store owns the fleet."""
+
+
+class HostState(StrEnum):
+    """Whether a host takes new instances."""
+
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Level(Model):
+    """What a host's probe said of a level."""
+
+    works: bool
+    reason: str = ""
+    hint: str = ""
+
+
+class Machine(Model):
+    """What a host is. Bytes, GHz."""
+
+    cores: int
+    ghz: float | None
+    memory: int
+    kernel: str
+    architecture: str
+    version: str
+    """Of Bulkhead."""
+
+
+class Host(Model):
+    """A member of the fleet."""
+
+    id: HostId
+    name: HostName
+    address: Address
+    state: HostState = HostState.READY
+    labels: dict[Label, str] = {}
+    joined: float
+    machine: Machine
+    levels: dict[Isolation, Level] = {}
+    sellable: dict[str, int] = {}
+    """Of each resource that it is sold by, in the units of Amounts."""
+    factor: float = Field(default=1.0, gt=0, le=100)
+    """How much a GHz does here, where that was measured against another host's."""
+
+
+class HostLine(Host):
+    """A host as a list shows it."""
+
+    alive: bool
+    """Whether it is heard of."""
+    here: bool
+    """Whether it is the one that answers."""
+    sold: dict[str, int] = {}
+    """In the units of Amounts."""
+    instances: int = 0
+
+
+class FleetView(Model):
+    """The fleet as one of its hosts sees it."""
+
+    fleet: HostName
+    id: HostId
+    host: HostName
+    """Who answers."""
+    hosts: list[HostLine]
+    instances: int
+    seen: float
+    """When, in seconds since the epoch."""
+    error: str = ""
+    """Why it is not seen as it is now; "" where it is."""
+
+
+class Phase(StrEnum):
+    """How far a place has come."""
+
+    RESERVED = "reserved"
+    PLACED = "placed"
+    MOVING = "moving"
+
+
+class Place(Model):
+    """Where an instance is, or is about to be made."""
+
+    id: HostId
+    """The instance's."""
+    name: str
+    tenant: TenantName
+    host: HostId
+    level: Isolation
+    image: str = ""
+    amounts: dict[str, int]
+    labels: dict[str, str] = {}
+    phase: Phase = Phase.RESERVED
+    generation: int = 1
+    """Goes up whenever the instance becomes another host's: what has a lower one is not it any more."""
+    until: float = 0.0
+    """Seconds since the epoch after which a reservation that nothing has come of may be dropped."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the whole fleet."""
+        return qualified(self.tenant, self.name)
+
+
+class Invitation(Model):
+    """A secret that was given out to let one host join; its hash is its key."""
+
+    until: float
+    by: str
+    """Who made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """What a token to join says: whom to ask, which authority has to be behind it, and the secret to show."""
+
+    address: str
+    fingerprint: str
+    """SHA-256 of the authority's certificate (PEM), in hex."""
+    secret: str
+
+    @property
+    def hash(self) -> str:
+        """Under which the fleet knows the secret. It is 256 random bits: a fast hash is enough."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()
+
+    def encode(self) -> str:
+        """The token as it is handed over."""
+        document = json.dumps([self.address, self.fingerprint, self.secret], separators=(",", ":"))
+        return "bhj_" + base64.urlsafe_b64encode(document.encode()).decode().rstrip("=")
+
+
+def invite(address: str, certificate: str) -> Invited:
+    """A new one, for the fleet with this authority."""
+    return Invited(address, fingerprint(certificate), secrets.token_urlsafe(32))
+
+
+def fingerprint(certificate: str) -> str:
+    """SHA-256 of a PEM, in hex."""
+    return hashlib.sha256(certificate.encode()).hexdigest()
+
+
+class _Token(Model):
+    address: Address
+    fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    secret: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+
+
+def parse_invitation(text: str) -> Invited:
+    """Read a token. Raises Refused, without repeating it."""
+    found = _INVITATION.match(text.strip())
+    try:
+        if found is None:
+            raise ValueError("no token")
+        address, mark, secret = json.loads(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+        token = _Token(address=address, fingerprint=mark, secret=secret)
+    except (ValueError, TypeError, binascii.Error, ValidationError):
+        hint = "bulkhead cluster invite, on a host of the fleet, makes one"
+        raise Refused("this is no token to join a fleet", hint=hint) from None
+    return Invited(token.address, token.fingerprint, token.secret)

@@ -1,0 +1,102 @@
+"""Asking the daemon of another host: JSON over HTTPS, bounded in time and size."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from bulkhead.errors import Unavailable, from_document
+
+SECONDS = 20.0
+MOST_ANSWER = 16 << 20
+
+
+def unverified() -> ssl.SSLContext:
+    """TLS to somebody who cannot be verified yet: nothing secret may be sent, and nothing believed."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def verified(authority: str, *, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """TLS to a host whose certificate the authority (PEM) has signed; with a certificate of one's own to show."""
+    context = ssl.create_default_context(cadata=authority)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate and key:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def call(
+    address: str,
+    method: str,
+    path: str,
+    *,
+    context: ssl.SSLContext,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = SECONDS,
+) -> object:
+    """Ask the daemon at IP:PORT. Raises its own error as it told it, Unavailable where it does not answer."""
+    text = None if body is None else json.dumps(body)
+    with _answer(address, method, path, context=context, body=text, headers=headers, timeout=timeout) as answer:
+        data = _read(answer, address)
+    try:
+        return json.loads(data) if data else None
+    except ValueError as error:
+        raise Unavailable(f"the host at {address} does not answer as a daemon does") from error
+
+
+@contextmanager
+def stream(
+    address: str,
+    path: str,
+    *,
+    context: ssl.SSLContext,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = SECONDS,
+) -> Iterator[http.client.HTTPResponse]:
+    """The body of an answer as it comes, to be read like a file; each read within `timeout`. Raises as `call` does."""
+    with _answer(address, "GET", path, context=context, body=None, headers=headers, timeout=timeout) as answer:
+        yield answer
+
+
+@contextmanager
+def _answer(
+    address: str,
+    method: str,
+    path: str,
+    *,
+    context: ssl.SSLContext,
+    body: str | None,
+    headers: Mapping[str, str] | None,
+    timeout: float,
+) -> Iterator[http.client.HTTPResponse]:
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=timeout, context=context)
+    told = {"content-type": "application/json", "connection": "close", **(headers or {})}
+    with closing(connection):
+        try:
+            connection.request(method, path, body=body, headers=told)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            hint = "is its daemon there? see: bulkhead cluster status"
+            raise Unavailable(f"the host at {address} does not answer: {error}", hint=hint) from error
+        if answer.status >= 400:
+            raise from_document(_read(answer, address), answer.status)
+        yield answer
+
+
+def _read(answer: http.client.HTTPResponse, address: str) -> bytes:
+    try:
+        data = answer.read(MOST_ANSWER + 1)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"the host at {address} ends in the middle of its answer: {error}") from error
+    if len(data) > MOST_ANSWER:
+        raise Unavailable(f"the host at {address} answers with more than {MOST_ANSWER} bytes")
+    return data

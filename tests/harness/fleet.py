@@ -1,0 +1,136 @@
+"""A fleet in one call: a real etcd of three members and hosts with a daemon each, joined by links that can be cut.
+
+Every host is a sandbox of its own, and so is the switch between them, where etcd runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.harness.daemon import Daemon
+from tests.harness.etcd import Etcd
+from tests.harness.leaks import LIVE
+from tests.harness.namespaces import Sandbox
+from tests.harness.naming import PREFIX
+
+NET = "10.99.0"
+_SWITCH, _LINK = "switch", "fleet"
+NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
+
+
+class Host:
+    """One host: its daemon, and its link to the others."""
+
+    def __init__(self, fleet: Fleet, number: int, settings: Mapping[str, Any]) -> None:
+        self._fleet, self._port = fleet, f"port{number}"
+        self.name, self.address = NAMES[number], f"{NET}.{number + 11}"
+        self.daemon = Daemon(**settings)
+
+    def plug(self) -> None:
+        """Give it its link."""
+        switch, sandbox = self._fleet.switch, self.daemon.sandbox
+        switch.run("ip", "link", "add", self._port, "type", "veth", "peer", "name", _LINK)
+        switch.run("ip", "link", "set", _LINK, "netns", str(sandbox.pid))
+        switch.run("ip", "link", "set", self._port, "master", _SWITCH, "up")
+        sandbox.run("ip", "address", "add", f"{self.address}/24", "dev", _LINK)
+        sandbox.run("ip", "link", "set", _LINK, "up")
+
+    def unplug(self) -> None:
+        """Take its link away."""
+        self._fleet.switch.run("ip", "link", "delete", self._port, check=False)
+
+    def cut(self) -> None:
+        """Its link carries nothing any more; nobody is told."""
+        self._fleet.switch.run("ip", "link", "set", self._port, "nomaster")
+
+    def mend(self) -> None:
+        """Its link carries again."""
+        self._fleet.switch.run("ip", "link", "set", self._port, "master", _SWITCH)
+
+    def cli(self, *arguments: str, check: bool = True) -> str:
+        """What `bulkhead ARGUMENTS` prints there; with its errors where it may fail."""
+        done = self.daemon.cli(*arguments, check=check)
+        return done.stdout if check else done.stdout + done.stderr
+
+
+class Fleet:
+    """Hosts that have joined, the first as the one that began it. `settings` are the daemons'."""
+
+    def __init__(self, hosts: int = 3, *, tls: bool = False, **settings: Any) -> None:
+        self._undo = ExitStack()
+        try:
+            self.switch = Sandbox()
+            LIVE[self.switch.pid] = (PREFIX, Path("/nonexistent"))
+            self._undo.callback(self._close_switch)
+            members = [f"{NET}.{number + 1}" for number in range(3)]
+            self._make_switch(members)
+            self.etcd = Etcd(tls=tls, sandbox=self.switch, addresses=members)
+            self._undo.callback(self.etcd.close)
+            self.etcd.start()
+            self.hosts = [Host(self, number, settings) for number in range(hosts)]
+            for host in self.hosts:
+                self._undo.callback(host.daemon.close)
+                host.plug()
+                host.daemon.share()
+                host.daemon.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self) -> Self:
+        """Make the fleet, and let all of them join."""
+        first, *others = self.hosts
+        first.cli("cluster", "init", *self.coordinates(), "--address", first.address, "--name", first.name, "lab")
+        for host in others:
+            self.join(host)
+        return self
+
+    def join(self, host: Host) -> None:
+        """Let one more join."""
+        token = self.hosts[0].cli("cluster", "invite").strip()
+        host.cli("cluster", "join", "--address", host.address, "--name", host.name, token)
+
+    def coordinates(self) -> list[str]:
+        """Where etcd is, as `cluster init` is told."""
+        found = [part for endpoint in self.etcd.endpoints for part in ("--etcd", endpoint)]
+        if self.etcd.tls:
+            tls = self.etcd.tls
+            for flag, path in (("cacert", tls.authority), ("cert", tls.certificate), ("key", tls.key)):
+                found += [f"--etcd-{flag}", str(path)]
+        return found
+
+    def leaked(self) -> list[str]:
+        """What the hosts have left behind; ends their daemons."""
+        for host in self.hosts:
+            host.daemon.clear()
+        for host in self.hosts:
+            host.unplug()
+        return [f"{host.name}: {line}" for host in self.hosts for line in host.daemon.leaked()]
+
+    def close(self) -> None:
+        """End everything. Idempotent."""
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make_switch(self, addresses: list[str]) -> None:
+        run = self.switch.run
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "link", "add", _SWITCH, "type", "bridge")
+        run("ip", "link", "set", _SWITCH, "up")
+        for address in addresses:
+            run("ip", "address", "add", f"{address}/24", "dev", _SWITCH)
+
+    def _close_switch(self) -> None:
+        LIVE.pop(self.switch.pid, None)
+        self.switch.close()
