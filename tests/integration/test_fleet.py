@@ -257,7 +257,7 @@ def test_a_tenant_s_instance_is_found_from_other_hosts_by_its_whole_name(hosts: 
     for host in hosts[:2]:
         host.cli("tenant", "create", "acme")
     try:
-        hosts[0].cli("image", "publish", "box")
+        hosts[0].cli("image", "share", "box")
         hosts[0].cli("create", "--name", "web", "box")
         hosts[0].cli("create", "--tenant", "acme", "--name", "web", "--host", "beta", "box")
         found = hosts[2].daemon.json("ps", "-a", "--format", "json")
