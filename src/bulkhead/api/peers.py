@@ -16,11 +16,10 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bulkhead.api import problems
 from bulkhead.api.auth import KEY
 from bulkhead.api.fleet import AUTHORITY, JOIN
 from bulkhead.api.rates import Rates
-from bulkhead.api.tcp import BACKLOG, NetworkServer
+from bulkhead.api.tcp import BACKLOG, NetworkServer, deny
 from bulkhead.api.wire import CERTIFICATE
 from bulkhead.config import Listen
 from bulkhead.engine.fleet.identity import Identity
@@ -53,7 +52,7 @@ class PeerDoor:
                 scope[KEY] = await self._identify(scope, address)
                 scope[PASSED_ON] = True
         except BulkheadError as error:
-            await problems.response(error)(scope, receive, send)
+            await deny(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
 

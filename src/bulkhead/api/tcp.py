@@ -47,7 +47,7 @@ class NetworkDoor:
                 scope[KEY] = principal = await self._identify(scope)
                 self._check_share(principal)
             except BulkheadError as error:
-                await _deny(error, scope, receive, send)
+                await deny(error, scope, receive, send)
                 return
             with self._counted(principal):
                 await self._app(scope, receive, send)
@@ -96,7 +96,8 @@ class NetworkDoor:
         return found
 
 
-async def _deny(error: BulkheadError, scope: Scope, receive: Receive, send: Send) -> None:
+async def deny(error: BulkheadError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request, or close a WebSocket, that does not come in."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.close", "code": REFUSED + error.http_status})

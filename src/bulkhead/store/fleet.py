@@ -95,8 +95,9 @@ class FleetState:
                     raise Conflict(f"there is a host {host.name} already", hint="give another --name")
                 if other.address == host.address:
                     raise Conflict(f"host {other.name} has the address {host.address}", hint="give another --address")
+            if not self._hosts.insert(transaction, host):  # its certificate would be another host's
+                raise Conflict(f"there is a host with id {host.id} already", hint="try again")
             transaction.delete(self._invitations.kind, secret_hash)
-            self._hosts.put(transaction, host)
 
         self.store.attempt(body)
 

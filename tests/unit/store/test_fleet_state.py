@@ -71,7 +71,12 @@ def test_an_invitation_is_good_once_and_for_a_while(state: FleetState) -> None:
 
 
 @pytest.mark.parametrize(
-    ("same", "words"), [({"name": "host1"}, "a host host1 already"), ({"address": "10.0.0.1:1"}, "has the address")]
+    ("same", "words"),
+    [
+        ({"name": "host1"}, "a host host1 already"),
+        ({"address": "10.0.0.1:1"}, "has the address"),
+        ({"id": host(1).id}, "a host with id"),
+    ],
 )
 def test_a_host_that_clashes_does_not_join_and_its_invitation_stays(
     state: FleetState, same: dict[str, object], words: str
