@@ -72,7 +72,7 @@ class Docker(CommandLine, ImageBuilder):
     def build(self, context: Path, *, image: str, cache: bool) -> float:
         """`docker build`, by the builder in dockerd: BuildKit's client is no package of Debian 12."""
         options = ["build", "-t", image, *([] if cache else ["--no-cache"]), str(context)]
-        return timing.timed([*self.prefix, *options], env={**self.env, "DOCKER_BUILDKIT": "0"})
+        return timing.timed([*self.prefix, *options], env={**(self.env or {}), "DOCKER_BUILDKIT": "0"})
 
     def remove_image(self, image: str) -> None:
         """Remove an image and its layer."""
