@@ -28,11 +28,12 @@ from bulkhead.api import (
     usage,
     volumes,
 )
-from bulkhead.api.auth import Trailed, authorize
 from bulkhead.api.conditions import Conditional
 from bulkhead.api.elsewhere import Elsewhere
+from bulkhead.api.judging import authorize
 from bulkhead.api.problems import ProblemDetails
 from bulkhead.api.service import Service, Whole
+from bulkhead.api.trail import Trailed
 
 VERSION = "1"
 

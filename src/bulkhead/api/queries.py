@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
+from bulkhead.api.answers import ANSWERS
 from bulkhead.errors import Problem, Refused
 
 DETACH = "detach"
@@ -78,8 +79,6 @@ def _parameters(route: APIRoute) -> Mapping[str, _Parameter]:
 
 
 def _of(route: APIRoute) -> Mapping[str, _Parameter]:
-    from bulkhead.api.answers import ANSWERS
-
     found: dict[str, _Parameter] = {}
     for field in route.dependant.query_params:
         kind = field.field_info.annotation

@@ -21,11 +21,12 @@ from fastapi import FastAPI
 
 from bulkhead.agent.session import short_path
 from bulkhead.api.app import create_app
-from bulkhead.api.auth import SocketDoor, flush
+from bulkhead.api.auth import SocketDoor
 from bulkhead.api.browsers import BrowserGuard
 from bulkhead.api.peers import Peers
 from bulkhead.api.service import Service, Whole
 from bulkhead.api.tcp import NetworkServer, bound
+from bulkhead.api.trail import flush
 from bulkhead.api.wire import MAX_MESSAGE, SocketWire, Wire
 from bulkhead.config import Config
 from bulkhead.errors import Conflict, Refused
