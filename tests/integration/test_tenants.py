@@ -10,7 +10,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -24,7 +24,11 @@ from bulkhead.api.browsers import TERMINAL
 from bulkhead.api.relay import REQUEST, api_frame
 from bulkhead.api.rules import RULES
 from bulkhead.tenancy import certificates
+from tests.harness import unikernels
 from tests.harness.daemon import BULKHEAD, Daemon
+from tests.harness.kernels import kernel_layout
+from tests.harness.registries import Registry, configure, plain
+from tests.integration import building
 
 PORT = 8443
 PLAN = ("--memory", "64M", "--cpus", "0.1", "--disk", "64M")
@@ -426,3 +430,50 @@ def test_a_certificate_opens_a_terminal_without_a_token(provider: Provider, dire
     assert b"no such instance" in said(other)
     trail = [trace for trace in daemon.json("trail", "--format", "json") if trace["action"].startswith("WebSocket")]
     assert {(trace["user"], trace["tenant"]) for trace in trail} == {("ann", "acme")}
+
+
+@pytest.mark.timeout(900)
+def test_a_customer_has_every_wall_that_is_sold_and_builds_what_runs_there(provider: Provider, tmp_path: Path) -> None:
+    """A machine with the operator's kernel, a unikernel that is shared, and an image of one's own."""
+    ann, bob, daemon = provider.ann, provider.bob, provider.daemon
+    daemon.cli("image", "import", kernel_layout())
+    daemon.cli("image", "import", "--unikernel", unikernels.banner(tmp_path), "banner")
+    daemon.cli("image", "share", "banner")
+    made = building.context(tmp_path / "context", "FROM busybox\nRUN echo built > /made\nCMD cat /made\n")
+    ann.cli("build", "-t", "own", str(made))
+    try:
+        for wall in ("container", "vm"):
+            done = ann.cli(
+                "run", "--rm", "--isolation", wall, "--memory", "160M", "--cpus", "1", "--disk", "64M", "own"
+            )
+            assert done.stdout == "built\n", wall
+        least = ("--isolation", "unikernel", "--memory", "8M", "--cpus", "1", "--disk", "16M", "--network", "none")
+        done = ann.cli("run", "--rm", *least, "banner", "e5", "some words", check=False)
+        assert done.returncode == 5 and unikernels.SAYS in done.stdout
+        assert "no image 'own" in bob.cli("run", "--rm", *PLAN, "own", check=False).stderr
+        refused = ann.cli("run", "--rm", "--isolation", "chroot", *PLAN, "own", check=False)
+        assert refused.returncode == 125 and "chroot" in refused.stderr
+    finally:
+        ann.cli("image", "rm", "own")
+
+
+def test_a_customer_pulls_from_registries_that_are_meant_for_it(provider: Provider, tmp_path: Path) -> None:
+    """One at an address of the host's own is the operator's to name; else the daemon would be a bridge into it."""
+    ann, bob, daemon = provider.ann, provider.bob, provider.daemon
+    registry = Registry(daemon.sandbox, tmp_path / "registry")
+    name, conf = f"{registry.host}/team/app:1", daemon.config.containers_dir / "registries.conf"
+    with ExitStack() as undo:
+        undo.callback(registry.stop)
+        registry.start()
+        undo.callback(conf.unlink, missing_ok=True)
+        configure(daemon, plain(registry.host))
+        daemon.cli("image", "push", "busybox", name)
+        conf.unlink()
+        for verb in (("image", "pull", name), ("image", "tags", f"{registry.host}/team/app")):
+            refused = ann.cli(*verb, check=False)
+            assert refused.returncode == 125 and "an address of this host" in refused.stderr, refused.stderr
+        configure(daemon, plain(registry.host))
+        ann.cli("image", "pull", name)
+        undo.callback(ann.cli, "image", "rm", name)
+        assert ann.cli("run", "--rm", *PLAN, name, "echo", "pulled").stdout == "pulled\n"
+        assert "no image" in bob.cli("run", "--rm", "--pull", "never", *PLAN, name, "true", check=False).stderr

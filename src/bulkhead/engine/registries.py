@@ -50,6 +50,9 @@ class Access:
 class RegistryCatalog:
     """What can be done with registries."""
 
+    outward = False
+    """Whether they have to be at public addresses, or named by the host's configuration."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
         self._exchange = Exchange(context.images, context.config.cache_dir)
@@ -206,7 +209,7 @@ class RegistryCatalog:
         """registries.conf as it is now: an administrator's change needs no restart."""
         told = access.proxies if access else Proxies()
         proxies = told if told != Proxies() else from_environment(os.environ)
-        return conf.load(self._context.config.containers_dir, proxies)
+        return conf.load(self._context.config.containers_dir, proxies, outward=self.outward)
 
 
 @dataclass(frozen=True, slots=True)

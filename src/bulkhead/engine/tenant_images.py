@@ -185,6 +185,8 @@ def _named(name: str | None) -> str:
 class TenantRegistries(RegistryCatalog):
     """Registries with a tenant's images: credentials come with each request, and nobody else's are used."""
 
+    outward = True
+
     def __init__(self, context: Context, images: TenantImages) -> None:
         super().__init__(context)
         self._images = images

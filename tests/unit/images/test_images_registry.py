@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bulkhead.errors import BulkheadError, ImageError, NotFound, Unavailable
+from bulkhead.errors import BulkheadError, Forbidden, ImageError, NotFound, Unavailable
 from bulkhead.events import Step, quiet
 from bulkhead.images import Bounds, Image, ImageStore
 from bulkhead.images.exchange import Exchange
@@ -389,6 +389,29 @@ def test_a_public_registry_does_not_lead_into_a_private_network(monkeypatch: pyt
     guard.connect("registry.test", 443).close()
     with pytest.raises(ImageError, match="a private network"):
         guard.connect("inside.test", 443)
+
+
+@pytest.mark.parametrize(
+    ("address", "where"),
+    [("10.0.0.5", "a private network"), ("127.0.0.1", "this host"), ("169.254.169.254", "this host")],
+)
+def test_a_tenant_s_registry_is_where_anybody_could_reach_it(
+    monkeypatch: pytest.MonkeyPatch, address: str, where: str
+) -> None:
+    """What the daemon reaches and the tenant does not: the host's own services, its network, a cloud's metadata."""
+    tried: list[object] = []
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443))]
+    monkeypatch.setattr(addresses, "_is_mine", lambda _: False)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(addresses.PlainSocket, "connect", lambda _, address: tried.append(address))
+    with pytest.raises(Forbidden, match=where):
+        addresses.Guard(("registry.test", 443), outward=True).connect("registry.test", 443)
+    assert tried == []
+    named = addresses.Guard(("registry.test", 443), frozenset({("registry.test", 443)}), outward=True)
+    named.connect("registry.test", 443).close()
+    addresses.Guard(("registry.test", 443)).connect("registry.test", 443).close()
+    found[0] = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("1.1.1.1", 443))
+    addresses.Guard(("registry.test", 443), outward=True).connect("registry.test", 443).close()
 
 
 # --- logins

@@ -2,7 +2,8 @@
 
 A registry names other places: it redirects downloads, names a server for tokens, tells where an upload goes on. The
 daemon reaches what the registry does not (the host's own services, its network), so a hostile one would use it as
-a bridge. What is checked is the address that is connected to, not a name that may mean another one a moment later.
+a bridge, and so would a tenant that names a registry: the same holds for where that is. What is checked is the address
+that is connected to, not a name that may mean another one a moment later.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import suppress
 from enum import IntEnum
 from ipaddress import IPv6Address, ip_address
 
-from bulkhead.errors import ImageError, Unavailable
+from bulkhead.errors import Forbidden, ImageError, Unavailable
 from bulkhead.images.registry import proxies
 from bulkhead.images.registry.meter import PlainSocket
 from bulkhead.images.registry.proxies import Proxy
@@ -55,8 +56,16 @@ def _is_mine(address: str) -> bool:
 class Guard:
     """Connects for one registry, and remembers how far outside the registry itself is."""
 
-    def __init__(self, home: tuple[str, int], trusted: frozenset[tuple[str, int]] = frozenset()) -> None:
+    def __init__(
+        self,
+        home: tuple[str, int],
+        trusted: frozenset[tuple[str, int]] = frozenset(),
+        *,
+        outward: bool = False,
+    ) -> None:
+        """`outward`: whoever named the registry may reach through this host what anybody could, and `trusted`."""
         self._home = home
+        self._outward = outward
         self._trusted = trusted
         """Other places that the host's own configuration names."""
         self._floor = Reach.PRIVATE
@@ -102,14 +111,19 @@ class Guard:
         return connection
 
     def _check(self, host: str, port: int, address: str) -> None:
+        found, trusted = reach(address), (host, port) in self._trusted
+        where = "this host" if found is Reach.OWN else "a private network"
         if (host, port) == self._home:
-            self._floor = max(self._floor, reach(address))
+            if self._outward and found is not Reach.PUBLIC and not trusted:
+                raise Forbidden(
+                    f"the registry {host}:{port} is at {address}, an address of {where}",
+                    hint=f"the operator lets tenants use it by naming {host}:{port} as a [[registry]] of registries.conf",
+                )
+            self._floor = max(self._floor, found)
             return
-        if (host, port) in self._trusted:
+        if trusted:
             return
-        found = reach(address)
         if found is Reach.OWN or found < self._floor:
-            where = "this host" if found is Reach.OWN else "a private network"
             home = ":".join(map(str, self._home))
             raise ImageError(
                 f"the registry {home} leads to {host}:{port} ({address}), an address of {where}",

@@ -84,6 +84,8 @@ class Registries:
     registries: dict[str, Registry] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     proxies: Proxies = field(default=Proxies())
+    outward: bool = False
+    """Whether whoever asks may reach what is at public addresses, or named here, and nothing else."""
 
     def full_names(self, text: str) -> list[str]:
         """What a name that a user wrote may mean, in full, the likeliest first; empty where nothing says.
@@ -135,7 +137,9 @@ class Registries:
             insecure = bool(found and found.insecure)
         host = HUB_HOST if host in _HUBS else host
         directories = (self.directory / "certs.d" / host, DOCKER_CERTIFICATES / host)
-        return Place(host, insecure, tuple(filter(Path.is_dir, directories)), self._trusted(), self.proxies)
+        return Place(
+            host, insecure, tuple(filter(Path.is_dir, directories)), self._trusted(), self.proxies, self.outward
+        )
 
     def _registry(self, name: str) -> Registry | None:
         """The entry with the longest prefix of a name."""
@@ -147,9 +151,12 @@ class Registries:
         return frozenset(place for entry in self.registries.values() for place in _hosts(entry))
 
 
-def load(directory: Path, proxies: Proxies | None = None) -> Registries:
-    """Read registries.conf and registries.conf.d/*.conf. Raises Refused with all that is wrong with a file."""
-    found = Registries(directory, proxies=proxies or Proxies())
+def load(directory: Path, proxies: Proxies | None = None, *, outward: bool = False) -> Registries:
+    """Read registries.conf and registries.conf.d/*.conf. Raises Refused with all that is wrong with a file.
+
+    `outward`: for a tenant, who may reach registries at public addresses and those that are named there.
+    """
+    found = Registries(directory, proxies=proxies or Proxies(), outward=outward)
     files = [directory / "registries.conf", *sorted((directory / "registries.conf.d").glob("*.conf"))]
     for file in files:
         if not file.exists():

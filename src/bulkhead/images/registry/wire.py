@@ -46,6 +46,8 @@ class Place:
     """Other places, by host and port, that it may lead to wherever they are."""
     proxies: Proxies = field(default=Proxies())
     """On the way to it, and to where it leads."""
+    outward: bool = False
+    """Whether it has to be at a public address, or trusted: a tenant has named it."""
 
 
 class Answer:
@@ -197,7 +199,8 @@ class Wire:
             return pool
 
     def _make_pool(self, scheme: str, host: str, port: int) -> urllib3.HTTPConnectionPool:
-        guard = self._guards.setdefault(self.scheme, Guard(_origin(urlsplit(self.root))[1:], self.place.trusted))
+        home, place = _origin(urlsplit(self.root))[1:], self.place
+        guard = self._guards.setdefault(self.scheme, Guard(home, place.trusted, outward=place.outward))
         ways = {"guard": guard, "via": self.place.proxies.between(scheme, host, port)}
         if scheme == "http":
             plain = urllib3.HTTPConnectionPool(host, port, maxsize=_CONNECTIONS)
