@@ -117,7 +117,7 @@ class Guard:
             if self._outward and found is not Reach.PUBLIC and not trusted:
                 raise Forbidden(
                     f"the registry {host}:{port} is at {address}, an address of {where}",
-                    hint=f"the operator lets tenants use it by naming {host}:{port} as a [[registry]] of registries.conf",
+                    hint=f"an operator lets tenants use it: {host}:{port} as a [[registry]] of registries.conf",
                 )
             self._floor = max(self._floor, found)
             return
