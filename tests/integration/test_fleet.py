@@ -7,11 +7,16 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import unix_connect
 
+from bulkhead.api.browsers import TERMINAL
+from bulkhead.api.relay import REQUEST, api_frame
 from bulkhead.engine.faults import FLEET
 from bulkhead.fleet import Invited, parse_invitation
 from bulkhead.tenancy import certificates
@@ -104,6 +109,12 @@ def test_every_verb_works_from_every_host(hosts: list[Host], tmp_path: Path) -> 
     gamma.cli("pause", "one")
     assert alpha.cli("ps").stdout.count("(paused)") == 1
     alpha.cli("unpause", "one")
+    gamma.cli("run", "-d", "--name", "two", "box", "sleep", "1000")
+    for names in ((), ("one", "two")):
+        used = alpha.json("stats", "--no-stream", "--format", "json", *names)
+        assert {each["name"]: each["host"] for each in used} == {"one": "beta", "two": "gamma"}
+    assert "no such instance: three" in alpha.cli("stats", "--no-stream", "one", "three", check=False).stderr
+    gamma.cli("rm", "-f", "two")
     follower = subprocess.Popen(
         [*alpha.cli("ps").args[:1], "logs", "-f", "one"], stdout=subprocess.PIPE, env=gamma.environment()
     )
@@ -114,6 +125,23 @@ def test_every_verb_works_from_every_host(hosts: list[Host], tmp_path: Path) -> 
     done = gamma.cli("run", "--rm", "--host", "alpha", "box", "sh", "-c", "echo out; exit 7", check=False)
     assert (done.returncode, done.stdout) == (7, "out\n")
     assert "no such instance: one" in gamma.cli("logs", "one", check=False).stderr
+
+
+def test_a_browser_s_terminal_leads_to_the_host_of_its_instance(hosts: list[Host]) -> None:
+    hosts[1].cli("run", "-d", "--name", "one", "--host", "beta", "box", "sleep", "1000")
+
+    def said(command: list[str], name: str = "one") -> bytes:
+        found, path = b"", f"ws://localhost/v1/instances/{name}/exec"
+        with unix_connect(str(hosts[0].daemon.config.socket_path), path, subprotocols=[TERMINAL]) as opened:  # type: ignore[list-item]
+            opened.send(api_frame(REQUEST, json.dumps({"command": command}).encode()))
+            with suppress(ConnectionClosed):
+                while True:
+                    found += bytes(opened.recv(timeout=60))
+        return found
+
+    assert b"from beta\n" in said(["echo", "from beta"])
+    assert b"command-not-found" in said(["nothing"])
+    assert b"no such instance" in said(["true"], "two")
 
 
 def test_a_name_is_one_instance_s_in_the_whole_fleet(hosts: list[Host]) -> None:

@@ -35,7 +35,7 @@ async def attach(websocket: WebSocket, ref: str) -> None:
     await _serve(websocket, lambda session: attach_to(session, ref))
 
 
-class _Transport:
+class Transport:
     """A WebSocket that looks like an HTTP request with its answer."""
 
     def __init__(self, websocket: WebSocket) -> None:
@@ -80,7 +80,7 @@ class _SocketSession(Session):
 async def _serve(websocket: WebSocket, work: Callable[[Session], Awaitable[None]]) -> None:
     offered = websocket.scope["subprotocols"]
     await websocket.accept(subprotocol=TERMINAL if TERMINAL in offered else None)
-    transport = _Transport(websocket)
+    transport = Transport(websocket)
     answer = Answer(transport.send, last=True)
     client = Client(transport.receive, framed=True)
     asgi = (websocket.scope, transport.receive, transport.send)

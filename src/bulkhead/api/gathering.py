@@ -1,0 +1,128 @@
+"""Lists of a whole fleet: this host's answer, and those of the others to the same question, as one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bulkhead.api.auth import KEY
+from bulkhead.api.service import Service
+from bulkhead.engine.fleet.member import Member
+from bulkhead.errors import NotFound, Unavailable
+from bulkhead.fleet import Host
+from bulkhead.host import peers
+from bulkhead.tenancy.passing import HEADER, encode
+from bulkhead.tenancy.principal import Principal
+
+log = logging.getLogger(__name__)
+INSTANCES, STATS = "/v1/instances", "/v1/stats"
+MISSING = b"bulkhead-missing"
+"""Header of a list: the hosts that did not answer, whose lines are not in it."""
+SECONDS = 10.0
+Line = dict[str, Any]
+Gather = Callable[[ASGIApp, Member, Scope, Receive, Send], Awaitable[None]]
+
+
+async def instances(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, send: Send) -> None:
+    """Every instance of the fleet, the newest first."""
+    others = await asyncio.to_thread(fleet.others)
+    await _answer(app, fleet, (scope, receive, send), [(host, INSTANCES) for host in others], own=True)
+
+
+async def stats(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, send: Send) -> None:
+    """What instances use, all of them or those that are named."""
+    refs = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("ref", [])
+    if not refs:
+        others = await asyncio.to_thread(fleet.others)
+        await _answer(app, fleet, (scope, receive, send), [(host, STATS) for host in others], own=True)
+        return
+    service: Service = scope["app"].state.service
+    found = [await service.call(find, service, fleet, ref, scope[KEY]) for ref in refs]
+    mine = [ref for ref, host in zip(refs, found, strict=True) if host is None]
+    asked = []
+    for host in {host.id: host for host in found if host}.values():
+        theirs = [ref for ref, at in zip(refs, found, strict=True) if at and at.id == host.id]
+        asked.append((host, f"{STATS}?{urlencode({'ref': theirs}, doseq=True)}"))
+    scope = {**scope, "query_string": urlencode({"ref": mine}, doseq=True).encode()}
+    await _answer(app, fleet, (scope, receive, send), asked, own=bool(mine))
+
+
+GATHERED: Mapping[tuple[str, str], Gather] = {("GET", INSTANCES): instances, ("GET", STATS): stats}
+
+
+def find(service: Service, fleet: Member, reference: str, principal: Principal) -> Host | None:
+    """The other host that has it; None where this one has, or nobody: then this one says so."""
+    try:
+        service.seen_by(principal.tenant).engine.get(reference)
+    except NotFound:
+        return fleet.elsewhere(reference, tenant=principal.tenant)
+    return None
+
+
+async def _answer(
+    app: ASGIApp,
+    fleet: Member,
+    asgi: tuple[Scope, Receive, Send],
+    asked: Sequence[tuple[Host, str]],
+    *,
+    own: bool,
+) -> None:
+    """This host's lines where it is asked as well, then those of the others, each with the name of its host."""
+    scope, receive, send = asgi
+    assert fleet.identity is not None
+    start, body = await _captured(app, scope, receive) if own else (_EMPTY, b"[]")
+    if start["status"] != 200:
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
+        return
+    lines = [{**line, "host": fleet.identity.name} for line in json.loads(body)]
+    told = await asyncio.gather(*(asyncio.to_thread(_ask, host, path, fleet, scope[KEY]) for host, path in asked))
+    missing = [host.name for (host, _), found in zip(asked, told, strict=True) if found is None]
+    for (host, _), found in zip(asked, told, strict=True):
+        lines += [{**line, "host": host.name} for line in found or []]
+    await _send(send, start["headers"], _newest_first(lines), missing)
+
+
+_EMPTY: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
+
+
+async def _send(send: Send, headers: Iterable[tuple[bytes, bytes]], lines: Sequence[Line], missing: list[str]) -> None:
+    body = json.dumps(lines).encode()
+    kept = [(name, value) for name, value in headers if name not in (b"content-length", b"etag")]
+    kept += [(b"content-length", str(len(body)).encode())]
+    kept += [(MISSING, ", ".join(missing).encode())] if missing else []
+    await send({"type": "http.response.start", "status": 200, "headers": kept})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _newest_first(lines: list[Line]) -> list[Line]:
+    """As each host lists its instances; what has no such time stays in the order of the hosts."""
+    return sorted(lines, key=lambda line: -float(line.get("spec", {}).get("created", 0)))
+
+
+def _ask(host: Host, path: str, fleet: Member, principal: Principal) -> list[Line] | None:
+    try:
+        headers = {HEADER: encode(principal)}
+        found = peers.call(host.address, "GET", path, context=fleet.tls(), headers=headers, timeout=SECONDS)
+    except Unavailable as error:
+        log.warning("what host %s has is not in a list: %s", host.name, error.what)
+        return None
+    return found if isinstance(found, list) else None
+
+
+async def _captured(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    """What the application would answer."""
+    messages: list[Message] = []
+
+    async def keep(message: Message) -> None:
+        messages.append(message)
+
+    await app(scope, receive, keep)
+    body = b"".join(bytes(message.get("body", b"")) for message in messages[1:])
+    return messages[0], body
