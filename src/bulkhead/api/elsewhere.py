@@ -41,6 +41,9 @@ class Elsewhere:
             await self._app(scope, receive, send)
             return
         fleet: Member = scope["app"].state.fleet
+        if fleet.identity is None and HOST.encode() not in scope["query_string"]:  # most hosts: nothing is lost on it
+            await self._app(scope, receive, send)
+            return
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         method = scope.get("method", "WebSocket")
         making, gather = (method, scope["path"]) in _MAKING, GATHERED.get((method, scope["path"]))
