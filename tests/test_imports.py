@@ -63,7 +63,7 @@ THIRD_PARTY = {
     "httptools": {"api"},
     "h11": {"api"},
     "pydantic": {
-        *("secret", "fleet"),
+        *("secret", "fleet", "moves"),
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
         *("modelling", "engine", "api", "audit", "metering"),
     },

@@ -136,6 +136,10 @@ class Place(Model):
     """Goes up whenever the instance becomes another host's: what has a lower one is not it any more."""
     until: float = 0.0
     """Seconds since the epoch after which a reservation that nothing has come of may be dropped."""
+    target: HostId | None = None
+    """While it moves: the host that it is to be on."""
+    move: HostId | None = None
+    """While it moves: which move it is; an earlier one can never be carried out any more."""
 
     @property
     def key(self) -> str:

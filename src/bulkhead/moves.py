@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
 from bulkhead.model import Instance, Isolation, Model, Spec
+
+Token = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+_FILES = r"^((disk|seed)\.img|uefi\.vars|own\.json|disk\.grown|log(\.[0-9]{1,3})?)$"
+FileName = Annotated[str, StringConstraints(pattern=_FILES)]
+"""Of a bundle's files, those that go with an instance to another host."""
 
 
 class Move(Model):
@@ -18,6 +27,29 @@ class Move(Model):
     """The workload may have run behind the new wall: what counts is the disk there."""
 
 
+class Passage(Model):
+    """A move between two hosts, as it was foreseen and, where it was carried out, as it went. Bytes, seconds."""
+
+    source: str
+    target: str
+    """Names of the hosts."""
+    way: Literal["stop-copy-start"] = "stop-copy-start"
+    done: bool
+    """False of one that was only asked about."""
+    size: int
+    """What its disk holds, before it ended."""
+    rate: float
+    """Bytes per second between the two, measured just before."""
+    predicted: float
+    """How long it was to be down, its own end aside: what its disk holds at that rate, and its last start."""
+    sent: int = 0
+    """Bytes that went over."""
+    digest: str = ""
+    """SHA-256 of all that was sent, which the target has found as well."""
+    phases: dict[str, float] = {}
+    """How long each took: prepare, stop, send, hand-over, start, erase."""
+
+
 class Moved(Model):
     """How a change of the wall went. Times in seconds."""
 
@@ -31,3 +63,77 @@ class Moved(Model):
     """Bytes of files that went to a fresh disk; 0 where the disk was handed over."""
     dropped: tuple[str, ...] = ()
     """What could not come along, in words."""
+    hosts: Passage | None = None
+    """Of a move to another host of the fleet."""
+
+
+class Leaving(Model):
+    """In the bundle of an instance that is on its way to another host, until it is known whose it is."""
+
+    move: Token
+    target: Token
+    """Id of the host."""
+    ran: bool
+    """Whether it is to run again, wherever it comes to be."""
+    stays: bool = False
+    """It is known by now that it has not left."""
+
+
+class Parcel(Model):
+    """What arrives from another host: first as the head of what is sent, then beside the files that it came with."""
+
+    move: Token
+    instance: Instance
+    """As it was on the other host, stopped."""
+    ran: bool
+    layers: tuple[str, ...] = Field(max_length=1000)
+    """Digests (diff ids), the lowest first."""
+    foreign: bool
+    """Whether a guest's kernel has written its disk."""
+    files: dict[FileName, int] = Field(min_length=1, max_length=64)
+    """Their sizes with holes."""
+
+
+class Receipt(Model):
+    """What the target has found in what was sent."""
+
+    received: int
+    """Bytes without holes."""
+    digest: str
+
+
+class Inquiry(Model):
+    """What a host is asked before an instance is moved there."""
+
+    spec: Spec
+    size: int = Field(ge=0, le=1 << 50)
+    """Bytes that its disk holds."""
+    fetch: bool = False
+    """Get its image where it is not there."""
+    padding: int = Field(default=0, ge=0, le=1 << 26)
+    """Bytes that come after this, to see how fast they do."""
+
+
+class Objection(Model):
+    """Why not."""
+
+    what: str
+    hint: str = ""
+
+
+class Judgement(Model):
+    """What a host says of an instance that is to be moved there."""
+
+    objections: tuple[Objection, ...]
+    amounts: dict[str, int]
+    """What it takes there, in the units of Amounts."""
+    seconds: float
+    """In which the padding came."""
+
+
+class Settled(Model):
+    """An instance that has arrived."""
+
+    instance: Instance
+    problem: str = ""
+    """Why it could not be started again; "" where it was, or was not to be."""

@@ -24,7 +24,7 @@ from bulkhead.isolation.base import Ability
 from bulkhead.metering.invoices import Invoice
 from bulkhead.metering.prices import Price
 from bulkhead.model import Exit, Instance, Isolation, NamedPlan, Network, Snapshot, Volume
-from bulkhead.moves import Moved
+from bulkhead.moves import Judgement, Moved, Receipt, Settled
 from bulkhead.operation import Operation
 from bulkhead.secret import Secret
 from bulkhead.storage.changes import Changes
@@ -184,6 +184,9 @@ ANSWERS: dict[str, Answer] = {
     "pause_instance": _INSTANCE,
     "unpause_instance": _INSTANCE,
     "move_instance": _long(Moved),
+    "judge_arrival": Answer(Judgement),
+    "receive_arrival": Answer(Receipt, status=201),
+    "settle_arrival": Answer(Settled),
     "wait_instance": Answer(Exit, also=(204,)),
     "stats": Answer(list[Usage]),
     "logs": Answer(media=NDJSON, stream="an entry of the log on each line: when, stream, text, partial"),

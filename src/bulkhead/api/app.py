@@ -6,6 +6,7 @@ from fastapi import Depends, FastAPI
 
 from bulkhead.api import (
     access,
+    arrivals,
     audits,
     billing,
     builds,
@@ -74,6 +75,7 @@ def create_app(engine: Whole) -> FastAPI:
         access,
         billing,
         fleet,
+        arrivals,
     ):
         app.include_router(routes.router)
     app.include_router(instances.files)

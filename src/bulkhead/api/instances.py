@@ -12,12 +12,16 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from bulkhead.api.auth import principal_of
 from bulkhead.api.conditions import edit
 from bulkhead.api.progress import answered, is_detached, with_progress
 from bulkhead.api.responses import NDJSON, TAR, Pipe, ThreadResponse, Upload, disconnected, json_response, problem_line
 from bulkhead.api.service import LogLine, create_and_start, service_of
+from bulkhead.engine.fleet.member import Member
+from bulkhead.errors import Forbidden, Problem, Refused
 from bulkhead.events import Progress
 from bulkhead.model import CreateRequest, Exit, Instance, Isolation, Model, PlanRequest, RestartPolicy
+from bulkhead.tenancy.roles import Permission
 
 MAX_BODY = 1 << 20
 router = APIRouter(prefix="/v1", tags=["instances"], max_body_size=MAX_BODY)
@@ -54,9 +58,12 @@ class UpdateRequest(Model):
 
 
 class MoveRequest(Model):
-    """Another wall; what is None stays as it is."""
+    """Another wall, or another host; what is None stays as it is."""
 
-    isolation: Isolation
+    isolation: Isolation | None = None
+    host: str | None = Field(default=None, min_length=1, max_length=128, description="of the fleet, by name or id")
+    dry_run: bool = Field(default=False, description="of a move to a host: only say what stands in the way")
+    rate: int | None = Field(default=None, ge=1 << 16, le=1 << 50, description="bytes per second between the hosts")
     plan: PlanRequest = PlanRequest()
     network: str | None = None
     within: float = Field(default=120.0, gt=0, le=86400, description="seconds for its health check to pass")
@@ -195,13 +202,43 @@ def _key(instance: Instance) -> str:
 
 @router.post("/instances/{ref}/move")
 async def move_instance(request: Request, ref: str, body: MoveRequest) -> Response:
-    """Put an instance behind another wall; progress and how it went as NDJSON. A client that goes leads back."""
-    engine = service_of(request).engine
+    """Put an instance behind another wall or on another host; progress and how it went as NDJSON. A client that goes
+    leads back."""
+    engine, level = service_of(request).engine, body.isolation
+    if wrong := _move_problems(body):
+        raise Refused(wrong)
+    if body.host is not None:
+        return _between_hosts(request, ref, body, body.host)
+    assert level is not None
 
     def work(progress: Progress) -> object:
-        return engine.move(
-            ref, body.isolation, plan=body.plan, network=body.network, within=body.within, progress=progress
-        )
+        return engine.move(ref, level, plan=body.plan, network=body.network, within=body.within, progress=progress)
+
+    return with_progress(request, work)
+
+
+def _move_problems(body: MoveRequest) -> list[Problem]:
+    if body.host is None:
+        found = [] if body.isolation else [Problem("neither a host nor an isolation is named to move to", "name one")]
+        only = {"dry_run": body.dry_run, "rate": body.rate is not None}
+        return found + [
+            Problem(f"{name} is of moves to a host", "name a host") for name, given in only.items() if given
+        ]
+    if body.isolation is not None or body.network is not None or body.plan != PlanRequest():
+        what = "a move to another host changes neither the wall, the plan nor the network: it could not be undone there"
+        return [Problem(what, "do one after the other")]
+    return []
+
+
+def _between_hosts(request: Request, ref: str, body: MoveRequest, host: str) -> Response:
+    if not principal_of(request).may(Permission.HOST):
+        raise Forbidden("on which host something runs is the operator's to say", hint="leave out --host")
+    engine, fleet = service_of(request).engine, cast(Member, request.app.state.fleet)
+
+    def work(progress: Progress) -> object:
+        fleet.opened()
+        found = engine.get(ref).spec.id
+        return fleet.travels.move(found, host, rate=body.rate, dry_run=body.dry_run, progress=progress)
 
     return with_progress(request, work)
 

@@ -136,6 +136,10 @@ RULES: Mapping[str, Permission] = {
     "POST /v1/fleet/invitations": _T,
     "GET /v1/fleet/authority": _R,
     "POST /v1/fleet/join": _R,
+    # by hosts alone, which the routes see to themselves
+    "POST /v1/fleet/arrivals": _T,
+    "PUT /v1/fleet/arrivals/{instance}": _T,
+    "POST /v1/fleet/arrivals/{instance}/settle": _T,
     "GET /v1/hosts": _H,
     "GET /v1/hosts/{ref}": _H,
     "PATCH /v1/hosts/{ref}": _H,

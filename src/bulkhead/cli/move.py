@@ -9,7 +9,11 @@ from bulkhead.cli.app import App
 from bulkhead.cli.each import instance_path
 from bulkhead.cli.output import printable, talk, write, write_json
 from bulkhead.cli.parsing import Namespace, Parser
-from bulkhead.quantities import format_size
+from bulkhead.quantities import format_size, parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LEVELS = ("chroot", "container", "vm")
 
@@ -18,6 +22,15 @@ def arguments(parser: Parser) -> None:
     """Where to, and which one."""
     add = parser.add_argument
     add("--isolation", metavar="LEVEL", help="the new wall: chroot, container or vm")
+    add(
+        "--host", metavar="HOST", help="another host of the fleet: it is stopped, its disk is sent, it is started there"
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="with --host: only say what stands in the way, and how long it would take",
+    )
+    add("--rate", metavar="SIZE", help="with --host: send at most so much a second, such as 50M")
     add("--plan", metavar="NAME", help="another named plan")
     options.add_plan(parser)
     add("--network", metavar="NAME", help="another network, none, or host (a chroot has the host's, a vm never)")
@@ -29,6 +42,10 @@ def arguments(parser: Parser) -> None:
 def main(args: Namespace, app: App) -> int:
     """Move it; where it is not well behind the new wall, it is behind the old one again."""
     problems = options.Problems("see bulkhead move --help")
+    if args.host is not None:
+        return _to_host(args, app, problems)
+    if args.dry_run or args.rate:
+        problems.add("--dry-run and --rate are of moves to a host: --host is missing")
     plan = options.plan(args, problems)
     if args.plan is not None:
         plan["name"] = args.plan
@@ -42,12 +59,7 @@ def main(args: Namespace, app: App) -> int:
     if within is not None:
         body["within"] = within
     problems.check()
-    if sys.stderr.isatty():
-        from bulkhead.cli.progress import show
-    else:
-        from bulkhead.cli.steps import show
-    with app.client.stream("POST", instance_path(args.instance, "move"), body=body) as response:
-        moved = show(response.json_lines())
+    moved = _moved(args, app, body)
     if args.format == "json":
         write_json(moved)
         return 0
@@ -60,4 +72,54 @@ def main(args: Namespace, app: App) -> int:
     )
     talk(printable(f"{spec['name']}: {moved['source']} -> {spec['isolation']}, {down}{copied}"))
     write(spec["name"])
+    return 0
+
+
+def _moved(args: Namespace, app: App, body: dict[str, object]) -> dict[str, Any]:
+    if sys.stderr.isatty():
+        from bulkhead.cli.progress import show
+    else:
+        from bulkhead.cli.steps import show
+    with app.client.stream("POST", instance_path(args.instance, "move"), body=body) as response:
+        found: dict[str, Any] = show(response.json_lines())
+    return found
+
+
+def _to_host(args: Namespace, app: App, problems: options.Problems) -> int:
+    """Let it be on another host; where that comes to nothing, it is where it was."""
+    given = {"--isolation": args.isolation, "--network": args.network, "--within": args.within}
+    flags = [flag for flag, value in given.items() if value is not None]
+    if args.plan is not None or options.plan(args, problems):
+        flags.append("a plan")
+    if flags:
+        problems.add(f"--host together with {', '.join(flags)}: do one after the other")
+    body: dict[str, object] = {"host": args.host, "dry_run": args.dry_run}
+    rate = options.quantity("--rate", args.rate, parse_size, problems)
+    if rate is not None:
+        body["rate"] = int(rate)
+    problems.check()
+    moved = _moved(args, app, body)
+    passage, name = moved["hosts"], moved["instance"]["spec"]["name"]
+    if args.format == "json":
+        write_json(moved)
+        return 0
+    way = f"{name}: {passage['source']} -> {passage['target']}"
+    if not passage["done"]:
+        size, rate_text = format_size(passage["size"]), format_size(int(passage["rate"]))
+        down = (
+            f"down for about {passage['predicted']:.2f} s and its own end"
+            if passage["predicted"]
+            else "it does not run"
+        )
+        write(printable(f"{way}, nothing stands in the way: {size} at {rate_text}/s, {down}"))
+        return 0
+    for what in moved["dropped"]:
+        talk(printable(f"warning: {what}"))
+    down = "it does not run"
+    if moved["downtime"]:
+        down = f"down {moved['downtime']:.2f} s (foreseen {passage['predicted']:.2f} s and its own end)"
+    phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in passage["phases"].items())
+    talk(printable(f"{way}, {down}, {format_size(passage['sent'])} sent"))
+    talk(printable(f"  {phases}"))
+    write(name)
     return 0

@@ -12,7 +12,7 @@ from typing import Any
 from bulkhead.errors import Conflict
 from bulkhead.isolation.base import Handle
 from bulkhead.model import Address, Plan, Spec
-from bulkhead.moves import Move
+from bulkhead.moves import Leaving, Move, Parcel
 
 MEMORY = "memory"
 """A VM's memory and devices, in a snapshot and in a bundle that is to go on with it."""
@@ -73,6 +73,58 @@ def read_update(bundle: Path) -> Plan | None:
 def forget_update(bundle: Path) -> None:
     """The update is over."""
     (bundle / "update.json").unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    """A file that is there whole, or as it was before; also after the machine has lost its power."""
+    draft = path.with_name(f"{path.name}.new")
+    _write(draft, text)
+    descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    draft.rename(path)
+
+
+def write_leaving(bundle: Path, leaving: Leaving) -> None:
+    """It is on its way to another host, until it is known whose it is."""
+    _replace(bundle / "leaving.json", leaving.model_dump_json())
+
+
+def read_leaving(bundle: Path) -> Leaving | None:
+    """The move to another host that is under way, or was interrupted."""
+    found = _read_json(bundle / "leaving.json")
+    return Leaving.model_validate(found) if found else None
+
+
+def forget_leaving(bundle: Path) -> None:
+    """It stays."""
+    (bundle / "leaving.json").unlink(missing_ok=True)
+
+
+def require_here(bundle: Path) -> None:
+    """Raise Conflict where the instance may be another host's by now."""
+    leaving = read_leaving(bundle)
+    if leaving is not None and not leaving.stays:
+        what = f"instance {bundle.name[:12]} was about to move to another host, and may be there by now"
+        raise Conflict(what, hint="that is decided as soon as etcd answers: see bulkhead cluster status")
+
+
+def write_parcel(directory: Path, parcel: Parcel) -> None:
+    """It has arrived whole."""
+    _replace(directory / "parcel.json", parcel.model_dump_json())
+
+
+def read_parcel(directory: Path) -> Parcel | None:
+    """How it has arrived, until that is over."""
+    found = _read_json(directory / "parcel.json")
+    return Parcel.model_validate(found) if found else None
+
+
+def forget_parcel(bundle: Path) -> None:
+    """It is an instance as any other."""
+    (bundle / "parcel.json").unlink(missing_ok=True)
 
 
 def write_move(bundle: Path, move: Move) -> None:

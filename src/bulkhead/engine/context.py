@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bulkhead.amounts import Amounts
 from bulkhead.config import Config
 from bulkhead.engine.builds.holds import Holds
 from bulkhead.engine.fleet.places import Places
@@ -87,6 +88,8 @@ class Context:
     locks: Locks = field(default_factory=Locks)
     building: Holds = field(default_factory=Holds)
     """What builds that are under way need."""
+    coming: list[Callable[[], Amounts]] = field(default_factory=list)
+    """What is taken by what has no record yet."""
     tenant: str = DEFAULT_TENANT
     """Whose images these are, and whose what is made with them is; see `seen_by`."""
 

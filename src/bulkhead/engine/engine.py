@@ -31,6 +31,7 @@ from bulkhead.engine.exits import ExitWatcher
 from bulkhead.engine.exposing import metered
 from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.fleet.opening import open_shared
+from bulkhead.engine.fleet.travel import Travels
 from bulkhead.engine.health import HealthMonitor
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.lifecycle import Lifecycle
@@ -85,8 +86,7 @@ class Engine:
         self._context = context
         self.access = Access(context.state)
         self.fleet = Member(context, open_store=partial(open_shared, context.config.run_dir))
-        self.images = ImageCatalog(context)
-        self.registries = RegistryCatalog(context)
+        self.images, self.registries = ImageCatalog(context), RegistryCatalog(context)
         self.plans = Plans(context)
         self.networks = NetworkCatalog(context)
         self.volumes, self.secrets = VolumeCatalog(context), SecretCatalog(context)
@@ -96,6 +96,7 @@ class Engine:
         self._reports = Reporter(context)
         self._commands = Commands(context)
         self._lifecycle = Lifecycle(context)
+        self.fleet.travels = Travels(context, self._lifecycle, self.fleet, self.plans)
         self.meter = self._lifecycle.meter
         self.usage, self.billing, self.exposer = metered(context, self.meter)
         self._builder = Builder(context, self._lifecycle, self.plans)
@@ -110,8 +111,7 @@ class Engine:
         self._walls = Walls(context, self.plans, self.images)
         self._mover = Mover(context, self._lifecycle, check)
         self.rooms = Rooms(context, self._lifecycle, self.create)
-        self.temporaries = Temporaries(context)
-        self.watches = Watches(context)
+        self.temporaries, self.watches = Temporaries(context), Watches(context)
         self.audits = Auditor(context, self._lifecycle, self.rooms)
 
     def recover(self) -> list[str]:

@@ -110,6 +110,22 @@ IMPORTS = ("import.receiving", "import.stored")
 """Of an archive, or a layer onto an image, that a client sends."""
 FLEET = ("create.placed", "create.unconfirmed", "delete.unplaced")
 """Between the fleet's record of an instance and the host's own."""
+LEAVING = (
+    "leave.begin",
+    "leave.noted",
+    "leave.begun",
+    "leave.stopped",
+    "leave.sending",
+    "leave.sent",
+    "leave.handed",
+    "leave.told",
+    "leave.erased",
+)
+"""Of a move to another host, on the host that it leaves."""
+ARRIVING = ("arrive.begun", "arrive.received", "arrive.recorded", "arrive.named", "arrive.started")
+"""On the host that it comes to."""
+STAYING = ("stay.decided", "stay.noted", "stay.started")
+"""Of such a move that comes to nothing, on the host that it was to leave."""
 WAYS_BACK = ("moveback.begin", "moveback.disk", "moveback.switched", "moveback.started")
 
 _wanted, _, _count = os.environ.get("BULKHEAD_CRASH_AT", "").partition(":")

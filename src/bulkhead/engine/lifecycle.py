@@ -216,6 +216,7 @@ class Lifecycle:
     def _start(self, instance: Instance, on_launch: Callable[[Path], None] | None) -> Instance:
         context, began = self._context, time.monotonic()
         directory = context.bundle_dir(instance)
+        bundles.require_here(directory)
         checkpoint("start.begin")
         before = instance
         with context.state.atomic():

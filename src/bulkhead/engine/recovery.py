@@ -12,6 +12,7 @@ from pathlib import Path
 from bulkhead.agent.ending import quit_or_kill
 from bulkhead.engine import attaching, bundles, secrets, sharing, snapshotting
 from bulkhead.engine.context import Context
+from bulkhead.engine.fleet import arriving
 from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError
 from bulkhead.host import cgroups
@@ -31,6 +32,7 @@ class Recovery:
 
     def run(self) -> list[str]:
         """Repair, and say in words what was repaired; nothing to say after a clean stop."""
+        self._repairs += arriving.settle_names(self._context)
         self._repairs += self._context.disks.thaw()  # first: whatever touches a frozen one waits
         for instance in self._context.state.instances():
             try:

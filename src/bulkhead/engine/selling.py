@@ -29,9 +29,10 @@ def capacity(context: Context) -> Capacity:
 
 
 def sold(context: Context) -> Amounts:
-    """What is sold: instances whether they run or not, volumes, snapshots and images."""
+    """What is sold: instances whether they run or not, volumes, snapshots and images; also what is just coming."""
     layout = context.images.layout
-    return context.state.sold() + Amounts(disk=layout.space() + layout.shares.coming())
+    coming = sum((amounts() for amounts in context.coming), NOTHING)
+    return context.state.sold() + coming + Amounts(disk=layout.space() + layout.shares.coming())
 
 
 def problems(context: Context, wanted: Amounts) -> list[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -42,9 +42,12 @@ def call(
     headers: Mapping[str, str] | None = None,
     timeout: float = SECONDS,
 ) -> object:
-    """Ask the daemon at IP:PORT. Raises its own error as it told it, Unavailable where it does not answer."""
-    text = None if body is None else json.dumps(body)
-    with _answer(address, method, path, context=context, body=text, headers=headers, timeout=timeout) as answer:
+    """Ask the daemon at IP:PORT. Raises its own error as it told it, Unavailable where it does not answer.
+
+    `body` goes as JSON; an iterator of bytes is sent as it comes, each portion within `timeout`.
+    """
+    sent = body if body is None or isinstance(body, Iterator) else json.dumps(body)
+    with _answer(address, method, path, context=context, body=sent, headers=headers, timeout=timeout) as answer:
         data = _read(answer, address)
     try:
         return json.loads(data) if data else None
@@ -66,6 +69,26 @@ def stream(
         yield answer
 
 
+class _Stopped(Exception):
+    """What is sent has ended by an error of its own, which the connection's are not to be taken for."""
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[Iterator[bytes]], Iterator[bytes]]]:
+    """For a body whose sender may raise: what it raises comes out of the block as it is."""
+
+    def guarded(portions: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from portions
+        except Exception as error:
+            raise _Stopped from error
+
+    try:
+        yield guarded
+    except _Stopped as stopped:
+        raise stopped.__cause__ or stopped from None
+
+
 @contextmanager
 def _answer(
     address: str,
@@ -73,7 +96,7 @@ def _answer(
     path: str,
     *,
     context: ssl.SSLContext,
-    body: str | None,
+    body: str | Iterator[bytes] | None,
     headers: Mapping[str, str] | None,
     timeout: float,
 ) -> Iterator[http.client.HTTPResponse]:

@@ -111,6 +111,16 @@ class Disks:
             foreign.mark(path)
             return path
 
+    def still(self, instance_id: str, path: Path) -> None:
+        """Let the file of a disk hold all that was written, and change no more until `attach` or `give`.
+
+        Conflict where a process of the host's is in it.
+        """
+        with self._lock(instance_id):
+            busy = ext4.release(self._target(instance_id), layout=self._layout)
+            if busy is not None:
+                raise Conflict(f"the disk {path.name} of instance {instance_id[:12]} is in use on the host")
+
     def device(self, instance_id: str) -> tuple[int, int] | None:
         """(major, minor) of the block device of an attached disk."""
         return mounts.device_at(self._target(instance_id))

@@ -172,7 +172,7 @@ class FleetState:
                 raise Conflict(f"the name {place.name} is taken by another instance", hint="choose another --name")
             if not self._places.insert(transaction, place):
                 raise Conflict(f"there is an instance with id {place.id} already")
-            _add(transaction, place.host, Amounts(**place.amounts), 1)
+            add_sold(transaction, place.host, Amounts(**place.amounts), 1)
 
         self.store.attempt(body)
 
@@ -194,7 +194,7 @@ class FleetState:
                 return False
             self._places.delete(transaction, instance_id)
             transaction.delete(NAME, place.key)
-            _add(transaction, place.host, NOTHING - Amounts(**place.amounts), -1)
+            add_sold(transaction, place.host, NOTHING - Amounts(**place.amounts), -1)
             return True
 
         return self.store.attempt(body)
@@ -206,7 +206,7 @@ class FleetState:
             place = self._places.get(transaction, instance_id)
             if place is not None and (was := Amounts(**place.amounts)) != amounts:
                 self._places.put(transaction, place.model_copy(update={"amounts": amounts.as_dict()}))
-                _add(transaction, place.host, amounts - was, 0)
+                add_sold(transaction, place.host, amounts - was, 0)
 
         self.store.attempt(body)
 
@@ -220,7 +220,7 @@ class FleetState:
             if not transaction.insert(NAME, place.key, f'"{place.id}"'):
                 return False
             self._places.put(transaction, place)
-            _add(transaction, place.host, Amounts(**place.amounts), 1)
+            add_sold(transaction, place.host, Amounts(**place.amounts), 1)
             return True
 
         return self.store.attempt(body)
@@ -279,7 +279,8 @@ def _sold(text: str | None) -> Sold:
     return Sold(amounts, document["places"], document["version"])
 
 
-def _add(transaction: Transaction, host: str, change: Amounts, places: int) -> None:
+def add_sold(transaction: Transaction, host: str, change: Amounts, places: int) -> None:
+    """In a transaction: a host has sold so much more, for so many more places; less where it is below zero."""
     before = _sold(transaction.get(SOLD, host))
     after = {"amounts": (before.amounts + change).as_dict(), "places": before.places + places}
     transaction.put(SOLD, host, json.dumps({**after, "version": before.version + 1}))

@@ -42,11 +42,12 @@ class Fetcher:
         try:
             return work()
         except NoImage:
-            if not request.image or not self._fetch(request.image, images, request.tenant):
+            if not request.image or not self.bring(request.image, images, request.tenant):
                 raise
         return work()
 
-    def _fetch(self, reference: str, images: Loads, tenant: str | None) -> bool:
+    def bring(self, reference: str, images: Loads, tenant: str | None) -> bool:
+        """Fetch an image from whoever has it; False where nobody does."""
         query = urlencode({"reference": reference})
         # A tenant finds there what it would find there by itself.
         headers = {} if tenant in (None, DEFAULT) else {HEADER: encode(Principal("fetcher", Role.TENANT, tenant))}

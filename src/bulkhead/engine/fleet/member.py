@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bulkhead.engine.context import Context
 from bulkhead.engine.fleet.identity import Coordinates, Identity, Opened
@@ -21,6 +22,9 @@ from bulkhead.host import peers
 from bulkhead.store.abilities import Lease, Leases
 from bulkhead.store.fleet import ALIVE, Seen, pick_host
 from bulkhead.store.state import within
+
+if TYPE_CHECKING:
+    from bulkhead.engine.fleet.travel import Travels
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 10.0
@@ -52,6 +56,8 @@ class Member:
         self.images = Fetcher(others=self.others, tls=self.tls)
         self._stop, self._soon = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self.travels: Travels
+        """Moves to and from this host. The engine hangs it here."""
         self.changed: Callable[[Identity | None], None] = lambda _: None
         """Told when this host joins or leaves: the listener for other hosts hangs here."""
 
@@ -59,6 +65,7 @@ class Member:
 
     def open(self) -> None:
         """Be the member that this host is; nothing where it is none."""
+        self.travels.arrivals.recover()
         opened = self.membership.open()
         if opened is not None:
             self._begin(opened)
@@ -80,6 +87,7 @@ class Member:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self.travels.close()
         if opened is not None:
             opened.state.store.close()
         self._view = None
@@ -109,29 +117,29 @@ class Member:
 
     def leave(self) -> None:
         """Be in no fleet any more. Raises Conflict while something is placed here."""
-        opened = self._require()
+        opened = self.opened()
         self.membership.leave(opened)
         self._end()
         self.changed(None)
 
     def invite(self, *, seconds: float, by: str) -> str:
         """A token with which one host can join."""
-        return self.membership.invite(self._require(), seconds=seconds, by=by)
+        return self.membership.invite(self.opened(), seconds=seconds, by=by)
 
     def admit(self, wish: Wish) -> Welcome:
         """Take in a host that shows a good token."""
-        welcome = self.membership.admit(self._require(), wish)
+        welcome = self.membership.admit(self.opened(), wish)
         self._soon.set()
         return welcome
 
     def authority(self) -> str:
         """The certificate (PEM) that signs those of the hosts."""
-        self._require()
+        self.opened()
         return self.membership.files.authority.read_text()
 
     def status(self) -> FleetView:
         """The fleet as it is seen from here."""
-        opened, view = self._require(), self.view()
+        opened, view = self.opened(), self.view()
         return FleetView(
             fleet=opened.identity.fleet,
             id=opened.identity.fleet_id,
@@ -144,7 +152,7 @@ class Member:
 
     def hosts(self) -> list[HostLine]:
         """Every host."""
-        return host_lines(self.view().seen, self._require().identity.id)
+        return host_lines(self.view().seen, self.opened().identity.id)
 
     def host(self, reference: str) -> Host:
         """One host by name or id. Raises NotFound, Conflict."""
@@ -152,14 +160,14 @@ class Member:
 
     def change_host(self, reference: str, change: Callable[[Host], Host]) -> Host:
         """Write a host's record anew. Raises NotFound, Unavailable."""
-        opened = self._require()
+        opened = self.opened()
         changed = opened.state.change_host(self.host(reference).id, change)
         self._soon.set()
         return changed
 
     def forget_host(self, reference: str) -> None:
         """Take a host out that is gone for good. Raises Conflict for one that lives, or where something is placed."""
-        opened, view = self._require(), self.view()
+        opened, view = self.opened(), self.view()
         host = pick_host(list(view.seen.hosts), reference)
         if host.id in view.seen.alive:
             raise Conflict(f"host {host.name} lives", hint=f"bulkhead cluster leave on {host.name} itself")
@@ -169,7 +177,7 @@ class Member:
 
     def view(self) -> View:
         """The fleet now; where its store does not answer, as it was seen last."""
-        opened = self._require()
+        opened = self.opened()
         try:
             self._view = View(opened.state.seen(), time.time())
         except Unavailable as error:
@@ -202,7 +210,7 @@ class Member:
 
     def tls(self) -> ssl.SSLContext:
         """What this host asks the others with. Made once: reading certificates takes longer than a request."""
-        identity, files = self._require().identity, self.membership.files
+        identity, files = self.opened().identity, self.membership.files
         if self._tls is None or self._tls[0] != identity.id:
             authority = files.authority.read_text()
             self._tls = identity.id, peers.verified(authority, certificate=files.certificate, key=files.key)
@@ -215,7 +223,8 @@ class Member:
             return True
         return any(host.id == host_id for host in self.view().seen.hosts)
 
-    def _require(self) -> Opened:
+    def opened(self) -> Opened:
+        """This host as a member. Raises NotFound where it is none."""
         if self._opened is None:
             raise NotFound(NO_FLEET, hint=HINT)
         return self._opened
@@ -231,6 +240,7 @@ class Member:
                 lease = self._renew(opened, lease)
                 for mended in self._context.places.reconcile(self._context.state.instances, began=self._began):
                     log.info("fleet: %s", mended)
+                self.travels.look(opened)
                 self._view = View(opened.state.seen(), time.time())
                 said = ""
             except BulkheadError as error:

@@ -30,6 +30,8 @@ class Places:
     def __init__(self, weigh: Weigh) -> None:
         self._weigh = weigh
         self.member: Opened | None = None
+        self.arriving: Callable[[], set[str]] = set
+        """Ids of what has come from other hosts and is no instance yet."""
 
     def reserve(self, spec: Spec) -> None:
         """Take the name and the place. Raises Conflict where the name is taken, Unavailable without the store."""
@@ -75,13 +77,14 @@ class Places:
         own, mended = member.identity.id, []
         # The fleet first: what is confirmed there is here already, so nothing that has just been made looks lost.
         recorded = {place.id: place for place in member.state.seen().places}
+        arriving = self.arriving()  # before the instances, which they become
         records = [each for each in instances() if placed(each.spec)]
         there = {each.spec.id: each.spec for each in records if each.state is not State.CREATING}
         making = {each.spec.id for each in records if each.state is State.CREATING}
         for instance_id, spec in there.items():
             mended += self._mend(member, spec, recorded.get(instance_id))
         for place in recorded.values():
-            if place.host != own or place.id in there or place.id in making:
+            if place.host != own or place.id in there or place.id in making or place.id in arriving:
                 continue
             given_up = place.until - RESERVED_SECONDS < began or place.until <= time.time()
             if place.phase is Phase.PLACED or given_up:

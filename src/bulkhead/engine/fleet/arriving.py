@@ -1,0 +1,251 @@
+"""What arrives from other hosts: kept beside the instances until the fleet's record says whose it is.
+
+An arrival is `state_dir/incoming/ID` with the files of a bundle; it is whole once `parcel.json` is there, and takes of
+the host's room from its first byte. It becomes an instance by its record and the renaming of its directory, in this
+order, which the daemon's start finishes. See design 0030.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from bulkhead.amounts import NOTHING, Amounts
+from bulkhead.engine import bundles, records, selling
+from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
+from bulkhead.engine.fleet import parcels
+from bulkhead.engine.fleet.identity import Opened
+from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
+from bulkhead.model import Instance, Isolation, Spec, State
+from bulkhead.moves import Leaving, Parcel, Receipt, Settled
+from bulkhead.storage import foreign
+from bulkhead.store import handing
+
+log = logging.getLogger(__name__)
+MOST = 8
+"""Arrivals at the same time."""
+_OWN_UIDS = (Isolation.CONTAINER, Isolation.VM, Isolation.UNIKERNEL)
+Bring = Callable[[Spec], None]
+"""Makes sure that the image of an instance is here. Raises NoImage."""
+
+
+@dataclass(slots=True)
+class _Coming:
+    parcel: Parcel
+    amounts: Amounts
+    whole: bool = False
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """All of them. Thread-safe."""
+
+    context: Context
+    lifecycle: Lifecycle
+    bring: Bring
+    _known: dict[str, _Coming] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def amounts(self) -> Amounts:
+        """What they take of the host."""
+        with self._guard:
+            return sum((each.amounts for each in self._known.values()), NOTHING)
+
+    def ids(self) -> set[str]:
+        """Of the instances that they are to be."""
+        with self._guard:
+            return set(self._known)
+
+    def recover(self) -> None:
+        """Know again what was whole when the daemon ended; the rest goes. Idempotent; comes after `settle_names`."""
+        for directory in _directories(self.context):
+            if directory.name in self.ids():
+                continue
+            parcel = bundles.read_parcel(directory)
+            if parcel is None:
+                shutil.rmtree(directory)
+                continue
+            self._known[directory.name] = _Coming(parcel, self.context.scales.weigh(parcel.instance.spec), whole=True)
+
+    # --- it comes
+
+    def receive(self, member: Opened, parcel: Parcel, stream: BinaryIO, *, source: str) -> Receipt:
+        """Take in what the host `source` sends. All or nothing; nothing but the fleet's record makes an instance of it.
+
+        Raises Conflict where the fleet knows of no such move, Refused for what is not as it should be.
+        """
+        spec = parcel.instance.spec
+        _check(parcel)
+        place = handing.place_of(member.state, spec.id)
+        leaving = Leaving(move=parcel.move, target=member.identity.id, ran=parcel.ran)
+        if place is None or place.host != source or not handing.is_under_way(place, leaving):
+            raise Conflict(f"the fleet knows of no move of {spec.name} from that host to this one")
+        directory = _directory(self.context, spec.id)
+        with ExitStack() as undo:
+            coming = self._register(parcel)
+            undo.callback(self._forget, spec.id)
+            directory.mkdir(mode=0o700, parents=True)
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            checkpoint("arrive.begun")
+            receipt = parcels.receive(parcel, stream, directory)
+            if parcel.foreign:
+                foreign.mark(directory / bundles.DISK)
+            bundles.make(directory, spec, list(parcel.layers))
+            bundles.write_parcel(directory, parcel)
+            _sync(directory)
+            coming.whole = True
+            undo.pop_all()
+        checkpoint("arrive.received")
+        return receipt
+
+    def _register(self, parcel: Parcel) -> _Coming:
+        context, spec = self.context, parcel.instance.spec
+        coming = _Coming(parcel, context.scales.weigh(spec))
+        with context.state.atomic():
+            with suppress(NotFound):
+                context.state.get(spec.id)
+                raise Conflict(f"instance {spec.name} is on this host already")
+            selling.admit(context, spec)
+            with self._guard:
+                if spec.id in self._known:
+                    raise Conflict(f"{spec.name} is arriving here already", hint="try again in a moment")
+                if len(self._known) >= MOST:
+                    raise Conflict(f"{MOST} instances are arriving on this host", hint="try again later")
+                self._known[spec.id] = coming
+        return coming
+
+    def _forget(self, instance_id: str) -> None:
+        with self._guard:
+            self._known.pop(instance_id, None)
+
+    # --- whose it is
+
+    def look(self, member: Opened) -> list[str]:
+        """Make instances of those that are this host's by now, and drop those that will not be. Says which."""
+        with self._guard:
+            # Before the fleet is asked: a move is recorded there before anything of it arrives.
+            whole = {instance_id: each.parcel for instance_id, each in self._known.items() if each.whole}
+        told = []
+        for instance_id, parcel in whole.items():
+            name = parcel.instance.spec.name
+            try:
+                settled = self.settle(member, instance_id, parcel.move)
+                if settled is not None:
+                    told.append(f"{name} has arrived {settled.problem}".rstrip())
+            except BulkheadError as error:
+                told.append(f"{name} has not arrived (yet): {error}")
+        return told
+
+    def settle(self, member: Opened, instance_id: str, move: str) -> Settled | None:
+        """Make an instance of an arrival where it is this host's; None where it is not (yet), or has been dropped."""
+        with self.context.locks.hold(instance_id):
+            with self._guard:
+                coming = self._known.get(instance_id)
+            if coming is None or not coming.whole or coming.parcel.move != move:
+                return self._settled(instance_id)
+            place = handing.place_of(member.state, instance_id)
+            own = member.identity.id
+            if place is not None and place.host == own:
+                return self._make(coming.parcel)
+            leaving = Leaving(move=move, target=own, ran=coming.parcel.ran)
+            if place is None or not handing.is_under_way(place, leaving):
+                shutil.rmtree(_directory(self.context, instance_id))
+                self._forget(instance_id)
+            return None
+
+    def _settled(self, instance_id: str) -> Settled | None:
+        """What has become one already: whoever asks a second time is told the same."""
+        try:
+            return Settled(instance=self.context.state.get(instance_id))
+        except NotFound:
+            return None
+
+    def _make(self, parcel: Parcel) -> Settled:
+        context, spec = self.context, parcel.instance.spec
+        self.bring(spec)
+        changes = {"uid_start": None, "cpuset": (), "address": None, "kept_address": None, "pid": 0, "health": ""}
+        instance = parcel.instance.model_copy(update=changes)
+        with context.building.guard, context.state.atomic():
+            context.images.resolve(spec.image_digest)
+            instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)
+        checkpoint("arrive.recorded")
+        _directory(context, spec.id).rename(context.bundle_dir(spec.id))
+        checkpoint("arrive.named")
+        self._forget(spec.id)
+        records.save(context, instance, "move", {"move": parcel.move})
+        return self.finish(context.state.get(spec.id))
+
+    def finish(self, instance: Instance) -> Settled:
+        """Start what has arrived and ran. Once: where it cannot be started it stays, stopped."""
+        bundle, problem = self.context.bundle_dir(instance), ""
+        parcel = bundles.read_parcel(bundle)
+        if parcel and parcel.ran and instance.state in (State.CREATED, State.EXITED):
+            try:
+                instance = self.lifecycle.start(instance)
+            except BulkheadError as error:
+                problem = f"it could not be started here: {error.what}"
+                instance = self.context.state.get(instance.spec.id)
+        checkpoint("arrive.started")
+        bundles.forget_parcel(bundle)
+        return Settled(instance=instance, problem=problem)
+
+    def finish_all(self) -> list[str]:
+        """After a crash: start what had arrived and was not started yet."""
+        told = []
+        for instance in self.context.state.instances():
+            if bundles.read_parcel(self.context.bundle_dir(instance)) is None:
+                continue
+            with self.context.locks.hold(instance.spec.id):
+                settled = self.finish(self.context.state.get(instance.spec.id))
+            told.append(f"{instance.spec.name} has arrived {settled.problem}".rstrip())
+        return told
+
+
+def settle_names(context: Context) -> list[str]:
+    """After a crash, before all else: what has a record as an instance has its directory where those are."""
+    told = []
+    known = {instance.spec.id: instance for instance in context.state.instances()}
+    for directory in _directories(context):
+        instance = known.get(directory.name)
+        if instance is not None and not context.bundle_dir(instance).exists():
+            directory.rename(context.bundle_dir(instance))
+            told.append(f"{instance.spec.name} had arrived: its files are where they belong")
+    return told
+
+
+def _directory(context: Context, instance_id: str) -> Path:
+    return context.config.state_dir / "incoming" / instance_id
+
+
+def _directories(context: Context) -> list[Path]:
+    top = context.config.state_dir / "incoming"
+    return sorted(top.iterdir()) if top.exists() else []
+
+
+def _check(parcel: Parcel) -> None:
+    """Raise Refused for what no host sends."""
+    spec = parcel.instance.spec
+    if parcel.instance.state not in (State.CREATED, State.EXITED) or parcel.instance.pid:
+        raise Refused(f"{spec.name} arrives {parcel.instance.state}: it must have ended")
+    if parcel.files.get(bundles.DISK, spec.plan.disk + 1) > spec.plan.disk:
+        raise Refused(f"the disk of {spec.name} is larger than its plan")
+    if any(size > parcels.MOST_SMALL for name, size in parcel.files.items() if name != bundles.DISK):
+        raise Refused(f"{spec.name} arrives with a file of more than {parcels.MOST_SMALL} bytes")
+
+
+def _sync(directory: Path) -> None:
+    for path in (directory, directory.parent):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

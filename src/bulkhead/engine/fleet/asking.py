@@ -1,0 +1,65 @@
+"""What a host asks another one about an instance that is to be moved there."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from bulkhead.engine.fleet.parcels import Sender
+from bulkhead.fleet import Host
+from bulkhead.host import peers
+from bulkhead.model import Spec
+from bulkhead.moves import Inquiry, Judgement, Receipt, Settled
+
+PATH = "/v1/fleet/arrivals"
+PADDING = 8 << 20
+"""Bytes by which the way is measured."""
+JUDGE_SECONDS, PREPARE_SECONDS, SEND_SECONDS, SETTLE_SECONDS = 60.0, 900.0, 120.0, 600.0
+_PORTION = bytes(1 << 18)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another host. Each call raises its error as it tells it, Unavailable where it does not answer."""
+
+    host: Host
+    context: ssl.SSLContext
+
+    def judge(self, spec: Spec, size: int) -> Judgement:
+        """Everything that stands in the way there; nothing is changed."""
+        return self._ask(Inquiry(spec=spec, size=size, padding=PADDING), JUDGE_SECONDS)
+
+    def prepare(self, spec: Spec, size: int) -> Judgement:
+        """Let it have the image. Raises what it still objects to."""
+        return self._ask(Inquiry(spec=spec, size=size, fetch=True), PREPARE_SECONDS)
+
+    def _ask(self, inquiry: Inquiry, timeout: float) -> Judgement:
+        def body() -> Iterator[bytes]:
+            yield inquiry.model_dump_json().encode() + b"\n"
+            for _ in range(inquiry.padding // len(_PORTION)):
+                yield _PORTION
+
+        answer = peers.call(self.host.address, "POST", PATH, context=self.context, body=body(), timeout=timeout)
+        return Judgement.model_validate(answer)
+
+    def send(self, instance_id: str, sender: Sender) -> Receipt:
+        """Send a parcel. What `told` of the sender raises ends it, and is raised."""
+        path = f"{PATH}/{instance_id}"
+        with peers.stopping() as stoppable:
+            answer = peers.call(
+                self.host.address,
+                "PUT",
+                path,
+                context=self.context,
+                body=stoppable(iter(sender)),
+                timeout=SEND_SECONDS,
+            )
+        return Receipt.model_validate(answer)
+
+    def settle(self, instance_id: str, move: str) -> Settled:
+        """Let it make an instance of what has arrived. Raises Conflict where that is not its own."""
+        path = f"{PATH}/{instance_id}/settle?{urlencode({'move': move})}"
+        answer = peers.call(self.host.address, "POST", path, context=self.context, timeout=SETTLE_SECONDS)
+        return Settled.model_validate(answer)

@@ -1,0 +1,112 @@
+"""Moves between this host and the others: the verbs, and what a crash has left open of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+from bulkhead.engine.context import Context
+from bulkhead.engine.fleet.arriving import Arrivals
+from bulkhead.engine.fleet.asking import Peer
+from bulkhead.engine.fleet.identity import Opened
+from bulkhead.engine.fleet.judging import Judge
+from bulkhead.engine.fleet.leaving import Departures
+from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.engine.plans import Plans
+from bulkhead.errors import BulkheadError, Conflict, Forbidden, Refused
+from bulkhead.events import Progress
+from bulkhead.moves import Inquiry, Judgement, Moved, Parcel, Receipt, Settled
+
+if TYPE_CHECKING:
+    from bulkhead.engine.fleet.member import Member
+
+log = logging.getLogger(__name__)
+
+
+class Travels:
+    """Both directions. `look` is carried out again and again, by a thread that goes on with the daemon alone."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle, member: Member, plans: Plans) -> None:
+        self._context, self._member = context, member
+        self.judge = Judge(context, plans, member.images)
+        self.arrivals = Arrivals(context, lifecycle, self.judge.bring)
+        self.departures = Departures(context, lifecycle, lambda host: Peer(host, member.tls()))
+        context.places.arriving = self.arrivals.ids
+        context.coming.append(self.arrivals.amounts)
+        self._thread: threading.Thread | None = None
+        self._fresh = True
+
+    # --- verbs
+
+    def move(self, ref: str, host: str, *, rate: int | None, dry_run: bool, progress: Progress) -> Moved:
+        """Let an instance of this host be on another one. See `Departures.move`."""
+        opened = self._member.opened()
+        instance = self._context.state.find(ref)
+        target = self._member.host(host)
+        return self.departures.move(opened, instance.spec.id, target, rate=rate, dry_run=dry_run, progress=progress)
+
+    def judged(self, inquiry: Inquiry, stream: BinaryIO) -> Judgement:
+        """What this host says of an instance that is to come; reads the padding."""
+        self._member.opened()
+        began, left = time.monotonic(), inquiry.padding
+        while left and (data := stream.read(min(left, 1 << 18))):
+            left -= len(data)
+        if left:
+            raise Refused("the padding ends in the middle")
+        return self.judge.judge(inquiry, seconds=time.monotonic() - began)
+
+    def receive(self, instance_id: str, parcel: Parcel, stream: BinaryIO, *, source: str) -> Receipt:
+        """Take in what another host sends."""
+        if parcel.instance.spec.id != instance_id:
+            raise Refused(f"what is sent as {instance_id} is another instance")
+        return self.arrivals.receive(self._member.opened(), parcel, stream, source=source)
+
+    def settle(self, instance_id: str, move: str) -> Settled:
+        """Make an instance of what has arrived. Raises Conflict where it is not this host's."""
+        settled = self.arrivals.settle(self._member.opened(), instance_id, move)
+        if settled is None:
+            raise Conflict(f"instance {instance_id[:12]} is not this host's")
+        return settled
+
+    # --- again and again
+
+    def look(self, opened: Opened) -> None:
+        """Settle what is open, in a thread of its own: a start may take longer than this host can be silent."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._thread = threading.Thread(target=self._look, args=(opened,), name="moves", daemon=True)
+        self._thread.start()
+
+    def _look(self, opened: Opened) -> None:
+        works: list[Callable[[], list[str]]] = [
+            *([self.arrivals.finish_all] if self._fresh else []),
+            lambda: self.arrivals.look(opened),
+            lambda: self.departures.look(opened),
+        ]
+        self._fresh = False
+        for work in works:
+            try:
+                for told in work():
+                    log.info("moves: %s", told)
+            except BulkheadError as error:
+                log.warning("moves: %s", error)
+            except Exception:
+                log.exception("moves")
+
+    def close(self) -> None:
+        """Wait for what is being settled."""
+        if self._thread is not None:
+            self._thread.join()
+
+
+def require_host(name: str) -> str:
+    """The id in the name of a host's certificate. Raises Forbidden for whoever else asks."""
+    from bulkhead.fleet import CERTIFICATE_PREFIX
+
+    host = name.removeprefix(CERTIFICATE_PREFIX)
+    if host == name:
+        raise Forbidden("this is for hosts of the fleet alone", hint="bulkhead move NAME --host HOST")
+    return host

@@ -1,0 +1,228 @@
+"""Instances go from one host of a fleet to another: exactly one copy, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkhead.engine.faults import ARRIVING, LEAVING, STAYING
+from tests.harness.abilities import require
+from tests.harness.fleet import Fleet, Host
+from tests.integration.lives import until
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def lab(busybox_tar: Path) -> Iterator[Fleet]:
+    """Two hosts in a fleet, the first of which has an image."""
+    require("erofs", "nft")
+    with Fleet(2, tls=True) as made:
+        made.begin()
+        made.hosts[0].daemon.cli("image", "import", busybox_tar, "box")
+        yield made
+        assert made.leaked() == []
+
+
+@pytest.fixture
+def hosts(lab: Fleet) -> Iterator[list[Host]]:
+    """The hosts; what a test has made is gone after it, and their links carry."""
+    yield lab.hosts
+    for host in lab.hosts:
+        host.mend()
+        if host.daemon.pid == 0:
+            host.daemon.start()
+    until("all live", lambda: all(each["alive"] for each in status(lab.hosts[0])["hosts"]))
+    for host in lab.hosts:
+        host.daemon.clear()
+    until("nothing is placed", lambda: status(lab.hosts[0])["instances"] == 0)
+    for host in lab.hosts:
+        until("nothing arrives", lambda host=host: not arriving(host))
+
+
+def status(host: Host) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(host.daemon.cli("cluster", "status", "--format", "json", check=False).stdout)
+    return found
+
+
+def arriving(host: Host) -> list[str]:
+    """Ids of what has come to a host and is no instance."""
+    top = host.daemon.config.state_dir / "incoming"
+    return [path.name for path in top.iterdir()] if top.exists() else []
+
+
+def listed(host: Host) -> dict[str, tuple[str, str]]:
+    """Names of all instances with their hosts and states."""
+    found = host.daemon.json("ps", "-a", "--format", "json")
+    return {each["spec"]["name"]: (each["host"], each["state"]) for each in found}
+
+
+def spec(host: Host) -> dict[str, Any]:
+    """Of the only instance."""
+    (found,) = host.daemon.json("ps", "-a", "--format", "json")
+    result: dict[str, Any] = found["spec"]
+    return result
+
+
+def move(host: Host, name: str, target: Host, *options: str) -> dict[str, Any]:
+    done = host.daemon.cli("move", name, "--host", target.name, "--format", "json", *options)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("level", ["container", "chroot"])
+def test_a_running_instance_goes_with_its_data_and_its_log(hosts: list[Host], level: str) -> None:
+    alpha, beta = hosts
+    script = "echo began; id -u; exec sleep 1000"
+    alpha.cli("run", "-d", "--name", "one", "--isolation", level, "box", "sh", "-c", script)
+    alpha.cli("exec", "one", "sh", "-c", "echo kept >/kept; chown 7:8 /kept; chmod 640 /kept; mkdir /dir; ln -s x /l")
+    before = spec(alpha)
+    moved = move(beta, "one", beta)  # asked for at another host than the one that has it
+    passage = moved["hosts"]
+    assert (passage["source"], passage["target"], passage["done"]) == ("alpha", "beta", True)
+    assert set(passage["phases"]) == {"prepare", "stop", "send", "hand-over", "start", "erase"}
+    assert moved["downtime"] > 0
+    assert passage["sent"] > 0
+    assert moved["dropped"] == []
+    for host in hosts:
+        assert listed(host) == {"one": ("beta", "running")}
+    assert spec(alpha) == before
+    found = alpha.cli("exec", "one", "sh", "-c", "cat /kept; stat -c %u:%g:%a /kept; readlink /l; test -d /dir")
+    assert found == "kept\n7:8:640\nx\n"
+    assert alpha.cli("logs", "one").count("began") == 2
+    assert not list(alpha.daemon.config.instances_dir.iterdir())
+    assert {each["name"]: each["instances"] for each in status(alpha)["hosts"]} == {"alpha": 0, "beta": 1}
+    # And back.
+    move(alpha, "one", alpha)
+    assert beta.cli("exec", "one", "cat", "/kept") == "kept\n"
+    assert listed(beta) == {"one": ("alpha", "running")}
+
+
+def test_a_stopped_instance_goes_as_it_is(hosts: list[Host]) -> None:
+    alpha, beta = hosts
+    alpha.cli("run", "--name", "one", "box", "sh", "-c", "echo kept >/kept; exit 3", check=False)
+    alpha.cli("create", "--name", "two", "box", "cat", "/etc/hostname")
+    assert move(alpha, "one", beta)["downtime"] == 0
+    move(alpha, "two", beta)
+    assert listed(alpha) == {"one": ("beta", "exited"), "two": ("beta", "created")}
+    beta.cli("cp", "one:/kept", "/dev/null")
+    assert beta.cli("start", "-a", "two", check=False).strip() == beta.daemon.json("inspect", "two")[0]["hostname"]
+
+
+def test_everything_that_stands_in_the_way_is_told_at_once(hosts: list[Host], tmp_path: Path) -> None:
+    alpha, beta = hosts
+    alpha.cli("network", "create", "own")
+    alpha.cli("volume", "create", "data")
+    alpha.cli(
+        *("run", "-d", "--name", "one", "--rm", "--network", "own", "-v", "data:/data", "-v", f"{tmp_path}:/host"),
+        *("-p", "127.0.0.1:8099:80", "box", "sleep", "1000"),
+    )
+    beta.cli("run", "-d", "--name", "other", "-p", "127.0.0.1:8099:80", "box", "sleep", "1000")
+    refused = alpha.cli("move", "one", "--host", "beta", "--dry-run", check=False)
+    for word in ("volume data", f"host's {tmp_path}", "removed as soon as it has ended", "network 'own'", "8099"):
+        assert word in refused, refused
+    assert listed(beta)["one"] == ("alpha", "running")
+    alpha.cli("rm", "-f", "one")
+    alpha.cli("network", "rm", "own")
+    alpha.cli("volume", "rm", "data")
+    alpha.cli("run", "-d", "--name", "two", "box", "sleep", "1000")
+    alpha.cli("snapshot", "create", "two")
+    assert "snapshots, which stay" in alpha.cli("move", "two", "--host", "beta", check=False)
+    assert "is on host alpha already" in alpha.cli("move", "two", "--host", "alpha", check=False)
+    assert "do one after the other" in alpha.cli("move", "two", "--host", "beta", "--isolation", "vm", check=False)
+    assert "no such host: gamma" in alpha.cli("move", "two", "--host", "gamma", check=False)
+
+
+def test_what_would_happen_is_said_without_doing_it(hosts: list[Host]) -> None:
+    alpha, beta = hosts
+    alpha.cli("run", "-d", "--name", "one", "box", "sleep", "1000")
+    moved = move(alpha, "one", beta, "--dry-run")
+    passage = moved["hosts"]
+    assert passage["done"] is False
+    assert passage["predicted"] > 0
+    assert passage["rate"] > 0
+    assert passage["sent"] == 0
+    assert "nothing stands in the way" in alpha.cli("move", "one", "--host", "beta", "--dry-run")
+    assert listed(alpha) == {"one": ("alpha", "running")}
+    assert not arriving(beta)
+
+
+def settled(hosts: list[Host], name: str) -> str:
+    """Wait until one host has it, running, with what was written, and the other has nothing; which one that is."""
+    alpha = hosts[0]
+
+    def agreed() -> str:
+        own = [
+            {
+                each["spec"]["name"]: each["state"]
+                for each in host.daemon.json("ps", "-a", "--format", "json")
+                if each["host"] == host.name
+            }
+            for host in hosts
+        ]
+        there = [host.name for host, found in zip(hosts, own, strict=True) if name in found]
+        runs = [host.name for host, found in zip(hosts, own, strict=True) if found.get(name) == "running"]
+        bundles = [host.name for host in hosts if list(host.daemon.config.instances_dir.iterdir())]
+        sold = [each["name"] for each in status(alpha)["hosts"] if each["instances"]]
+        if there == runs == bundles == sold and len(there) == 1 and not any(arriving(host) for host in hosts):
+            return there[0]
+        return ""
+
+    until(f"{name} is on one host", agreed)
+    where = agreed()
+    for host in hosts:
+        assert host.cli("exec", name, "cat", "/kept") == "kept\n"
+    for host in hosts:
+        bundle = next(iter(host.daemon.config.instances_dir.iterdir()), None)
+        assert bundle is None or not {"leaving.json", "parcel.json"} & {path.name for path in bundle.iterdir()}
+    return where
+
+
+def begin(host: Host, name: str) -> None:
+    host.cli("run", "-d", "--name", name, "box", "sleep", "1000")
+    host.cli("exec", name, "sh", "-c", "echo kept >/kept")
+
+
+AFTER = LEAVING.index("leave.handed")
+
+
+@pytest.mark.parametrize("point", LEAVING)
+def test_the_source_s_daemon_dies(hosts: list[Host], point: str) -> None:
+    alpha = hosts[0]
+    begin(alpha, "one")
+    alpha.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
+    alpha.cli("move", "one", "--host", "beta", check=False)
+    alpha.daemon.wait()
+    alpha.daemon.start()
+    assert settled(hosts, "one") == ("beta" if LEAVING.index(point) >= AFTER else "alpha")
+
+
+@pytest.mark.parametrize("point", ARRIVING)
+def test_the_target_s_daemon_dies(hosts: list[Host], point: str) -> None:
+    alpha, beta = hosts
+    begin(alpha, "one")
+    beta.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
+    until("all live", lambda: all(each["alive"] for each in status(alpha)["hosts"]))
+    alpha.cli("move", "one", "--host", "beta", check=False)
+    beta.daemon.wait()
+    beta.daemon.start()
+    assert settled(hosts, "one") == ("alpha" if point in ("arrive.begun", "arrive.received") else "beta")
+
+
+@pytest.mark.parametrize("point", STAYING)
+def test_the_source_s_daemon_dies_while_it_takes_back(hosts: list[Host], point: str) -> None:
+    alpha, beta = hosts
+    begin(alpha, "one")
+    beta.daemon.restart(env={"BULKHEAD_CRASH_AT": "arrive.begun"})
+    until("all live", lambda: all(each["alive"] for each in status(alpha)["hosts"]))
+    alpha.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
+    alpha.cli("move", "one", "--host", "beta", check=False)
+    beta.daemon.wait()
+    alpha.daemon.wait()
+    beta.daemon.start()
+    alpha.daemon.start()
+    assert settled(hosts, "one") == "alpha"
