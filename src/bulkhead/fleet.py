@@ -10,19 +10,22 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
 from bulkhead.errors import Refused
 from bulkhead.model import Isolation, Model
 from bulkhead.tenancy.names import TenantName, qualified
+from bulkhead.where import Where
 
 HostName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 HostId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Address = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}$")]
 """IP address and port where a host's daemon answers the others."""
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$")]
+Policy = Literal["pack", "spread", "balance"]
+"""Which of the hosts that would do is taken; see cluster/policies.py."""
 CERTIFICATE_PREFIX = "host:"
 """Of the common name in a host's certificate; no user's name has a colon."""
 _INVITATION = re.compile(r"^bhj_([A-Za-z0-9_-]{1,2000})$")
@@ -38,6 +41,9 @@ class Fleet(Model):
     """PEM."""
     key: str = Field(repr=False)
     """PEM. Whoever can read the fleet's store owns the fleet."""
+    policy: Policy = "balance"
+    spare: bool = False
+    """Whether the loss of any one host is to stay covered."""
 
 
 class HostState(StrEnum):
@@ -65,6 +71,8 @@ class Machine(Model):
     architecture: str
     version: str
     """Of Bulkhead."""
+    accelerator: Literal["kvm", "tcg"] = "tcg"
+    """Of its virtual machines."""
 
 
 class Host(Model):
@@ -105,6 +113,8 @@ class FleetView(Model):
     """Who answers."""
     hosts: list[HostLine]
     instances: int
+    policy: Policy
+    spare: bool
     seen: float
     """When, in seconds since the epoch."""
     error: str = ""
@@ -140,6 +150,11 @@ class Place(Model):
     """While it moves: the host that it is to be on."""
     move: HostId | None = None
     """While it moves: which move it is; an earlier one can never be carried out any more."""
+    by: HostId | None = None
+    """Of a reservation: the host whose daemon answers for it."""
+    trusted: bool = True
+    """Whether it may share a kernel with other tenants."""
+    where: Where = Where()
 
     @property
     def key(self) -> str:

@@ -15,6 +15,7 @@ from bulkhead.modelling import Model as Model  # noqa: PLC0414 - handed on
 from bulkhead.secret import MOST_USES, SecretUse
 from bulkhead.tenancy import names
 from bulkhead.tenancy.names import TenantName, qualified
+from bulkhead.where import Where
 
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -238,6 +239,7 @@ class CreateRequest(Model):
     stop_signal: str | None = None
     stop_timeout: float | None = Field(default=None, ge=0, description="seconds; None: 10, of a whole system 90")
     auto_remove: bool = False
+    where: Where = Where()
 
     @field_validator("image")
     @classmethod
@@ -310,6 +312,7 @@ class Spec(Model):
     stop_signal: str = "SIGTERM"
     stop_timeout: float = 10.0
     auto_remove: bool = False
+    where: Where = Where()
     room: bool = False
     """It belongs to the request that opened it, and is removed when that ends, however it ends."""
     build: bool = False

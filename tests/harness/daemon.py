@@ -153,7 +153,15 @@ class Daemon:
         """What `bulkhead ARGUMENTS` printed, read as JSON."""
         return json.loads(self.cli(*arguments).stdout)
 
-    def api(self, method: str, path: str, body: object = None, *, timeout: float = 60.0) -> Answer:
+    def api(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        timeout: float = 60.0,
+        headers: Mapping[str, str] = {},
+    ) -> Answer:
         """One request over the unix socket. The answer's body is read as JSON where it is JSON, else as text."""
         connection = http.client.HTTPConnection("localhost", timeout=timeout)
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -161,7 +169,8 @@ class Daemon:
         try:
             connection.sock.connect(str(self.config.socket_path))
             payload = None if body is None else json.dumps(body)
-            connection.request(method, path, payload, {"Content-Type": "application/json"} if payload else {})
+            kinds = {"Content-Type": "application/json"} if payload else {}
+            connection.request(method, path, payload, {**kinds, **headers})
             answer = connection.getresponse()
             data = answer.read()
             kind = answer.headers.get_content_type()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bulkhead.api.billing import Summary
-from bulkhead.api.fleet import AuthorityShown, InvitationShown
+from bulkhead.api.fleet import AuthorityShown, Explained, InvitationShown
 from bulkhead.api.responses import NDJSON, TAR
 from bulkhead.api.rooms import LAYER
 from bulkhead.api.sse import EVENT_STREAM
@@ -273,6 +273,8 @@ ANSWERS: dict[str, Answer] = {
     "get_trail": _MAPPINGS,
     "get_fleet": Answer(FleetView),
     "init_fleet": Answer(FleetView, status=201),
+    "change_fleet": Answer(FleetView),
+    "explain_place": Answer(Explained),
     "join_fleet": Answer(FleetView, status=201),
     "leave_fleet": _DONE,
     "invite_host": Answer(InvitationShown, status=201),

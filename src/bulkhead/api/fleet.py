@@ -14,8 +14,9 @@ from bulkhead.api.service import Service
 from bulkhead.engine.fleet.identity import Coordinates
 from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.fleet.membership import INVITED_SECONDS, Wish
-from bulkhead.fleet import Address, Host, HostName, HostState, Label
-from bulkhead.model import Model
+from bulkhead.errors import Refused
+from bulkhead.fleet import Address, Host, HostName, HostState, Label, Policy
+from bulkhead.model import CreateRequest, Model
 
 router = APIRouter(prefix="/v1", tags=["fleet"], max_body_size=1 << 18)
 AUTHORITY, JOIN = "/v1/fleet/authority", "/v1/fleet/join"
@@ -29,6 +30,7 @@ class NewFleet(Model):
     name: HostName | None = None
     address: Address
     store: Coordinates
+    policy: Policy = "balance"
 
 
 class Joining(Model):
@@ -58,6 +60,34 @@ class AuthorityShown(Model):
     certificate: str
 
 
+class FleetChange(Model):
+    """What to change of the fleet; None: nothing."""
+
+    policy: Policy | None = None
+    spare: bool | None = None
+
+
+class JudgedHost(Model):
+    """What is said of a host, or of several that are refused for the same."""
+
+    host: str
+    verdict: Literal["chosen", "fits", "refused"]
+    score: float | None
+    reason: str
+    hint: str = ""
+    hosts: int = 1
+
+
+class Explained(Model):
+    """Where an instance would go, and why."""
+
+    instance: str
+    policy: Policy
+    feasible: int
+    refused: int
+    hosts: list[JudgedHost]
+
+
 class HostChange(Model):
     """What to change of a host; a label that is null is removed."""
 
@@ -81,8 +111,31 @@ async def get_fleet(request: Request) -> Response:
 async def init_fleet(request: Request, body: NewFleet) -> Response:
     """Make a fleet with this host as its first."""
     service, fleet = fleet_of(request)
-    await service.call(fleet.init, fleet=body.fleet, name=body.name, address=body.address, store=body.store)
+    store, policy = body.store, body.policy
+    await service.call(fleet.init, fleet=body.fleet, name=body.name, address=body.address, store=store, policy=policy)
     return json_response(await service.call(fleet.status), 201)
+
+
+@router.patch("/fleet")
+async def change_fleet(request: Request, body: FleetChange) -> Response:
+    """Change by what hosts are chosen."""
+    service, fleet = fleet_of(request)
+    if changes := body.model_dump(exclude_none=True):
+        await service.call(fleet.change, **changes)
+    return json_response(await service.call(fleet.status))
+
+
+@router.post("/fleet/explain")
+async def explain_place(request: Request, body: CreateRequest, host: str | None = None) -> Response:
+    """Which host an instance would go to, and why not to the others; nothing is made."""
+    service, fleet = fleet_of(request)
+    if body.inside or body.snapshot:
+        raise Refused("it is made where its VM or its snapshot is: there is nothing to choose")
+    pinned = None if host is None else await service.call(fleet.host, host)
+    tenant = body.tenant or principal_of(request).home
+    order = await service.call(fleet.placer.order, body, tenant=tenant, host=pinned)
+    found = await service.call(fleet.placer.explain, order)
+    return json_response(found.as_dict())
 
 
 @router.post("/fleet/membership", status_code=201)

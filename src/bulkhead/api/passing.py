@@ -14,25 +14,33 @@ import h11
 from starlette.types import Receive, Scope, Send
 
 from bulkhead.errors import Unavailable
+from bulkhead.tenancy.passing import HEADER as PRINCIPAL
 
 CONNECT_SECONDS = 10.0
+PLACE = b"bulkhead-place"
+"""Header with the id of the instance whose place is reserved; believed of a host alone."""
 _READ = 1 << 16
 _OWN = frozenset({b"host", b"connection", b"transfer-encoding", b"authorization", b"upgrade", b"keep-alive", b"te"})
-"""Headers of one connection, or of one host: they are not passed on."""
+_OWN |= {PRINCIPAL.encode(), PLACE}
+"""Headers of one connection, of one host, or believed of hosts alone: they are not passed on."""
+
+
+class Unreachable(Unavailable):
+    """There is no connection: nothing was asked."""
 
 
 @asynccontextmanager
 async def connected(
     address: str, context: ssl.SSLContext
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A TLS connection to IP:PORT. Raises Unavailable."""
+    """A TLS connection to IP:PORT. Raises Unreachable."""
     host, _, port = address.rpartition(":")
     opening = asyncio.open_connection(host.strip("[]"), int(port), ssl=context, server_hostname=host.strip("[]"))
     try:
         reader, writer = await asyncio.wait_for(opening, CONNECT_SECONDS)
     except (OSError, TimeoutError) as error:
         what = f"the host at {address}, which has it, does not answer: {error or 'too late'}"
-        raise Unavailable(what, hint="see: bulkhead cluster status") from error
+        raise Unreachable(what, hint="see: bulkhead cluster status") from error
     try:
         yield reader, writer
     finally:

@@ -131,6 +131,8 @@ RULES: Mapping[str, Permission] = {
     # the fleet and its hosts. Who may ask for the two that join is said by the door of the hosts alone.
     "GET /v1/fleet": _H,
     "POST /v1/fleet": _T,
+    "PATCH /v1/fleet": _T,
+    "POST /v1/fleet/explain": _H,
     "POST /v1/fleet/membership": _T,
     "DELETE /v1/fleet/membership": _T,
     "POST /v1/fleet/invitations": _T,
@@ -152,6 +154,7 @@ LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 NO_CHANGE = frozenset(
     {
         "POST /v1/dry-run",
+        "POST /v1/fleet/explain",
         "POST /v1/registries/tags",
         "POST /v1/registries/referrers",
         "POST /v1/registries/login",

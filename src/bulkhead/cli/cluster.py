@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PORT = 8444
 """Where hosts answer one another unless --address says another."""
 FILES = ("authority", "certificate", "key")
+POLICIES = ("pack", "spread", "balance")
 
 
 def _own_arguments(parser: Parser) -> None:
@@ -33,6 +34,7 @@ def _init_arguments(parser: Parser) -> None:
     add("--etcd-cert", dest="certificate", metavar="FILE", help="the hosts' certificate for etcd")
     add("--etcd-key", dest="key", metavar="FILE", help="its key")
     add("--prefix", metavar="TEXT", help="under which the fleet's keys are in etcd (bulkhead)")
+    add("--policy", choices=POLICIES, default="balance", help="how hosts are chosen for what is made (balance)")
     add("fleet", metavar="FLEET", nargs="?", default="bulkhead", help="what to call the fleet (bulkhead)")
 
 
@@ -48,9 +50,27 @@ def _init(args: Namespace, app: App) -> int:
         store["prefix"] = args.prefix
     problems.check()
     body = {"fleet": args.fleet, "name": args.name, "address": _address(args.address), "store": store}
+    body["policy"] = args.policy
     made = app.client.call("POST", "/v1/fleet", body=body)
     write(made["fleet"])
     talk("the next host joins with a token: bulkhead cluster invite")
+    return 0
+
+
+def _set_arguments(parser: Parser) -> None:
+    parser.add_argument("--policy", choices=POLICIES, help="how hosts are chosen for what is made")
+    parser.add_argument("--spare", choices=("yes", "no"), help="keep room for the loss of any one host")
+
+
+def _set(args: Namespace, app: App) -> int:
+    problems = Problems("see bulkhead cluster set --help")
+    body: dict[str, object] = {"policy": args.policy} if args.policy else {}
+    if args.spare:
+        body["spare"] = args.spare == "yes"
+    if not body:
+        problems.add("nothing is to be changed: --policy or --spare?")
+    problems.check()
+    write(app.client.call("PATCH", "/v1/fleet", body=body)["fleet"])
     return 0
 
 
@@ -89,10 +109,15 @@ def _status(args: Namespace, app: App) -> int:
         write_json(found)
         return 0
     alive = sum(host["alive"] for host in found["hosts"])
-    write(f"fleet {found['fleet']}: {alive} of {len(found['hosts'])} hosts live, {found['instances']} instances\n")
+    hosts = f"{alive} of {len(found['hosts'])} hosts live"
+    write(f"fleet {found['fleet']}: {hosts}, {found['instances']} instances, {_choosing(found)}\n")
     write_table(HEADER, [host_row(host) for host in found["hosts"]])
     _warn(found)
     return 0 if not found["error"] else 1
+
+
+def _choosing(found: dict[str, Any]) -> str:
+    return f"policy {found['policy']}" + (", room for the loss of one host" if found["spare"] else "")
 
 
 def _warn(found: dict[str, Any]) -> None:
@@ -125,6 +150,7 @@ def _nothing(parser: Parser) -> None:
 
 SUBCOMMANDS = {
     "init": Subcommand("Make a fleet of hosts, with this one as its first", _init_arguments, _init),
+    "set": Subcommand("Change how the fleet chooses hosts", _set_arguments, _set),
     "invite": Subcommand("Make a token with which one host can join", _invite_arguments, _invite),
     "join": Subcommand("Join the fleet of a token", _join_arguments, _join),
     "leave": Subcommand("Be in no fleet any more", _nothing, _leave),

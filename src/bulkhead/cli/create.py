@@ -6,12 +6,13 @@ from bulkhead.cli import options, pulling
 from bulkhead.cli.app import App
 from bulkhead.cli.output import tell_choice, write
 from bulkhead.cli.parsing import Namespace, Parser
+from bulkhead.cli.where import add_where, where
 
 
 def arguments(parser: Parser) -> None:
     """What to create."""
     pulling.add_pull(parser)
-    options.add_where(parser)
+    add_where(parser)
     options.add_request(parser)
 
 
@@ -26,7 +27,7 @@ def main(args: Namespace, app: App) -> int:
 
 
 def _create(args: Namespace, app: App, request: dict[str, object]) -> int:
-    spec = app.client.call("POST", "/v1/instances", query=options.where(args), body=request)["spec"]
+    spec = app.client.call("POST", "/v1/instances", query=where(args), body=request)["spec"]
     tell_choice(spec)
     write(spec["id"])
     return 0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RESOURCES = ("RESOURCE", "HOST", "RESERVE", "RATIO", "TO SELL", "SOLD", "FREE", "USED NOW")
 PLANS = ("PLAN", "MORE CONTAINERS", "ENDED BY", "MORE VMS", "ENDED BY")
 LEVELS = ("container", "vm")
+MOST_NAMED = 10
 
 
 def _info_arguments(parser: Parser) -> None:
@@ -118,6 +119,26 @@ def _label(args: Namespace, app: App) -> int:
     return 0
 
 
+def _drain(args: Namespace, app: App) -> int:
+    return _mark(args, app, "draining")
+
+
+def _undrain(args: Namespace, app: App) -> int:
+    return _mark(args, app, "ready")
+
+
+def _mark(args: Namespace, app: App, state: str) -> int:
+    changed = app.client.call("PATCH", f"/v1/hosts/{quote(args.host)}", body={"state": state})
+    write(changed["name"])
+    if state == "draining":
+        listed = app.client.call("GET", "/v1/instances")
+        there = [each["spec"]["name"] for each in listed if each["host"] == changed["name"]]
+        names = ", ".join(sorted(there)[:MOST_NAMED]) + (", ..." if len(there) > MOST_NAMED else "")
+        left = f"what is there stays: {_count(len(there), 'instance')}: {names}" if there else "nothing is there"
+        talk(f"{changed['name']} takes nothing new; {left}")
+    return 0
+
+
 def _rm(args: Namespace, app: App) -> int:
     app.client.call("DELETE", f"/v1/hosts/{quote(args.host)}")
     write(args.host)
@@ -127,6 +148,8 @@ def _rm(args: Namespace, app: App) -> int:
 SUBCOMMANDS = {
     "ls": Subcommand("List the hosts of the fleet", _listing, _ls),
     "label": Subcommand("Set and remove labels of a host", _label_arguments, _label),
+    "drain": Subcommand("Let a host take no new instances; what is there stays", _host_argument, _drain),
+    "undrain": Subcommand("Let a host take new instances again", _host_argument, _undrain),
     "rm": Subcommand("Take a host out of the fleet that is gone for good", _host_argument, _rm),
     "info": Subcommand(
         "Show what of this host is sold, used and free, and how many more of each plan would fit",

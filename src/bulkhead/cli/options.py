@@ -9,6 +9,7 @@ from bulkhead import quantities
 from bulkhead.cli import values
 from bulkhead.cli.parsing import Namespace, Parser, add_rest
 from bulkhead.cli.secret_use import parse_secret
+from bulkhead.cli.where import wished
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,16 +104,6 @@ def plan(args: Namespace, problems: Problems) -> dict[str, object]:
         "pids": quantity("--pids", args.pids, lambda text: values.parse_number(text, "--pids", low=1), problems),
     }
     return {key: value for key, value in fields.items() if value is not None}
-
-
-def add_where(parser: Parser) -> None:
-    """On which host of a fleet."""
-    parser.add_argument("--host", metavar="HOST", help="the host of the fleet that it is to be on")
-
-
-def where(args: Namespace) -> dict[str, str]:
-    """The query that says on which host of a fleet something is to be made; nothing where that was not given."""
-    return {"host": args.host} if args.host else {}
 
 
 def quantity(flag: str, text: str | None, parse: Callable[[str], float], problems: Problems) -> float | None:
@@ -239,6 +230,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "stop_signal": args.stop_signal,
         "stop_timeout": seconds("--stop-timeout", args.stop_timeout, problems),
         "auto_remove": args.rm,
+        "where": wished(args),
     }
     asked = plan(args, problems)
     if args.plan is not None:

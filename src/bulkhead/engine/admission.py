@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bulkhead.advise import Workload, choose
 from bulkhead.engine import inits, unikernels, unmodified
+from bulkhead.engine.fleet import taking
 from bulkhead.engine.names import generate_name
 from bulkhead.errors import Problem, Refused
 from bulkhead.images import Image, ImageConfig
@@ -53,14 +54,15 @@ def resolve_spec(
     choice: Choice | None = None,
 ) -> Spec:
     """Put the request over the image's configuration. Raises Refused with every problem found."""
-    identifier = secrets.token_hex(16)
+    taken = taking.current()
+    identifier = taken.place.id if taken else secrets.token_hex(16)
     whole, program = image.disk is not None, unikernels.program_of(request, image)
     argv = request.command if program else inits.command_line(request, image.config)
     if problems := _problems(request, image, plan, level, argv=None if program else argv):
         raise Refused(problems)
     return Spec(
         id=identifier,
-        name=request.name or generate_name(taken_names),
+        name=request.name or (taken.place.name if taken else generate_name(taken_names)),
         tenant=request.tenant or DEFAULT_TENANT,
         image=request.image,
         image_digest=image.digest,
@@ -95,6 +97,7 @@ def resolve_spec(
         stop_signal=inits.stop_signal(request, image.config),
         stop_timeout=unmodified.stop_seconds(request) if whole else inits.stop_seconds(request),
         auto_remove=request.auto_remove,
+        where=request.where,
         created=time.time(),
     )
 

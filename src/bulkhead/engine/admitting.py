@@ -67,7 +67,7 @@ class Admission:
             problems += inside.plan_problems(context, machine, plan)
         problems += context.networks.check_ports(request.ports)
         problems += secrets.problems(context, request, tenant)
-        problems += attaching.problems(context, request, level, room=room)
+        problems += context.places.problems(request.where) + attaching.problems(context, request, level, room=room)
         if source:
             disk, foreign = self.snapshots.disk(source)
             problems += cloning.problems(asked, source, level, plan, disk=disk, foreign=foreign)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bulkhead import limits
 from bulkhead.amounts import Amounts
-from bulkhead.engine.hypervisor import Hypervisor
+from bulkhead.engine.hypervisor import Accelerator, Hypervisor
 from bulkhead.errors import BulkheadError
 from bulkhead.host.facts import HostFacts
 from bulkhead.model import Isolation, Plan, Spec
@@ -28,9 +28,10 @@ class Scales:
         return limits.plan_amounts(plan, self.facts, isolation=level, accelerator=self._accelerator(level))
 
     def _accelerator(self, level: Isolation) -> str:
+        return self.accelerator() if level in limits.MACHINES else ""
+
+    def accelerator(self) -> Accelerator:
         """Of machines; where none works here, the one with which they would take more."""
-        if level not in limits.MACHINES:
-            return ""
         try:
             return self.hypervisor.accelerator()
         except BulkheadError:

@@ -57,6 +57,8 @@ def request_problems(request: CreateRequest, tenant: Tenant) -> list[Problem]:
         for port in request.ports
         if port.host_ip
     ]
+    if request.where.constraints:
+        problems.append(Problem("the labels of hosts are the operator's", "leave out --constraint"))
     if request.kernel:
         problems.append(Problem(f"kernel {request.kernel}: which kernels boot here is the operator's choice", ""))
     if request.trust in ("own", "partner"):

@@ -6,7 +6,7 @@ The names of kinds and keys are listed in docs/design/0027-fleet.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bulkhead.amounts import NOTHING, RESOURCES, Amounts
@@ -38,6 +38,7 @@ class Seen:
     """Ids of the hosts whose lease stands."""
     sold: dict[str, Sold]
     places: tuple[Place, ...]
+    fleet: Fleet | None = None
 
 
 class FleetState:
@@ -136,6 +137,17 @@ class FleetState:
             changed = change(host)
             if changed != host:
                 self._hosts.put(transaction, changed)
+                add_sold(transaction, host_id, NOTHING, 0)  # what was judged by the host as it was is stale
+            return changed
+
+        return self.store.attempt(body)
+
+    def change_fleet(self, **changes: object) -> Fleet:
+        """Write the fleet's own record anew. Raises NotFound."""
+
+        def body(transaction: Transaction) -> Fleet:
+            changed = self.fleet_in(transaction).model_copy(update=changes)
+            self._fleet.put(transaction, changed)
             return changed
 
         return self.store.attempt(body)
@@ -148,6 +160,7 @@ class FleetState:
                 alive=frozenset(key for key, _ in reader.list(ALIVE)),
                 sold={key: _sold(text) for key, text in reader.list(SOLD)},
                 places=tuple(self._places.all(reader)),
+                fleet=self._fleet.get(reader, SELF),
             )
 
     # --- places
@@ -157,15 +170,18 @@ class FleetState:
         with self.store.read() as reader:
             return _sold(reader.get(SOLD, host_id))
 
-    def reserve(self, place: Place, *, scored: int) -> None:
-        """Take a place on a host whose sum has the version that was scored. Raises Stale where it has another by
-        now, Conflict where the name is taken, NotFound where the host has left.
+    def reserve(self, place: Place, *, scored: int, whole: Mapping[str, int] | None = None) -> None:
+        """Take a place on a host whose sum has the version that was scored; with `whole` where those of all hosts
+        (by id) are what they were. Raises Stale where something has changed, Conflict where the name is taken,
+        NotFound where the host has left.
         """
 
         def body(transaction: Transaction) -> None:
             before = _sold(transaction.get(SOLD, place.host))
             if before.version != scored:
                 raise Stale(f"host {place.host} has sold something else meanwhile")
+            if whole is not None and whole != {key: _sold(text).version for key, text in transaction.list(SOLD)}:
+                raise Stale("other hosts have sold something else meanwhile")
             if self._hosts.get(transaction, place.host) is None:
                 raise NotFound(f"host {place.host} is not in the fleet any more")
             if not transaction.insert(NAME, place.key, f'"{place.id}"'):

@@ -16,8 +16,9 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.fleet.identity import Coordinates, Identity, Opened
 from bulkhead.engine.fleet.images import Fetcher
 from bulkhead.engine.fleet.membership import Membership, OpenStore, Welcome, Wish, host_lines
+from bulkhead.engine.fleet.placing import Placer
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Unavailable
-from bulkhead.fleet import FleetView, Host, HostLine, Place
+from bulkhead.fleet import FleetView, Host, HostLine, Place, Policy
 from bulkhead.host import peers
 from bulkhead.store.abilities import Lease, Leases
 from bulkhead.store.fleet import ALIVE, Seen, pick_host
@@ -53,6 +54,7 @@ class Member:
         self._opened: Opened | None = None
         self._view: View | None = None
         self._tls: tuple[str, ssl.SSLContext] | None = None
+        self.placer = Placer(context, member=self.opened)
         self.images = Fetcher(others=self.others, tls=self.tls)
         self._stop, self._soon = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -99,9 +101,11 @@ class Member:
         """Who this host is in its fleet; None where it is in none."""
         return self._opened.identity if self._opened else None
 
-    def init(self, *, fleet: str, name: str | None, address: str, store: Coordinates) -> Identity:
+    def init(
+        self, *, fleet: str, name: str | None, address: str, store: Coordinates, policy: Policy = "balance"
+    ) -> Identity:
         """Make a fleet with this host as its first."""
-        identity = self.membership.init(fleet=fleet, name=name, address=address, store=store)
+        identity = self.membership.init(fleet=fleet, name=name, address=address, store=store, policy=policy)
         self._came(identity)
         return identity
 
@@ -140,15 +144,26 @@ class Member:
     def status(self) -> FleetView:
         """The fleet as it is seen from here."""
         opened, view = self.opened(), self.view()
+        record = view.seen.fleet or opened.state.fleet()
         return FleetView(
             fleet=opened.identity.fleet,
             id=opened.identity.fleet_id,
             host=opened.identity.name,
             hosts=host_lines(view.seen, opened.identity.id),
             instances=len(view.seen.places),
+            policy=record.policy,
+            spare=record.spare,
             seen=view.when,
             error=view.error,
         )
+
+    def change(self, **changes: object) -> None:
+        """Write the fleet's own record anew. Raises Unavailable."""
+        self.opened().state.change_fleet(**changes)
+
+    def take_over(self, instance_id: str) -> Place:
+        """Answer for what another host has reserved here. Raises Stale."""
+        return self._context.places.take_over(instance_id)
 
     def hosts(self) -> list[HostLine]:
         """Every host."""

@@ -26,6 +26,7 @@ from bulkhead.fleet import (
     Invited,
     Level,
     Machine,
+    Policy,
     fingerprint,
     invite,
     parse_invitation,
@@ -74,13 +75,18 @@ class Membership:
 
     # --- begin, come, go
 
-    def init(self, *, fleet: str, name: str | None, address: str, store: Coordinates) -> Identity:
+    def init(self, *, fleet: str, name: str | None, address: str, store: Coordinates, policy: Policy) -> Identity:
         """Make a fleet with this host as its first. Raises Refused, Conflict, Unavailable; nothing is changed then."""
         self._refuse_member()
         host = self._host(name, address)
         ca = certificates.make_ca(days=CA_DAYS)
         record = Fleet(
-            id=uuid.uuid4().hex, name=fleet, created=time.time(), certificate=ca[0].decode(), key=ca[1].decode()
+            id=uuid.uuid4().hex,
+            name=fleet,
+            created=time.time(),
+            certificate=ca[0].decode(),
+            key=ca[1].decode(),
+            policy=policy,
         )
         request, key = certificates.make_request(host.name)
         certificate = _sign(record, request, host)
@@ -192,6 +198,7 @@ class Membership:
             kernel=facts.kernel,
             architecture=platform.machine(),
             version=version("bulkhead"),
+            accelerator=context.scales.accelerator(),
         )
         sellable = {resource: has.shares[resource].sellable for resource in RESOURCES if resource in has.shares}
         return {"machine": machine, "levels": levels, "sellable": sellable}

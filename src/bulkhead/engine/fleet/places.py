@@ -11,15 +11,20 @@ import time
 from collections.abc import Callable
 
 from bulkhead.amounts import Amounts
+from bulkhead.engine.fleet import taking, views
 from bulkhead.engine.fleet.identity import Opened
-from bulkhead.errors import Unavailable
+from bulkhead.errors import Problem, Unavailable
 from bulkhead.fleet import Phase, Place
 from bulkhead.model import Instance, Spec, State
-from bulkhead.store.fleet import Stale
+from bulkhead.store import reserving
+from bulkhead.store.fleet import Seen, Stale
+from bulkhead.where import Where
 
 log = logging.getLogger(__name__)
 RESERVED_SECONDS = 600.0
 """How long a reservation stands that nothing has come of."""
+PASSING_SECONDS = 60.0
+"""The same until the host that it is on has taken it over from the one that judged."""
 _TRIES = 20
 Weigh = Callable[[Spec], Amounts]
 
@@ -34,11 +39,20 @@ class Places:
         """Ids of what has come from other hosts and is no instance yet."""
 
     def reserve(self, spec: Spec) -> None:
-        """Take the name and the place. Raises Conflict where the name is taken, Unavailable without the store."""
+        """Take the name and the place, or that which was reserved for it. Raises Conflict where the name is taken,
+        Stale where the reservation is gone, Unavailable without the store.
+        """
         member = self.member
         if member is None or not placed(spec):
             return
         place = self._place(spec, member.identity.id, until=time.time() + RESERVED_SECONDS)
+        taken = taking.current()
+        if taken is not None and taken.place.key == place.key:
+            place = place.model_copy(update={"until": taken.place.until})
+            if place != taken.place:  # a warm guest's id, or what only this host knows of the image
+                reserving.restate(member.state, taken.place, place)
+                taken.place = place
+            return
         for _ in range(_TRIES):
             sold = member.state.seen_sold(place.host)
             try:
@@ -50,6 +64,8 @@ class Places:
 
     def confirm(self, spec: Spec) -> None:
         """The instance is there. Where the fleet cannot be told now, the next look over all of them tells it."""
+        if (taken := taking.current()) is not None and taken.place.id == spec.id:
+            taken.made = True
         if self.member is None or not placed(spec):
             return
         try:
@@ -66,6 +82,21 @@ class Places:
         except Unavailable as error:
             log.warning("the fleet is told later that %s is gone: %s", spec.name, error)
 
+    def take_over(self, instance_id: str) -> Place:
+        """Answer for what another host has reserved here. Raises Stale where it is gone, Unavailable."""
+        member = self.member
+        if member is None:
+            raise Stale("this host is in no fleet any more")
+        until = time.time() + RESERVED_SECONDS
+        return reserving.claim(member.state, instance_id, host=member.identity.id, until=until)
+
+    def problems(self, where: Where) -> list[Problem]:
+        """What cannot be kept of where an instance is to be."""
+        if self.member is not None or not where.given:
+            return []
+        hint = "leave it out; bulkhead cluster init begins a fleet"
+        return [Problem(f"{', '.join(where.given)} decides nothing: this host is in no fleet", hint)]
+
     def reconcile(self, instances: Callable[[], list[Instance]], *, began: float) -> list[str]:
         """Make the fleet's record of this host agree with what the host has; what had to be mended, in words.
 
@@ -76,7 +107,8 @@ class Places:
             return []
         own, mended = member.identity.id, []
         # The fleet first: what is confirmed there is here already, so nothing that has just been made looks lost.
-        recorded = {place.id: place for place in member.state.seen().places}
+        seen = member.state.seen()
+        recorded = {place.id: place for place in seen.places}
         arriving = self.arriving()  # before the instances, which they become
         records = [each for each in instances() if placed(each.spec)]
         there = {each.spec.id: each.spec for each in records if each.state is not State.CREATING}
@@ -86,11 +118,10 @@ class Places:
         for place in recorded.values():
             if place.host != own or place.id in there or place.id in making or place.id in arriving:
                 continue
-            given_up = place.until - RESERVED_SECONDS < began or place.until <= time.time()
-            if place.phase is Phase.PLACED or given_up:
+            if place.phase is Phase.PLACED:
                 member.state.release(place.id, host=own)
                 mended.append(f"{place.name} is not on this host (any more)")
-        return mended
+        return mended + _expired(member, seen, making={*there, *making, *arriving}, began=began)
 
     def _mend(self, member: Opened, spec: Spec, place: Place | None) -> list[str]:
         amounts = self._weigh(spec)
@@ -118,7 +149,34 @@ class Places:
             amounts=self._weigh(spec).as_dict(),
             labels=dict(spec.labels),
             until=until,
+            by=host if until else None,
+            trusted=_trusted(spec),
+            where=spec.where,
         )
+
+
+def _trusted(spec: Spec) -> bool:
+    choice = spec.choice
+    hostile = choice is not None and choice.hostile_input
+    return views.trusted(spec.tenant, choice.trust if choice else None, hostile_input=hostile)
+
+
+def _expired(member: Opened, seen: Seen, *, making: set[str], began: float) -> list[str]:
+    """Drop reservations of which nothing comes any more: those that this host answers for, and of hosts that are gone.
+
+    What another host has judged a moment ago is on its way here, whenever this daemon has begun.
+    """
+    own, now, mended = member.identity.id, time.time(), []
+    for place in seen.places:
+        if place.phase is not Phase.RESERVED or place.id in making:
+            continue
+        forgotten = place.by == own and place.until - RESERVED_SECONDS < began
+        mine = place.host == own and (forgotten or place.until <= now)
+        # Its host may be slow, and its clock another.
+        left = place.host not in seen.alive and place.until + RESERVED_SECONDS <= now
+        if (mine or left) and reserving.expire(member.state, place):
+            mended.append(f"nothing has come of the place that was reserved for {place.name}")
+    return mended
 
 
 def placed(spec: Spec) -> bool:

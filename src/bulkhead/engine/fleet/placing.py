@@ -1,0 +1,203 @@
+"""Which host an instance goes to: judged over the fleet's records, and reserved by the version that was judged.
+
+See docs/design/0029. Whoever asks for an instance asks any host; that one judges, reserves, and has the chosen one
+make it, under the id that is reserved. What a host refuses is not asked of it again.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from bulkhead.cluster import explain as explaining
+from bulkhead.cluster.placing import Decision, place
+from bulkhead.cluster.rules import IN_WORDS, Rule
+from bulkhead.cluster.snapshot import Wanted
+from bulkhead.engine.admission import decide_level
+from bulkhead.engine.context import Context
+from bulkhead.engine.fleet import views
+from bulkhead.engine.fleet.identity import Opened
+from bulkhead.engine.fleet.places import PASSING_SECONDS, RESERVED_SECONDS
+from bulkhead.engine.images import ImageCatalog
+from bulkhead.engine.names import generate_name
+from bulkhead.engine.plans import Plans
+from bulkhead.errors import BulkheadError, Conflict, NoRoom, Problem, Refused, Unavailable
+from bulkhead.fleet import Host, Place
+from bulkhead.images import Image
+from bulkhead.model import CreateRequest
+from bulkhead.store.fleet import Seen, Stale
+
+MOST_INDEXED = 100
+"""Hosts up to which the plain functions decide; above, the index, which decides the same."""
+_TRIES = 100
+_PAUSE = 0.2
+NAMELESS = "unnamed"
+
+
+@dataclass(slots=True)
+class Order:
+    """An instance that is to find its place."""
+
+    wanted: Wanted
+    named: bool
+    """Its name was asked for."""
+    bound: str = ""
+    """Why no other host will do, in words; "" where any may."""
+    tenant: bool = False
+    """A tenant asks, who is told nothing of single hosts."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """What hosts that were asked to make it have said, by their names."""
+
+    def refuse(self, host: Host, why: str) -> None:
+        """A host will not make it."""
+        self.refused[host.name] = why
+        self.wanted = replace(self.wanted, avoid=self.wanted.avoid | {host.id})
+
+
+class Placer:
+    """Judges and reserves."""
+
+    def __init__(self, context: Context, *, member: Callable[[], Opened]) -> None:
+        self._context, self._member = context, member
+        self._plans = Plans(context)
+
+    def order(self, request: CreateRequest, *, tenant: str, host: Host | None, seen_by_tenant: bool = False) -> Order:
+        """What is to be placed, of a request that is judged in whole by the host that makes it.
+
+        `host`: the one that was asked for. Raises Refused where the plan is wrong.
+        """
+        image = self._image(request, tenant)
+        plan, problems = self._plans.resolve(request.plan)
+        if problems:
+            raise Refused(problems)
+        level, _ = decide_level(request, image)
+        bound = "" if host else _bound(request)
+        architecture = image.architecture if image else "amd64"
+        wanted = Wanted(
+            id=secrets.token_hex(16),
+            name=request.name or NAMELESS,
+            need=views.need_of(plan, level),
+            level=level,
+            tenant=tenant,
+            trusted=views.trusted(tenant, request.trust, hostile_input=request.hostile_input),
+            architecture=views.RUNS_ON.get(architecture, architecture),
+            image=image.digest if image else "",
+            labels={**(image.config.labels if image else {}), **request.labels},
+            requires=views.labels_of(request.where),
+            terms=views.terms_of(request.where),
+            host=host.id if host else self._member().identity.id if bound else "",
+        )
+        return Order(wanted, request.name is not None, bound, tenant=seen_by_tenant)
+
+    def _image(self, request: CreateRequest, tenant: str) -> Image | None:
+        try:
+            return ImageCatalog(self._context.seen_by(tenant)).resolve(request.image)
+        except BulkheadError:
+            return None  # another host may have it
+
+    def decide(self, order: Order) -> tuple[Decision, Seen]:
+        """Judge by the fleet as it is now. Raises Unavailable."""
+        member = self._member()
+        seen = member.state.seen()
+        if not order.named:
+            taken = [each.name for each in seen.places if each.tenant == order.wanted.tenant]
+            order.wanted = replace(order.wanted, name=generate_name(taken))
+        # Whoever answers lives, and of one that was asked for the connection tells.
+        snapshot = views.snapshot(seen, heard={member.identity.id, order.wanted.host})
+        policy = seen.fleet.policy if seen.fleet else "balance"
+        if len(snapshot.hosts) <= MOST_INDEXED:
+            return place(snapshot, order.wanted, policy), seen
+        from bulkhead.cluster.index import Index
+
+        return Index(snapshot.hosts, spare=snapshot.spare).place(order.wanted, policy), seen
+
+    def explain(self, order: Order) -> explaining.Explanation:
+        """The same in words; nothing is reserved."""
+        decision, _ = self.decide(order)
+        return explaining.explain(decision)
+
+    def reserve(self, order: Order, request: CreateRequest) -> tuple[Place, Host]:
+        """The place that it has from now on for a while, and its host.
+
+        Raises NoRoom where no host will do, Conflict where its name is taken, Unavailable.
+        """
+        member = self._member()
+        for _ in range(_TRIES):
+            decision, seen = self.decide(order)
+            if decision.chosen is None:
+                raise no_room(decision, order)
+            host = next(each for each in seen.hosts if each.id == decision.chosen.id)
+            made = self._place(order, request, host)
+            whole = {key: sold.version for key, sold in seen.sold.items()} if decision.whole else None
+            try:
+                member.state.reserve(made, scored=decision.chosen.version, whole=whole)
+            except Stale:
+                time.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - somebody else has got on; not both at once again
+                continue
+            except Conflict:
+                if order.named:
+                    raise
+                continue
+            return made, host
+        raise Unavailable("the fleet changes faster than a place can be found", hint="try again")
+
+    def _place(self, order: Order, request: CreateRequest, host: Host) -> Place:
+        own, wanted = self._member().identity.id, order.wanted
+        return Place(
+            id=wanted.id,
+            name=wanted.name,
+            tenant=wanted.tenant,
+            host=host.id,
+            level=wanted.level,
+            image=request.image,
+            amounts=views.sold_there(wanted.need, host).as_dict(),
+            labels=dict(wanted.labels),
+            until=time.time() + (RESERVED_SECONDS if host.id == own else PASSING_SECONDS),
+            by=own,
+            trusted=wanted.trusted,
+            where=request.where,
+        )
+
+    def release(self, place: Place) -> None:
+        """Nothing comes of it there. Idempotent; where the fleet cannot be told, its host does so in time."""
+        try:
+            self._member().state.release(place.id, host=place.host)
+        except Unavailable:
+            return
+
+
+def _bound(request: CreateRequest) -> str:
+    """Why it is made where it was asked for."""
+    if request.disks:
+        return "it uses disks of the host where it was asked for"
+    if any(mount.kind == "bind" for mount in request.mounts):
+        return "it mounts paths of the host where it was asked for"
+    if request.mounts:
+        return "volumes are each host's own: it is made where it was asked for"
+    return ""
+
+
+def no_room(decision: Decision, order: Order) -> NoRoom:
+    """Why no host will do, with counts; to a tenant without the names of hosts, and what is sold there."""
+    total = sum(decision.counts.values())
+    problems: list[Problem] = []
+    if order.bound:
+        problems.append(Problem(order.bound, "" if order.tenant else "--host says another"))
+    for rule, count in decision.counts.items():
+        if rule is Rule.REFUSED or (rule is Rule.PINNED and order.wanted.host):
+            continue
+        example = decision.examples[rule]
+        what = f"{count} of {total} hosts: {IN_WORDS[rule]}"
+        if order.tenant:
+            problems.append(Problem(what))
+        else:
+            reason = example.reasons[0]
+            problems.append(Problem(f"{what}, such as {example.host}: {reason.what}", reason.hint))
+    for why in dict.fromkeys(order.refused.values()):
+        names = [name for name, said in order.refused.items() if said == why]
+        who = "" if order.tenant else f", such as {names[0]}"
+        problems.append(Problem(f"{len(names)} of {total} hosts: {IN_WORDS[Rule.REFUSED]}{who}: {why}"))
+    return NoRoom(problems or [Problem("the fleet has no host", "bulkhead cluster join")])

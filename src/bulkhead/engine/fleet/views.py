@@ -1,0 +1,150 @@
+"""The fleet's records as placement looks at them.
+
+A host counts in kHz of its own cores; placement in those of the fleet's reference core, which are `factor` times as
+many. What is sold and reserved is recorded as the host itself counts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bulkhead.advise import Workload, may_share
+from bulkhead.amounts import Amounts, Capacity, Share
+from bulkhead.cluster.snapshot import Able, HostState, HostView, Label, Need, Placed, Snapshot, Speed, Term, Wanted
+from bulkhead.fleet import Host, Place
+from bulkhead.limits.capacity import UNKNOWN_GHZ
+from bulkhead.limits.check import MACHINES
+from bulkhead.limits.machine import OVERHEAD
+from bulkhead.model import DEFAULT_TENANT, Isolation, Plan, Trust
+from bulkhead.store.fleet import Seen, Sold
+from bulkhead.where import Where
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+RUNS_ON = {"386": "amd64"}
+"""Architectures of images that run on hosts of another one."""
+
+
+def snapshot(seen: Seen, *, heard: Iterable[str] = ()) -> Snapshot:
+    """`heard`: ids of hosts that are taken to live whatever their lease says."""
+    alive = seen.alive | set(heard)
+    factors = {host.id: host.factor for host in seen.hosts}
+    there: dict[str, list[Placed]] = defaultdict(list)
+    coming: dict[str, Amounts] = defaultdict(Amounts)
+    for place in seen.places:
+        placed = Placed(wanted_of(place, factors.get(place.host, 1.0)), _scaled(place, factors.get(place.host, 1.0)))
+        there[place.host].append(placed)
+        if place.target is not None:  # it is about to be there as well, and both have to hold it
+            there[place.target].append(placed)
+            coming[place.target] += placed.amounts
+    views = []
+    for host in sorted(seen.hosts, key=lambda each: each.id):
+        view = view_of(host, seen.sold.get(host.id, Sold()), there[host.id], alive=host.id in alive)
+        views.append(replace(view, sold=view.sold + coming[host.id]))
+    return Snapshot(tuple(views), spare=seen.fleet.spare if seen.fleet else False)
+
+
+def view_of(host: Host, sold: Sold, placed: Iterable[Placed], *, alive: bool) -> HostView:
+    """One host."""
+    factor, machine = host.factor, host.machine
+    shares = {name: Share(round(has * factor) if name == "cpu" else has, 0, 1.0) for name, has in host.sellable.items()}
+    state: HostState = "unreachable" if not alive else "draining" if host.state == "draining" else "ready"
+    return HostView(
+        id=host.id,
+        name=host.name,
+        version=sold.version,
+        speed=speed_of(host),
+        has=Capacity(shares),
+        sold=replace(sold.amounts, cpu=round(sold.amounts.cpu * factor)),
+        state=state,
+        labels=host.labels,
+        abilities={level: Able(found.works, found.reason, found.hint) for level, found in host.levels.items()},
+        kernel=machine.kernel,
+        architecture=ARCHITECTURES.get(machine.architecture, machine.architecture),
+        instances=tuple(placed),
+    )
+
+
+def speed_of(host: Host) -> Speed:
+    """What plans come to there."""
+    khz = round((host.machine.ghz or UNKNOWN_GHZ) * 1_000_000)
+    return Speed(host.machine.cores, khz, host.factor, host.machine.accelerator)
+
+
+def wanted_of(place: Place, factor: float) -> Wanted:
+    """What is placed already. What it would take of other hosts is not known but as what it takes of its own."""
+    return Wanted(
+        id=place.id,
+        name=place.name,
+        need=Need(_scaled(place, factor)),
+        level=place.level,
+        tenant=place.tenant,
+        trusted=place.trusted,
+        image=place.image,
+        labels=place.labels,
+        requires=labels_of(place.where),
+        terms=terms_of(place.where),
+    )
+
+
+def _scaled(place: Place, factor: float) -> Amounts:
+    amounts = Amounts(**place.amounts)
+    return replace(amounts, cpu=round(amounts.cpu * factor))
+
+
+def need_of(plan: Plan, level: Isolation) -> Need:
+    """What a plan takes, of whichever host."""
+    khz = round(plan.ghz * 1_000_000) if plan.ghz else 0
+    return Need(
+        Amounts(
+            memory=plan.memory,
+            cpu=round(plan.sold_cpus * plan.ghz * 1_000_000) if plan.ghz else 0,
+            disk=plan.disk,
+            bandwidth=plan.bandwidth or 0,
+            iops=plan.iops or 0,
+            disk_bps=plan.disk_bps or 0,
+        ),
+        cores=0.0 if plan.ghz else plan.sold_cpus,
+        widest=plan.cpus,
+        core_khz=khz,
+        overhead=OVERHEAD if level in MACHINES else {},
+    )
+
+
+def sold_there(need: Need, host: Host) -> Amounts:
+    """What it takes, as the host itself counts."""
+    return need.on(replace(speed_of(host), factor=1.0))
+
+
+def trusted(tenant: str, trust: Trust | None, *, hostile_input: bool) -> bool:
+    """Whether it may share a kernel with other tenants. Who says nothing of whose program it is: the operator's own
+    is, a tenant's is anybody's.
+    """
+    whose: Trust = trust or ("own" if tenant == DEFAULT_TENANT else "public")
+    return may_share(Workload(trust=whose, hostile_input=hostile_input))
+
+
+def labels_of(where: Where) -> tuple[Label, ...]:
+    """Its constraints."""
+    return tuple(map(_label, where.constraints))
+
+
+def _label(text: str) -> Label:
+    key, equals, value = text.partition("=")
+    if not equals:
+        return Label(key.removeprefix("!"), absent=key.startswith("!"))
+    values = tuple(value.removeprefix("=").split("|"))
+    return Label(key.removesuffix("!"), values, absent=key.endswith("!"))
+
+
+def terms_of(where: Where) -> tuple[Term, ...]:
+    """Its affinity."""
+    near = [_term(text, away=False) for text in where.affinity]
+    return (*near, *(_term(text, away=True) for text in where.anti_affinity))
+
+
+def _term(text: str, *, away: bool) -> Term:
+    key, equals, value = text.removeprefix("~").partition("=")
+    hard = not text.startswith("~")
+    return Term(value, key, away=away, hard=hard) if equals else Term(key, away=away, hard=hard)
