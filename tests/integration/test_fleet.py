@@ -145,7 +145,7 @@ def test_a_browser_s_terminal_leads_to_the_host_of_its_instance(hosts: list[Host
 
 
 def test_a_name_is_one_instance_s_in_the_whole_fleet(hosts: list[Host]) -> None:
-    hosts[0].cli("create", "--name", "web", "box")
+    hosts[0].cli("create", "--name", "web", "--host", "alpha", "box")
     refused = hosts[1].cli("create", "--name", "web", "--host", "gamma", "box", check=False)
     assert "the name web is taken" in refused
     assert listed(hosts[1]) == {"web": "alpha"}
@@ -179,8 +179,8 @@ def test_without_etcd_instances_run_on_and_what_would_change_the_fleet_is_refuse
     lab: Fleet, hosts: list[Host]
 ) -> None:
     alpha = hosts[0].daemon
-    alpha.cli("run", "-d", "--name", "one", "box", "sleep", "1000")
-    hosts[1].cli("run", "-d", "--name", "two", "box", "sleep", "1000")
+    alpha.cli("run", "-d", "--name", "one", "--host", "alpha", "box", "sleep", "1000")
+    hosts[1].cli("run", "-d", "--name", "two", "--host", "beta", "box", "sleep", "1000")
     status(hosts[0])
     for number in range(3):
         lab.etcd.kill(number)
@@ -286,7 +286,7 @@ def test_a_tenant_s_instance_is_found_from_other_hosts_by_its_whole_name(hosts: 
         host.cli("tenant", "create", "acme")
     try:
         hosts[0].cli("image", "share", "box")
-        hosts[0].cli("create", "--name", "web", "box")
+        hosts[0].cli("create", "--name", "web", "--host", "alpha", "box")
         hosts[0].cli("create", "--tenant", "acme", "--name", "web", "--host", "beta", "box")
         found = hosts[2].daemon.json("ps", "-a", "--format", "json")
         assert {each["spec"]["tenant"]: each["host"] for each in found} == {"default": "alpha", "acme": "beta"}
