@@ -78,7 +78,7 @@ def move(host: Host, name: str, target: Host, *options: str) -> dict[str, Any]:
 def test_a_running_instance_goes_with_its_data_and_its_log(hosts: list[Host], level: str) -> None:
     alpha, beta = hosts
     script = "echo began; id -u; exec sleep 1000"
-    alpha.cli("run", "-d", "--name", "one", "--isolation", level, "box", "sh", "-c", script)
+    alpha.cli("run", "-d", "--host", "alpha", "--name", "one", "--isolation", level, "box", "sh", "-c", script)
     alpha.cli("exec", "one", "sh", "-c", "echo kept >/kept; chown 7:8 /kept; chmod 640 /kept; mkdir /dir; ln -s x /l")
     before = spec(alpha)
     moved = move(beta, "one", beta)  # asked for at another host than the one that has it
@@ -104,8 +104,8 @@ def test_a_running_instance_goes_with_its_data_and_its_log(hosts: list[Host], le
 
 def test_a_stopped_instance_goes_as_it_is(hosts: list[Host]) -> None:
     alpha, beta = hosts
-    alpha.cli("run", "--name", "one", "box", "sh", "-c", "echo kept >/kept; exit 3", check=False)
-    alpha.cli("create", "--name", "two", "box", "cat", "/etc/hostname")
+    alpha.cli("run", "--host", "alpha", "--name", "one", "box", "sh", "-c", "echo kept >/kept; exit 3", check=False)
+    alpha.cli("create", "--host", "alpha", "--name", "two", "box", "cat", "/etc/hostname")
     assert move(alpha, "one", beta)["downtime"] == 0
     move(alpha, "two", beta)
     assert listed(alpha) == {"one": ("beta", "exited"), "two": ("beta", "created")}
@@ -121,7 +121,7 @@ def test_everything_that_stands_in_the_way_is_told_at_once(hosts: list[Host], tm
         *("run", "-d", "--name", "one", "--rm", "--network", "own", "-v", "data:/data", "-v", f"{tmp_path}:/host"),
         *("-p", "127.0.0.1:8099:80", "box", "sleep", "1000"),
     )
-    beta.cli("run", "-d", "--name", "other", "-p", "127.0.0.1:8099:80", "box", "sleep", "1000")
+    beta.cli("run", "-d", "--host", "beta", "--name", "other", "-p", "127.0.0.1:8099:80", "box", "sleep", "1000")
     refused = alpha.cli("move", "one", "--host", "beta", "--dry-run", check=False)
     for word in ("volume data", f"host's {tmp_path}", "removed as soon as it has ended", "network 'own'", "8099"):
         assert word in refused, refused
@@ -129,7 +129,7 @@ def test_everything_that_stands_in_the_way_is_told_at_once(hosts: list[Host], tm
     alpha.cli("rm", "-f", "one")
     alpha.cli("network", "rm", "own")
     alpha.cli("volume", "rm", "data")
-    alpha.cli("run", "-d", "--name", "two", "box", "sleep", "1000")
+    alpha.cli("run", "-d", "--host", "alpha", "--name", "two", "box", "sleep", "1000")
     alpha.cli("snapshot", "create", "two")
     assert "snapshots, which stay" in alpha.cli("move", "two", "--host", "beta", check=False)
     assert "is on host alpha already" in alpha.cli("move", "two", "--host", "alpha", check=False)
@@ -139,7 +139,7 @@ def test_everything_that_stands_in_the_way_is_told_at_once(hosts: list[Host], tm
 
 def test_what_would_happen_is_said_without_doing_it(hosts: list[Host]) -> None:
     alpha, beta = hosts
-    alpha.cli("run", "-d", "--name", "one", "box", "sleep", "1000")
+    alpha.cli("run", "-d", "--host", "alpha", "--name", "one", "box", "sleep", "1000")
     moved = move(alpha, "one", beta, "--dry-run")
     passage = moved["hosts"]
     assert passage["done"] is False
@@ -183,7 +183,7 @@ def settled(hosts: list[Host], name: str) -> str:
 
 
 def begin(host: Host, name: str) -> None:
-    host.cli("run", "-d", "--name", name, "box", "sleep", "1000")
+    host.cli("run", "-d", "--host", host.name, "--name", name, "box", "sleep", "1000")
     host.cli("exec", name, "sh", "-c", "echo kept >/kept")
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(900)
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts in a fleet, all of which live; the first has an image."""
     require("erofs", "nft")
-    with Fleet(3, tls=True) as made:
+    with Fleet(3, tls=True, overcommit_memory=1.0) as made:
         made.begin()
         made.hosts[0].daemon.cli("image", "import", busybox_tar, "box")
         yield made

@@ -136,6 +136,8 @@ def _mark(args: Namespace, app: App, state: str) -> int:
         names = ", ".join(sorted(there)[:MOST_NAMED]) + (", ..." if len(there) > MOST_NAMED else "")
         left = f"what is there stays: {_count(len(there), 'instance')}: {names}" if there else "nothing is there"
         talk(f"{changed['name']} takes nothing new; {left}")
+        if there:
+            talk("bulkhead move NAME --host HOST moves one to another host")
     return 0
 
 
