@@ -110,7 +110,10 @@ def test_a_stopped_instance_goes_as_it_is(hosts: list[Host]) -> None:
     move(alpha, "two", beta)
     assert listed(alpha) == {"one": ("beta", "exited"), "two": ("beta", "created")}
     beta.cli("cp", "one:/kept", "/dev/null")
-    assert beta.cli("start", "-a", "two", check=False).strip() == beta.daemon.json("inspect", "two")[0]["hostname"]
+    assert (
+        beta.cli("start", "-a", "two", check=False).strip()
+        == beta.daemon.json("inspect", "two")[0]["config"]["hostname"]
+    )
 
 
 def test_everything_that_stands_in_the_way_is_told_at_once(hosts: list[Host], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bulkhead.engine.faults import PLACING
 from tests.harness.abilities import require
 from tests.harness.fleet import Fleet, Host
 from tests.integration.lives import until
@@ -133,6 +134,18 @@ def test_a_host_that_is_drained_takes_nothing_new_and_tells_what_is_there(hosts:
     alpha.cli("create", "--name", "again", "--host", "beta", "box", "true")
 
 
+def test_a_move_keeps_the_rules_as_well(hosts: list[Host]) -> None:
+    alpha, beta, _ = hosts
+    alpha.cli("host", "label", "alpha", "zone=a")
+    alpha.cli("create", "--name", "one", "--constraint", "zone=a", "--label", "app=x", "box", "true")
+    alpha.cli("create", "--name", "two", "--host", "beta", "--anti-affinity", "app=x", "box", "true")
+    alpha.cli("host", "drain", "beta")
+    refused = beta.cli("move", "one", "--host", "beta", check=False)
+    for why in ("beta is draining", "beta is not labelled zone=a", "two on beta is to be away from app=x"):
+        assert why in refused
+    assert listed(alpha) == {"one": "alpha", "two": "beta"}
+
+
 def test_what_one_host_refuses_another_makes(hosts: list[Host]) -> None:
     """A network is each host's own: the fleet's records say nothing of it, the hosts' own admission does."""
     alpha, beta, gamma = hosts
@@ -237,6 +250,22 @@ def test_a_placer_that_dies_and_a_host_that_does_not_answer_leave_nothing(hosts:
     alpha.cli("create", "--name", "x", "box", "true")
     assert "x" in listed(alpha)
     assert gamma.cli("ps", "-a", "-q").count("\n") == 1
+
+
+@pytest.mark.parametrize("point", PLACING)
+def test_what_was_reserved_when_a_daemon_died_is_free_again(hosts: list[Host], point: str) -> None:
+    """The one that judged, before the other host has heard of it, and the other, once it has taken the place over."""
+    alpha, beta, _ = hosts
+    dies = (alpha if point == "place.reserved" else beta).daemon
+    dies.restart(env={"BULKHEAD_CRASH_AT": point})
+    alpha.daemon.cli("create", "--name", "x", "--host", "beta", "box", "true", check=False)
+    dies.wait()
+    assert status(hosts[2])["instances"] == 1
+    dies.start()
+    until("its place is free", lambda: status(hosts[2])["instances"] == 0, seconds=300)
+    assert {each["sold"]["memory"] for each in status(hosts[2])["hosts"]} == {0}
+    alpha.cli("create", "--name", "x", "--host", "beta", "box", "true")
+    assert listed(alpha) == {"x": "beta"}
 
 
 def test_nobody_claims_a_place_by_a_header(hosts: list[Host]) -> None:

@@ -110,6 +110,8 @@ IMPORTS = ("import.receiving", "import.stored")
 """Of an archive, or a layer onto an image, that a client sends."""
 FLEET = ("create.placed", "create.unconfirmed", "delete.unplaced")
 """Between the fleet's record of an instance and the host's own."""
+PLACING = ("place.reserved", "place.taken")
+"""Of a place on another host: here, where it was judged, and there, where it is to be."""
 LEAVING = (
     "leave.begin",
     "leave.noted",

@@ -19,7 +19,7 @@ from bulkhead.amounts import Amounts
 from bulkhead.engine import bundles, records
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
-from bulkhead.engine.fleet import staying
+from bulkhead.engine.fleet import staying, views
 from bulkhead.engine.fleet.asking import Peer
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.fleet.parcels import Sender
@@ -87,6 +87,7 @@ class Departures:
             try:
                 judgement = self.peer(host).judge(instance.spec, size)
                 problems += staying.objections(judgement)
+                problems += views.objections(member.state.seen(), instance.spec.id, host.id)
             except Unavailable as error:
                 problems += error.problems
         if problems or judgement is None:

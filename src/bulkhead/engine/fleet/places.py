@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from bulkhead.amounts import Amounts
+from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import taking, views
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.errors import Problem, Unavailable
@@ -88,7 +89,9 @@ class Places:
         if member is None:
             raise Stale("this host is in no fleet any more")
         until = time.time() + RESERVED_SECONDS
-        return reserving.claim(member.state, instance_id, host=member.identity.id, until=until)
+        place = reserving.claim(member.state, instance_id, host=member.identity.id, until=until)
+        checkpoint("place.taken")
+        return place
 
     def problems(self, where: Where) -> list[Problem]:
         """What cannot be kept of where an instance is to be."""

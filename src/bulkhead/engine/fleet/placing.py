@@ -18,6 +18,7 @@ from bulkhead.cluster.rules import IN_WORDS, Rule
 from bulkhead.cluster.snapshot import Wanted
 from bulkhead.engine.admission import decide_level
 from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import views
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.fleet.places import PASSING_SECONDS, RESERVED_SECONDS
@@ -141,6 +142,7 @@ class Placer:
                 if order.named:
                     raise
                 continue
+            checkpoint("place.reserved")
             return made, host
         raise Unavailable("the fleet changes faster than a place can be found", hint="try again")
 

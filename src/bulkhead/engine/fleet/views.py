@@ -12,7 +12,10 @@ from dataclasses import replace
 
 from bulkhead.advise import Workload, may_share
 from bulkhead.amounts import Amounts, Capacity, Share
+from bulkhead.cluster import rules
+from bulkhead.cluster.rules import Rule
 from bulkhead.cluster.snapshot import Able, HostState, HostView, Label, Need, Placed, Snapshot, Speed, Term, Wanted
+from bulkhead.errors import Problem
 from bulkhead.fleet import Host, Place
 from bulkhead.limits.capacity import UNKNOWN_GHZ
 from bulkhead.limits.check import MACHINES
@@ -24,6 +27,7 @@ from bulkhead.where import Where
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 RUNS_ON = {"386": "amd64"}
 """Architectures of images that run on hosts of another one."""
+_OF_PLACED = frozenset({Rule.STATE, Rule.LABELS, Rule.TENANTS, Rule.KERNEL, Rule.NEAR, Rule.AWAY})
 
 
 def snapshot(seen: Seen, *, heard: Iterable[str] = ()) -> Snapshot:
@@ -43,6 +47,17 @@ def snapshot(seen: Seen, *, heard: Iterable[str] = ()) -> Snapshot:
         view = view_of(host, seen.sold.get(host.id, Sold()), there[host.id], alive=host.id in alive)
         views.append(replace(view, sold=view.sold + coming[host.id]))
     return Snapshot(tuple(views), spare=seen.fleet.spare if seen.fleet else False)
+
+
+def objections(seen: Seen, instance_id: str, host_id: str) -> list[Problem]:
+    """Rules of the fleet that keep an instance that is placed off another host. Of room that host knows more."""
+    fleet = snapshot(seen, heard={host_id})
+    wanted = next((each.wanted for host in fleet.hosts for each in host.instances if each.id == instance_id), None)
+    view = next((host for host in fleet.hosts if host.id == host_id), None)
+    if wanted is None or view is None:
+        return []  # whoever carries the move out finds that as well, and says it
+    found = rules.check(view, wanted, rules.lone_terms(fleet, wanted))
+    return [Problem(reason.what, reason.hint) for reason in found if reason.rule in _OF_PLACED]
 
 
 def view_of(host: Host, sold: Sold, placed: Iterable[Placed], *, alive: bool) -> HostView:
