@@ -102,14 +102,15 @@ def test_a_running_instance_goes_with_its_data_and_its_log(hosts: list[Host], le
     assert listed(beta) == {"one": ("alpha", "running")}
 
 
-def test_a_stopped_instance_goes_as_it_is(hosts: list[Host]) -> None:
+def test_a_stopped_instance_goes_as_it_is(hosts: list[Host], tmp_path: Path) -> None:
     alpha, beta = hosts
     alpha.cli("run", "--host", "alpha", "--name", "one", "box", "sh", "-c", "echo kept >/kept; exit 3", check=False)
     alpha.cli("create", "--host", "alpha", "--name", "two", "box", "cat", "/etc/hostname")
     assert move(alpha, "one", beta)["downtime"] == 0
     move(alpha, "two", beta)
     assert listed(alpha) == {"one": ("beta", "exited"), "two": ("beta", "created")}
-    beta.cli("cp", "one:/kept", "/dev/null")
+    beta.cli("cp", "one:/kept", str(tmp_path / "kept"))
+    assert (tmp_path / "kept").read_text() == "kept\n"
     assert (
         beta.cli("start", "-a", "two", check=False).strip()
         == beta.daemon.json("inspect", "two")[0]["config"]["hostname"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from bulkhead.cli import registry
 from bulkhead.cli.app import App
 from bulkhead.cli.output import printable, write
 from bulkhead.cli.parsing import Namespace, Parser, Subcommand
+from bulkhead.cli.writing import written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,13 +72,9 @@ def _save(args: Namespace, app: App) -> int:
         if args.output in (None, "-"):
             _copy(response, sys.stdout.buffer)
             return 0
-        # A file that is there already stays as it is until the new one is whole.
-        new = f"{args.output}.{os.getpid()}.new"
         try:
-            with open(new, "xb") as file:  # noqa: PTH123
-                stack.callback(_remove, new)
+            with written(args.output) as file:
                 _copy(response, file)
-            os.replace(new, args.output)  # noqa: PTH105
         except OSError as error:
             raise Refused(f"cannot write {args.output}: {error.strerror}", hint="check the path") from error
     return 0
@@ -87,11 +84,6 @@ def _copy(response: Response, file: BinaryIO) -> None:
     for portion in response.portions():
         file.write(portion)
     file.flush()
-
-
-def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108
 
 
 def _load_arguments(parser: Parser) -> None:

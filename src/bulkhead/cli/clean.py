@@ -12,6 +12,7 @@ from bulkhead.cli.parsing import Namespace, Parser
 from bulkhead.cli.room import describe_changes, tell
 from bulkhead.cli.run import add_detach_keys
 from bulkhead.cli.session import run_session
+from bulkhead.cli.writing import written
 from bulkhead.client.rooms import HeldRoom
 
 TYPE_CHECKING = False
@@ -69,16 +70,12 @@ def _changes(app: App, room: HeldRoom) -> dict[str, Any] | None:
 def _keep(app: App, room: HeldRoom, path: str, *, ended: bool) -> None:
     """Write the layer; the file is there whole or not at all."""
     import gzip
-    from contextlib import ExitStack
 
     if not ended:
         from bulkhead.errors import Refused
 
         raise Refused("--keep-changes: the terminal was detached before the command had ended: nothing is kept")
-    draft = f"{path}.part"
-    with ExitStack() as undo, app.client.stream("GET", room.path("changes/layer")) as response:
-        file = undo.enter_context(open(draft, "wb"))  # noqa: PTH123
-        undo.callback(os.unlink, draft)
+    with app.client.stream("GET", room.path("changes/layer")) as response, written(path) as file:
         if path.endswith(".gz"):
             with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                 for portion in response.portions():
@@ -87,9 +84,6 @@ def _keep(app: App, room: HeldRoom, path: str, *, ended: bool) -> None:
             for portion in response.portions():
                 file.write(portion)
         file.flush()
-        os.replace(draft, path)  # noqa: PTH105
-        undo.pop_all()
-        file.close()
 
 
 def _summary(record: dict[str, Any], changes: dict[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -184,6 +185,15 @@ class Unpacker:
 
 
 def _clear(name: str, directory: int) -> None:
-    """Make room for a new entry; a directory is in the way (IsADirectoryError)."""
+    """Make room for a new entry; a directory is in the way (IsADirectoryError).
+
+    So is what is no file: whoever copies to /dev/null as root would have no /dev/null any more.
+    """
     with suppress(FileNotFoundError):
+        mode = os.lstat(name, dir_fd=directory).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise Refused(
+                f"{name} is there as a device, a pipe or a socket, which no copy replaces",
+                hint="name another file; bulkhead exec NAME cat FILE writes to anything",
+            )
         os.unlink(name, dir_fd=directory)

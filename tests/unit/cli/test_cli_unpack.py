@@ -138,6 +138,19 @@ def test_devices_are_left_out_and_told(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["file"]
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """Root copies to /dev/null: the host would have lost it."""
+    os.mkfifo(tmp_path / "null")
+    for members, local in (
+        ((member("file", data=b"x"),), tmp_path / "null"),
+        ((member("top", tarfile.DIRTYPE), member("top/null", data=b"x")), tmp_path),
+        ((member("top", tarfile.DIRTYPE), member("top/null", tarfile.SYMTYPE, link="x")), tmp_path),
+    ):
+        with pytest.raises(Refused, match="null is there as a device, a pipe or a socket"):
+            unpack(archive(*members), str(local), contents=True, keep_owners=False)
+        assert (tmp_path / "null").is_fifo()
+
+
 def test_places(tmp_path: Path) -> None:
     def one() -> Iterator[bytes]:
         return archive(member("file", data=b"x"))
