@@ -19,6 +19,8 @@ from bulkhead.fleet import HostId
 from bulkhead.moves import Inquiry, Judgement, Parcel, Receipt, Settled
 
 CHUNK = 1 << 20
+SILENCE_SECONDS = 60.0
+"""After which a host that sends nothing more is given up."""
 router = APIRouter(prefix="/v1", tags=["fleet"])
 
 
@@ -28,15 +30,15 @@ def _asked(request: Request) -> tuple[Service, Travels, str]:
     return service_of(request), cast(Member, request.app.state.fleet).travels, host
 
 
-def _file(upload: Upload) -> BinaryIO:
-    return cast(BinaryIO, BufferedReader(upload, CHUNK))
+def _file(request: Request) -> BinaryIO:
+    return cast(BinaryIO, BufferedReader(Upload(request, patience=SILENCE_SECONDS), CHUNK))
 
 
 @router.post("/fleet/arrivals")
 async def judge_arrival(request: Request) -> Response:
     """For a host: what stands in the way of an instance here. The body: an Inquiry on a line, then its padding."""
     service, travels, _ = _asked(request)
-    body = _file(Upload(request))
+    body = _file(request)
 
     def work() -> Judgement:
         inquiry: Inquiry = problems.validate(Inquiry, read_head(body))
@@ -49,7 +51,7 @@ async def judge_arrival(request: Request) -> Response:
 async def receive_arrival(request: Request, instance: Annotated[HostId, Path()]) -> Response:
     """For a host: take in an instance's files. The body: a Parcel on a line, then frames, see docs/design/0030."""
     service, travels, host = _asked(request)
-    body = _file(Upload(request))
+    body = _file(request)
 
     def work() -> Receipt:
         parcel: Parcel = problems.validate(Parcel, read_head(body))

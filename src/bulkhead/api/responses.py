@@ -172,9 +172,10 @@ def problem_line(error: BulkheadError) -> bytes:
 
 
 class Upload(RawIOBase):
-    """A request's body as a file that a thread reads forwards; reading waits for the client."""
+    """A request's body as a file that a thread reads forwards; reading waits for the client, at most `patience` s."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, patience: float | None = None) -> None:
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._chunks = request.stream()
         self._rest = b""
@@ -183,7 +184,12 @@ class Upload(RawIOBase):
 
     def _portion(self) -> bytes:
         """What has arrived, at least a byte; b"" at the end. Raises BrokenPipeError when the client has gone."""
-        return asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+        coming = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
+        try:
+            return coming.result(self._patience)
+        except TimeoutError:
+            coming.cancel()
+            raise BrokenPipeError(f"the client has sent nothing for {self._patience:g} s") from None
 
     def readable(self) -> bool:
         """Yes."""

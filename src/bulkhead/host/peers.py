@@ -12,6 +12,7 @@ from pathlib import Path
 from bulkhead.errors import Unavailable, from_document
 
 SECONDS = 20.0
+CONNECT_SECONDS = 10.0
 MOST_ANSWER = 16 << 20
 
 
@@ -41,13 +42,17 @@ def call(
     body: object = None,
     headers: Mapping[str, str] | None = None,
     timeout: float = SECONDS,
+    patience: float | None = None,
 ) -> object:
     """Ask the daemon at IP:PORT. Raises its own error as it told it, Unavailable where it does not answer.
 
-    `body` goes as JSON; an iterator of bytes is sent as it comes, each portion within `timeout`.
+    `body` goes as JSON; an iterator of bytes is sent as it comes, each portion within `timeout`. The
+    answer may take `patience`, where that is given.
     """
     sent = body if body is None or isinstance(body, Iterator) else json.dumps(body)
-    with _answer(address, method, path, context=context, body=sent, headers=headers, timeout=timeout) as answer:
+    with _answer(
+        address, method, path, context=context, body=sent, headers=headers, timeout=timeout, patience=patience
+    ) as answer:
         data = _read(answer, address)
     try:
         return json.loads(data) if data else None
@@ -99,13 +104,18 @@ def _answer(
     body: str | Iterator[bytes] | None,
     headers: Mapping[str, str] | None,
     timeout: float,
+    patience: float | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
     host, _, port = address.rpartition(":")
-    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=timeout, context=context)
+    first = min(timeout, CONNECT_SECONDS)
+    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=first, context=context)
     told = {"content-type": "application/json", "connection": "close", **(headers or {})}
     with closing(connection):
         try:
+            connection.connect()
+            connection.sock.settimeout(timeout)
             connection.request(method, path, body=body, headers=told)
+            connection.sock.settimeout(timeout if patience is None else patience)
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             hint = "is its daemon there? see: bulkhead cluster status"

@@ -76,6 +76,12 @@ class Arrivals:
                 continue
             self._known[directory.name] = _Coming(parcel, self.context.scales.weigh(parcel.instance.spec), whole=True)
 
+    def is_coming(self, instance_id: str) -> bool:
+        """Whether it is being received."""
+        with self._guard:
+            coming = self._known.get(instance_id)
+        return coming is not None and not coming.whole
+
     # --- it comes
 
     def receive(self, member: Opened, parcel: Parcel, stream: BinaryIO, *, source: str) -> Receipt:
@@ -90,6 +96,7 @@ class Arrivals:
         if place is None or place.host != source or not handing.is_under_way(place, leaving):
             raise Conflict(f"the fleet knows of no move of {spec.name} from that host to this one")
         directory = _directory(self.context, spec.id)
+        self._drop_older(spec.id)
         with ExitStack() as undo:
             coming = self._register(parcel)
             undo.callback(self._forget, spec.id)
@@ -106,6 +113,15 @@ class Arrivals:
             undo.pop_all()
         checkpoint("arrive.received")
         return receipt
+
+    def _drop_older(self, instance_id: str) -> None:
+        """Of a move that was taken back: another one is under way by now, so it will never be anything."""
+        with self.context.locks.hold(instance_id):
+            with self._guard:
+                older = self._known.get(instance_id)
+            if older is not None and older.whole:
+                shutil.rmtree(_directory(self.context, instance_id))
+                self._forget(instance_id)
 
     def _register(self, parcel: Parcel) -> _Coming:
         context, spec = self.context, parcel.instance.spec
@@ -175,7 +191,8 @@ class Arrivals:
         changes = {"uid_start": None, "cpuset": (), "address": None, "kept_address": None, "pid": 0, "health": ""}
         instance = parcel.instance.model_copy(update=changes)
         with context.building.guard, context.state.atomic():
-            context.images.resolve(spec.image_digest)
+            if not spec.system:
+                context.images.resolve(spec.image_digest)
             instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)
         checkpoint("arrive.recorded")
         _directory(context, spec.id).rename(context.bundle_dir(spec.id))

@@ -16,7 +16,9 @@ from bulkhead.moves import Inquiry, Judgement, Receipt, Settled
 PATH = "/v1/fleet/arrivals"
 PADDING = 8 << 20
 """Bytes by which the way is measured."""
-JUDGE_SECONDS, PREPARE_SECONDS, SEND_SECONDS, SETTLE_SECONDS = 60.0, 900.0, 120.0, 600.0
+JUDGE_SECONDS, PREPARE_SECONDS, SETTLE_SECONDS = 60.0, 900.0, 180.0
+SEND_SECONDS, SYNC_SECONDS = 30.0, 900.0
+"""In which a portion must go, and in which all that has come must be on the target's disk."""
 _PORTION = bytes(1 << 18)
 
 
@@ -55,6 +57,7 @@ class Peer:
                 context=self.context,
                 body=stoppable(iter(sender)),
                 timeout=SEND_SECONDS,
+                patience=SYNC_SECONDS,
             )
         return Receipt.model_validate(answer)
 

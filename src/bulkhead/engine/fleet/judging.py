@@ -44,8 +44,11 @@ class Judge:
         )
 
     def bring(self, spec: Spec) -> None:
-        """Have its image, from whichever host has it. Raises NoImage."""
-        if self._image(spec) is not None:
+        """Have its image, from whichever host has it. Raises NoImage.
+
+        An unmodified system needs none any more: its disk is a copy.
+        """
+        if spec.system or self._image(spec) is not None:
             return
         tenant = spec.tenant
         context = self.context if tenant == DEFAULT_TENANT else self.context.seen_by(tenant)

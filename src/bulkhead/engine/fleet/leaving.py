@@ -234,6 +234,11 @@ class Departures:
         self.lifecycle.delete(instance)
         checkpoint("leave.erased")
 
+    def ids(self) -> set[str]:
+        """Of those that may be another host's by now."""
+        instances = [instance.spec.id for instance in self.context.state.instances()]
+        return {one for one in instances if bundles.read_leaving(self.context.bundle_dir(one))}
+
     def look(self, member: Opened) -> list[str]:
         """Decide what an earlier daemon, or a fleet that could not be asked, has left open. Says what came of it."""
         told = []

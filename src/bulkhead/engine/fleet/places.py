@@ -38,6 +38,8 @@ class Places:
         self.member: Opened | None = None
         self.arriving: Callable[[], set[str]] = set
         """Ids of what has come from other hosts and is no instance yet."""
+        self.leaving: Callable[[], set[str]] = set
+        """Ids of instances that may be another host's by now, or have been removed there."""
 
     def reserve(self, spec: Spec) -> None:
         """Take the name and the place, or that which was reserved for it. Raises Conflict where the name is taken,
@@ -112,12 +114,15 @@ class Places:
         # The fleet first: what is confirmed there is here already, so nothing that has just been made looks lost.
         seen = member.state.seen()
         recorded = {place.id: place for place in seen.places}
-        arriving = self.arriving()  # before the instances, which they become
+        # Before the instances, which those become, and of which these may be erased.
+        arriving, leaving = self.arriving(), self.leaving()
         records = [each for each in instances() if placed(each.spec)]
         there = {each.spec.id: each.spec for each in records if each.state is not State.CREATING}
         making = {each.spec.id for each in records if each.state is State.CREATING}
+        going = {each.spec.id for each in records if each.state is State.DELETING} | leaving
         for instance_id, spec in there.items():
-            mended += self._mend(member, spec, recorded.get(instance_id))
+            if instance_id not in going:
+                mended += self._mend(member, spec, recorded.get(instance_id))
         for place in recorded.values():
             if place.host != own or place.id in there or place.id in making or place.id in arriving:
                 continue

@@ -18,7 +18,7 @@ from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.engine.plans import Plans
 from bulkhead.errors import BulkheadError, Conflict, Forbidden, Refused
 from bulkhead.events import Progress
-from bulkhead.moves import Inquiry, Judgement, Moved, Parcel, Receipt, Settled
+from bulkhead.moves import Inquiry, Judgement, Moved, Objection, Parcel, Receipt, Settled
 
 if TYPE_CHECKING:
     from bulkhead.engine.fleet.member import Member
@@ -34,7 +34,7 @@ class Travels:
         self.judge = Judge(context, plans, member.images)
         self.arrivals = Arrivals(context, lifecycle, self.judge.bring)
         self.departures = Departures(context, lifecycle, lambda host: Peer(host, member.tls()))
-        context.places.arriving = self.arrivals.ids
+        context.places.arriving, context.places.leaving = self.arrivals.ids, self.departures.ids
         context.coming.append(self.arrivals.amounts)
         self._thread: threading.Thread | None = None
         self._fresh = True
@@ -56,7 +56,12 @@ class Travels:
             left -= len(data)
         if left:
             raise Refused("the padding ends in the middle")
-        return self.judge.judge(inquiry, seconds=time.monotonic() - began)
+        judgement = self.judge.judge(inquiry, seconds=time.monotonic() - began)
+        if not self.arrivals.is_coming(inquiry.spec.id):
+            return judgement
+        # What was cut off is noticed after a while only.
+        busy = Objection(what=f"{inquiry.spec.name} is arriving there already", hint="try again in a minute")
+        return judgement.model_copy(update={"objections": (*judgement.objections, busy)})
 
     def receive(self, instance_id: str, parcel: Parcel, stream: BinaryIO, *, source: str) -> Receipt:
         """Take in what another host sends."""
