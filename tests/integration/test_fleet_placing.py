@@ -134,6 +134,21 @@ def test_a_host_that_is_drained_takes_nothing_new_and_tells_what_is_there(hosts:
     alpha.cli("create", "--name", "again", "--host", "beta", "box", "true")
 
 
+def test_what_is_made_elsewhere_in_the_background_is_followed_from_here(hosts: list[Host]) -> None:
+    alpha, beta, _ = hosts
+    alpha.cli("host", "label", "gamma", "zone=c")
+    body = {"image": "box", "command": ["true"], "name": "late", "where": {"constraints": ["zone=c"]}}
+    begun = beta.daemon.api("POST", "/v1/instances?detach=true", body)
+    assert begun.status == 202, begun
+    path = f"/v1/operations/{begun.body['id']}"
+    until("it is made", lambda: beta.daemon.api("GET", path).body["state"] != "running")
+    assert beta.daemon.api("GET", path).body["state"] == "succeeded"
+    assert listed(beta) == {"late": "gamma"}
+    assert '"operation"' in str(alpha.daemon.api("GET", f"{path}/events").body)
+    assert alpha.daemon.api("DELETE", path).status == 204
+    assert beta.daemon.api("GET", path).status == 404
+
+
 def test_a_move_keeps_the_rules_as_well(hosts: list[Host]) -> None:
     alpha, beta, _ = hosts
     alpha.cli("host", "label", "alpha", "zone=a")
@@ -154,6 +169,11 @@ def test_what_one_host_refuses_another_makes(hosts: list[Host]) -> None:
         for number, host in enumerate(hosts):
             host.cli("create", "--name", f"n{number}", "--network", "only", "box", "true")
         assert set(listed(alpha).values()) == {"gamma"}
+        alpha.cli("network", "create", "only")  # another one: what is asked for here is for this one
+        alpha.cli("create", "--name", "here", "--network", "only", "box", "true")
+        assert listed(beta)["here"] == "alpha"
+        alpha.cli("rm", "here")
+        alpha.cli("network", "rm", "only")
         done = beta.daemon.cli("run", "-i", "--rm", "--network", "only", "box", "cat", stdin="through", check=False)
         assert (done.returncode, done.stdout) == (0, "through")
         refused = alpha.cli("create", "--network", "nowhere", "box", "true", check=False)

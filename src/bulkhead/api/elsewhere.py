@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bulkhead.api.auth import KEY
+from bulkhead.api.finding import OPERATION, find_operation
 from bulkhead.api.gathering import GATHERED, find
 from bulkhead.api.making import make, make_here, pass_to
 from bulkhead.api.passing import Broken
@@ -83,11 +84,13 @@ class Elsewhere:
             await self._app(scope, receive, send)
 
     async def _one(self, fleet: Member, scope: Scope, receive: Receive, send: Send) -> None:
-        found = _ONE.match(scope["path"])
-        if found:
-            service: Service = scope["app"].state.service
+        service: Service = scope["app"].state.service
+        host = None
+        if found := _ONE.match(scope["path"]):
             host = await service.call(find, service, fleet, unquote(found[1]), scope[KEY])
-            if host is not None:
-                await pass_to(host, fleet, scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        elif found := OPERATION.match(scope["path"]):
+            host = await find_operation(service, fleet, unquote(found[1]), scope[KEY])
+        if host is None:
+            await self._app(scope, receive, send)
+        else:
+            await pass_to(host, fleet, scope, receive, send)

@@ -35,7 +35,7 @@ MOST_INDEXED = 100
 """Hosts up to which the plain functions decide; above, the index, which decides the same."""
 _TRIES = 100
 _PAUSE = 0.2
-NAMELESS = "unnamed"
+NAMELESS, USUAL_NETWORK = "unnamed", "default"
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Placer:
         if problems:
             raise Refused(problems)
         level, _ = decide_level(request, image)
-        bound = "" if host else _bound(request)
+        bound = "" if host else _bound(request) or self._bound_by_network(request, tenant)
         architecture = image.architecture if image else "amd64"
         wanted = Wanted(
             id=secrets.token_hex(16),
@@ -98,6 +98,13 @@ class Placer:
             return ImageCatalog(self._context.seen_by(tenant)).resolve(request.image)
         except BulkheadError:
             return None  # another host may have it
+
+    def _bound_by_network(self, request: CreateRequest, tenant: str) -> str:
+        """What is on a network is beside the rest of it, and another host's network of that name is another one."""
+        networks = {each.name for each in self._context.state.networks(tenant)} - {USUAL_NETWORK}
+        if request.network not in networks:
+            return ""
+        return f"network {request.network} is the host's own where it was asked for"
 
     def decide(self, order: Order) -> tuple[Decision, Seen]:
         """Judge by the fleet as it is now. Raises Unavailable."""
