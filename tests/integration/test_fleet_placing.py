@@ -147,6 +147,11 @@ def test_what_is_made_elsewhere_in_the_background_is_followed_from_here(hosts: l
     assert '"operation"' in str(alpha.daemon.api("GET", f"{path}/events").body)
     assert alpha.daemon.api("DELETE", path).status == 204
     assert beta.daemon.api("GET", path).status == 404
+    # What comes to nothing after it was answered leaves its name and its place.
+    begun = beta.daemon.api("POST", "/v1/instances?detach=true", {**body, "name": "never", "network": "nowhere"})
+    path = f"/v1/operations/{begun.body['id']}"
+    until("it has failed", lambda: beta.daemon.api("GET", path).body["state"] == "failed")
+    assert status(beta)["instances"] == 1
 
 
 def test_a_move_keeps_the_rules_as_well(hosts: list[Host]) -> None:

@@ -92,10 +92,12 @@ async def create_instance(request: Request, body: CreateRequest, start: bool = F
     """Create an instance; with `start` run it as well, and leave nothing of it where that fails."""
     service = service_of(request)
     if is_detached(request):
-        engine = service.engine
-        return await answered(
-            request, lambda: create_and_start(engine, body) if start else engine.create(body), target=body.name or ""
-        )
+        engine, fleet = service.engine, cast(Member, request.app.state.fleet)
+
+        def work() -> Instance:
+            return create_and_start(engine, body) if start else engine.create(body)
+
+        return await answered(request, lambda: fleet.giving_back(work), target=body.name or "")
     if start:
         return json_response(await service.call(create_and_start, service.engine, body), 201)
     return json_response(await service.call(service.engine.create, body), 201)

@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bulkhead.engine.context import Context
+from bulkhead.engine.fleet import taking
 from bulkhead.engine.fleet.identity import Coordinates, Identity, Opened
 from bulkhead.engine.fleet.images import Fetcher
 from bulkhead.engine.fleet.membership import Membership, OpenStore, Welcome, Wish, host_lines
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bulkhead.engine.fleet.travel import Travels
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 LEASE_SECONDS = 10.0
 """After which a host that is not heard of is taken for lost."""
 INTERVAL_SECONDS = 3.0
@@ -160,6 +162,10 @@ class Member:
     def change(self, **changes: object) -> None:
         """Write the fleet's own record anew. Raises Unavailable."""
         self.opened().state.change_fleet(**changes)
+
+    def giving_back(self, work: Callable[[], T]) -> T:
+        """What `work` makes; where it fails after its request was answered, the place that it had is free."""
+        return work() if taking.current() is None else self._context.places.giving_back(work)
 
     def take_over(self, instance_id: str) -> Place:
         """Answer for what another host has reserved here. Raises Stale."""

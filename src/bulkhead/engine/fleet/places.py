@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
 from bulkhead.amounts import Amounts
 from bulkhead.engine.faults import checkpoint
@@ -28,6 +30,7 @@ PASSING_SECONDS = 60.0
 """The same until the host that it is on has taken it over from the one that judged."""
 _TRIES = 20
 Weigh = Callable[[Spec], Amounts]
+T = TypeVar("T")
 
 
 class Places:
@@ -94,6 +97,17 @@ class Places:
         place = reserving.claim(member.state, instance_id, host=member.identity.id, until=until)
         checkpoint("place.taken")
         return place
+
+    def giving_back(self, work: Callable[[], T]) -> T:
+        """What `work` makes, in the place that this request was given; where it fails, nobody waits for that place."""
+        try:
+            return work()
+        except BaseException:
+            taken = taking.current()
+            if taken is not None and not taken.made and self.member is not None:
+                with suppress(Unavailable):
+                    self.member.state.release(taken.place.id, host=self.member.identity.id)
+            raise
 
     def problems(self, where: Where) -> list[Problem]:
         """What cannot be kept of where an instance is to be."""
