@@ -121,6 +121,13 @@ class Disks:
             if busy is not None:
                 raise Conflict(f"the disk {path.name} of instance {instance_id[:12]} is in use on the host")
 
+    def held(self, instance_id: str, path: Path) -> int:
+        """Bytes that a disk holds, with what waits in the host's memory to be written to it."""
+        target = self._target(instance_id)
+        if mounts.device_at(target):
+            syscalls.syncfs(target)
+        return path.stat().st_blocks * 512
+
     def device(self, instance_id: str) -> tuple[int, int] | None:
         """(major, minor) of the block device of an attached disk."""
         return mounts.device_at(self._target(instance_id))

@@ -107,3 +107,10 @@ def test_a_parcel_brings_no_other_files(name: str) -> None:
 def test_a_head_is_bounded() -> None:
     with pytest.raises(Refused, match="does not begin with a line"):
         parcels.read_head(io.BytesIO(b"x" * (parcels.MOST_HEAD + 10)))
+
+
+def test_measuring_leaves_nothing_and_wants_all_that_was_said(tmp_path: Path) -> None:
+    parcels.measure(io.BytesIO(bytes(3 << 20)), 3 << 20, tmp_path)
+    with pytest.raises(Refused, match="ends in the middle"):
+        parcels.measure(io.BytesIO(bytes(100)), 200, tmp_path)
+    assert list(tmp_path.iterdir()) == []

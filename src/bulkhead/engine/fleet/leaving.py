@@ -81,7 +81,7 @@ class Departures:
     def _judge(self, member: Opened, instance: Instance, host: Host) -> tuple[Judgement, Passage]:
         context, own = self.context, member.identity
         problems = staying.problems(context, instance, host, here=own.id)
-        size = (context.bundle_dir(instance) / bundles.DISK).stat().st_blocks * 512
+        size = context.disks.held(instance.spec.id, context.bundle_dir(instance) / bundles.DISK)
         judgement = None
         if host.id != own.id:
             try:

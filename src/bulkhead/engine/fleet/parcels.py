@@ -111,6 +111,21 @@ def receive(parcel: Parcel, stream: BinaryIO, directory: Path) -> Receipt:
     return Receipt(received=received, digest=digest.hexdigest())
 
 
+def measure(stream: BinaryIO, padding: int, directory: Path) -> None:
+    """Take so many bytes as `receive` would, into a file of no name: how long that takes is how fast the way is."""
+    digest = hashlib.sha256()
+    descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        left = padding
+        while left:
+            data = _exactly(stream, min(left, PORTION))
+            digest.update(data)
+            file.write(data)
+            left -= len(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _exactly(stream: BinaryIO, count: int) -> bytes:
     data = stream.read(count)
     if len(data) != count:

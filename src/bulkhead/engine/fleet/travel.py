@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 from bulkhead.engine.context import Context
+from bulkhead.engine.fleet import parcels
 from bulkhead.engine.fleet.arriving import Arrivals
 from bulkhead.engine.fleet.asking import Peer
 from bulkhead.engine.fleet.identity import Opened
@@ -49,13 +50,10 @@ class Travels:
         return self.departures.move(opened, instance.spec.id, target, rate=rate, dry_run=dry_run, progress=progress)
 
     def judged(self, inquiry: Inquiry, stream: BinaryIO) -> Judgement:
-        """What this host says of an instance that is to come; reads the padding."""
+        """What this host says of an instance that is to come; takes the padding as it would take its disk."""
         self._member.opened()
-        began, left = time.monotonic(), inquiry.padding
-        while left and (data := stream.read(min(left, 1 << 18))):
-            left -= len(data)
-        if left:
-            raise Refused("the padding ends in the middle")
+        began = time.monotonic()
+        parcels.measure(stream, inquiry.padding, self._context.config.state_dir)
         judgement = self.judge.judge(inquiry, seconds=time.monotonic() - began)
         if not self.arrivals.is_coming(inquiry.spec.id):
             return judgement
