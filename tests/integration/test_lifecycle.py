@@ -113,6 +113,9 @@ def test_rm_leaves_nothing_of_a_run(bulkhead: Daemon, wall: str) -> None:
     assert (done.returncode, done.stdout) == (4, "x\n")
     bulkhead.cli("run", "-d", "--rm", "--name", "brief", "--isolation", wall, *PLAN, "busybox", "true")
     until("it is gone", lambda: state(bulkhead, "brief") == "")
+    bulkhead.cli("run", "-d", "--rm", "--name", "forced", "--isolation", wall, *PLAN, "busybox", "sleep", "1000")
+    bulkhead.cli("rm", "-f", "forced")
+    assert state(bulkhead, "forced") == ""
     assert list(bulkhead.config.instances_dir.iterdir()) == []
 
 

@@ -25,7 +25,7 @@ from bulkhead.engine.pausing import Pausing
 from bulkhead.engine.resources import Resources
 from bulkhead.engine.updating import Updates
 from bulkhead.engine.waiters import Waiters
-from bulkhead.errors import BulkheadError, Conflict, Refused
+from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
 from bulkhead.events import Progress, quiet
 from bulkhead.images import Image
 from bulkhead.isolation.base import Presses
@@ -134,7 +134,7 @@ class Lifecycle:
         if force and instance.state in (State.RUNNING, State.PAUSED, State.STARTING, State.STOPPING):
             self._kill_now(instance)
             self.stop(instance, timeout=0, signal="SIGKILL")
-        with self._context.locks.hold(instance_id):
+        with self._context.locks.hold(instance_id), suppress(NotFound):  # its end has removed it: --rm
             instance = self._context.state.get(instance_id)
             if instance.state in (State.RUNNING, State.PAUSED):
                 raise Conflict(
