@@ -36,6 +36,7 @@ class Service:
         """
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         self._clear()
+        self._end_strays(Path(argv[0]).name)
         processes.run(argv, package=package, timeout=20.0, env={})
         pid = self._pid()
         started = processes.start_time(pid) if pid else None
@@ -73,6 +74,22 @@ class Service:
         self._clear()
         return pid is not None
 
+    def _end_strays(self, program: str) -> None:
+        """End what a crash has left between a start and the pid file: it holds the addresses that are wanted."""
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or not self._is_ours(int(entry.name), program):
+                continue
+            pid, started = int(entry.name), processes.start_time(int(entry.name))
+            descriptor = syscalls.pidfd_open(pid)
+            if descriptor is None or started is None:
+                continue
+            try:
+                # Once more: what is open now is what was looked at, or has gone.
+                if self._is_ours(pid, program) and syscalls.pidfd_signal(descriptor, signal.SIGKILL):
+                    processes.wait_gone(pid, started, timeout=_PATIENCE)
+            finally:
+                os.close(descriptor)
+
     def _clear(self) -> None:
         self.pid_file.unlink(missing_ok=True)
         self._identity_file.unlink(missing_ok=True)
@@ -88,6 +105,14 @@ class Service:
         except FileNotFoundError:
             known = self._mentioned_by(pid)
         return (pid, now) if known else (None, None)
+
+    def _is_ours(self, pid: int, program: str) -> bool:
+        """Whether a process is this program, told of our pid file."""
+        try:
+            first = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+        except OSError:
+            return False
+        return os.fsdecode(first).rpartition("/")[2] == program and self._mentioned_by(pid)
 
     def _mentioned_by(self, pid: int) -> bool:
         try:
