@@ -137,3 +137,31 @@ class Settled(Model):
     instance: Instance
     problem: str = ""
     """Why it could not be started again; "" where it was, or was not to be."""
+
+
+class Went(Model):
+    """An instance that has left a host that is drained, or would. Bytes, seconds."""
+
+    name: str
+    host: str
+    """Where it is now."""
+    downtime: float
+    size: int
+
+
+class Stays(Model):
+    """One that has not, and why."""
+
+    name: str
+    reason: str
+    hint: str = ""
+
+
+class Drained(Model):
+    """How a host was emptied."""
+
+    host: str
+    done: bool
+    """False of one that was only asked about."""
+    went: tuple[Went, ...]
+    stays: tuple[Stays, ...]

@@ -388,3 +388,40 @@ def test_an_unmodified_system_goes_with_its_disk(hosts: list[Host], tmp_path: Pa
     beta.cli("start", "small")
     assert move(beta, "small", alpha)["dropped"] == []
     assert listed(beta) == {"small": ("alpha", "running")}
+
+
+def test_a_host_is_emptied_and_what_cannot_go_says_why(hosts: list[Host]) -> None:
+    alpha, beta = hosts
+    alpha.cli("volume", "create", "data")
+    try:
+        alpha.cli("run", "-d", "--host", "alpha", "--name", "one", "box", "sh", "-c", "echo x >/kept; exec sleep 1000")
+        alpha.cli("create", "--host", "alpha", "--name", "two", "box")
+        alpha.cli("create", "--host", "alpha", "--name", "bound", "-v", "data:/data", "box")
+        alpha.cli("create", "--host", "alpha", "--name", "here", "--constraint", "!far", "box")
+        alpha.cli("host", "label", "beta", "far=")
+        told = alpha.daemon.cli("host", "drain", "--dry-run", "--format", "json", "alpha", check=False)
+        plan = json.loads(told.stdout)
+        assert {each["name"]: each["host"] for each in plan["went"]} == {"one": "beta", "two": "beta", "bound": "beta"}
+        assert [each["name"] for each in plan["stays"]] == ["here"]
+        assert {at for at, _ in listed(beta).values()} == {"alpha"}
+        assert {each["name"]: each["state"] for each in status(beta)["hosts"]}["alpha"] == "ready"
+        done = beta.daemon.cli("host", "drain", "alpha", check=False)  # from another host
+        assert done.returncode == 1
+        assert "2 of its instances stay" in done.stderr
+        assert "bound stays" in done.stderr and "volume" in done.stderr
+        assert "here stays" in done.stderr
+        found = listed(beta)
+        assert found["one"] == ("beta", "running")
+        assert found["two"] == ("beta", "created")
+        assert {found["bound"], found["here"]} == {("alpha", "created")}
+        assert alpha.cli("exec", "one", "cat", "/kept") == "x\n"
+        assert {each["name"]: each["state"] for each in status(beta)["hosts"]}["alpha"] == "draining"
+        for name in ("bound", "here"):
+            beta.cli("rm", name)
+        assert "nothing is there any more" in alpha.daemon.cli("host", "drain", "alpha").stderr
+    finally:
+        alpha.cli("host", "undrain", "alpha")
+        alpha.cli("host", "label", "beta", "far-")
+        for name in ("one", "two", "bound", "here"):
+            alpha.cli("rm", "-f", name, check=False)
+        alpha.cli("volume", "rm", "data", check=False)

@@ -106,7 +106,7 @@ def test_constraints_and_affinity_hold(hosts: list[Host]) -> None:
 
 def test_explain_says_all_and_makes_nothing(hosts: list[Host]) -> None:
     alpha = hosts[0]
-    assert "beta takes nothing new; nothing is there" in alpha.daemon.cli("host", "drain", "beta").stderr
+    assert "beta takes nothing new; nothing is there" in alpha.daemon.cli("host", "drain", "--keep", "beta").stderr
     found = explained(alpha)
     assert {line["host"]: line["verdict"] for line in found["hosts"]}["beta"] == "refused"
     assert sorted(line["verdict"] for line in found["hosts"]) == ["chosen", "fits", "refused"]
@@ -124,7 +124,7 @@ def test_explain_says_all_and_makes_nothing(hosts: list[Host]) -> None:
 def test_a_host_that_is_drained_takes_nothing_new_and_tells_what_is_there(hosts: list[Host]) -> None:
     alpha = hosts[0]
     alpha.cli("create", "--name", "old", "--host", "beta", "box", "true")
-    told = alpha.daemon.cli("host", "drain", "beta").stderr
+    told = alpha.daemon.cli("host", "drain", "--keep", "beta").stderr
     assert "1 instance: old" in told
     for number in range(4):
         hosts[number % 3].cli("create", "--name", f"new{number}", "box", "true")
@@ -159,7 +159,7 @@ def test_a_move_keeps_the_rules_as_well(hosts: list[Host]) -> None:
     alpha.cli("host", "label", "alpha", "zone=a")
     alpha.cli("create", "--name", "one", "--constraint", "zone=a", "--label", "app=x", "box", "true")
     alpha.cli("create", "--name", "two", "--host", "beta", "--anti-affinity", "app=x", "box", "true")
-    alpha.cli("host", "drain", "beta")
+    alpha.cli("host", "drain", "--keep", "beta")
     refused = beta.cli("move", "one", "--host", "beta", check=False)
     for why in ("beta is draining", "beta is not labelled zone=a", "two on beta is to be away from app=x"):
         assert why in refused
@@ -183,7 +183,7 @@ def test_what_one_host_refuses_another_makes(hosts: list[Host]) -> None:
         assert (done.returncode, done.stdout) == (0, "through")
         refused = alpha.cli("create", "--network", "nowhere", "box", "true", check=False)
         assert "network 'nowhere' does not exist" in refused
-        gamma.cli("host", "drain", "gamma")
+        gamma.cli("host", "drain", "--keep", "gamma")
         refused = alpha.cli("create", "--network", "only", "box", "true", check=False)
         assert "'only' does not exist" in refused
         assert status(alpha)["instances"] == 3
@@ -205,7 +205,7 @@ def test_what_uses_volumes_and_paths_is_made_where_it_was_asked_for(hosts: list[
     for number, host in enumerate(hosts):
         host.cli("create", "--name", f"v{number}", "-v", f"data{number}:/data", "box", "true")
     assert listed(hosts[0]) == {"v0": "alpha", "v1": "beta", "v2": "gamma"}
-    hosts[0].cli("host", "drain", "beta")
+    hosts[0].cli("host", "drain", "--keep", "beta")
     refused = hosts[1].cli("create", "-v", "data1:/data", "box", "true", check=False)
     assert "volumes are each host's own" in refused
     for number, host in enumerate(hosts):
@@ -264,8 +264,8 @@ def test_many_hosts_that_are_asked_at_once_never_sell_more_than_there_is(hosts: 
 
 def test_a_placer_that_dies_and_a_host_that_does_not_answer_leave_nothing(hosts: list[Host]) -> None:
     alpha, beta, gamma = hosts
-    alpha.cli("host", "drain", "alpha")
-    alpha.cli("host", "drain", "gamma")
+    alpha.cli("host", "drain", "--keep", "alpha")
+    alpha.cli("host", "drain", "--keep", "gamma")
     beta.cut()  # it still has its lease: it is chosen, and does not answer
     refused = alpha.cli("create", "--name", "x", "box", "true", check=False)
     assert "does not answer" in refused or "beta is unreachable" in refused

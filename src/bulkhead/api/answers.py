@@ -24,7 +24,7 @@ from bulkhead.isolation.base import Ability
 from bulkhead.metering.invoices import Invoice
 from bulkhead.metering.prices import Price
 from bulkhead.model import Exit, Instance, Isolation, NamedPlan, Network, Snapshot, Volume
-from bulkhead.moves import Judgement, Moved, Receipt, Settled
+from bulkhead.moves import Drained, Judgement, Moved, Receipt, Settled
 from bulkhead.operation import Operation
 from bulkhead.secret import Secret
 from bulkhead.storage.changes import Changes
@@ -284,6 +284,7 @@ ANSWERS: dict[str, Answer] = {
     "get_host_of_fleet": Answer(HostLine),
     "change_host": Answer(Host),
     "remove_host": _DONE,
+    "drain_host": _long(Drained),
 }
 """By the name of the route's function, which is its operationId and the kind of its operations."""
 EVENT_STREAMS = ("events", "follow_operation")

@@ -24,6 +24,8 @@ from bulkhead.tenancy.roles import Permission
 
 log = logging.getLogger(__name__)
 _ONE = re.compile(r"^/v1/instances/([^/]+)(/.*)?$")
+_OF_HOST = re.compile(r"^/v1/hosts/([^/]+)/drain$")
+"""What a host does itself."""
 _DRY_RUN = "/v1/dry-run"
 _MAKING = frozenset({("POST", "/v1/instances"), ("POST", "/v1/run"), ("POST", _DRY_RUN)})
 HOST = "host"
@@ -90,6 +92,9 @@ class Elsewhere:
             host = await service.call(find, service, fleet, unquote(found[1]), scope[KEY])
         elif found := OPERATION.match(scope["path"]):
             host = await find_operation(service, fleet, unquote(found[1]), scope[KEY])
+        elif (found := _OF_HOST.match(scope["path"])) and fleet.identity is not None:
+            named = await service.call(fleet.host, unquote(found[1]))
+            host = None if named.id == fleet.identity.id else named
         if host is None:
             await self._app(scope, receive, send)
         else:

@@ -9,12 +9,14 @@ from pydantic import Field
 from starlette.responses import Response
 
 from bulkhead.api.auth import principal_of
+from bulkhead.api.progress import with_progress
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import Service
 from bulkhead.engine.fleet.identity import Coordinates
 from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.fleet.membership import INVITED_SECONDS, Wish
 from bulkhead.errors import Refused
+from bulkhead.events import Progress
 from bulkhead.fleet import Address, Host, HostName, HostState, Label, Policy
 from bulkhead.model import CreateRequest, Model
 
@@ -86,6 +88,13 @@ class Explained(Model):
     feasible: int
     refused: int
     hosts: list[JudgedHost]
+
+
+class DrainRequest(Model):
+    """How a host is to be emptied."""
+
+    deadline: float = Field(default=600.0, ge=0, le=7 * 86400, description="seconds in which it may move instances")
+    dry_run: bool = Field(default=False, description="only say what would go where")
 
 
 class HostChange(Model):
@@ -207,6 +216,20 @@ async def change_host(request: Request, ref: str, body: HostChange) -> Response:
         return host.model_copy(update={"state": body.state or host.state, "labels": kept})
 
     return json_response(await service.call(fleet.change_host, ref, change))
+
+
+@router.post("/hosts/{ref}/drain")
+async def drain_host(request: Request, ref: str, body: DrainRequest) -> Response:
+    """Let a host take nothing new, and move what is there to others; progress and how it went as NDJSON. A client that
+    goes ends it: what is under way goes back, what has gone stays where it is.
+    """
+    service, fleet = fleet_of(request)
+    await service.call(fleet.host, ref)
+
+    def work(progress: Progress) -> object:
+        return fleet.travels.empty(deadline=body.deadline, dry_run=body.dry_run, progress=progress)
+
+    return with_progress(request, work, target=ref)
 
 
 @router.delete("/hosts/{ref}", status_code=204)

@@ -146,6 +146,7 @@ RULES: Mapping[str, Permission] = {
     "GET /v1/hosts/{ref}": _H,
     "PATCH /v1/hosts/{ref}": _H,
     "DELETE /v1/hosts/{ref}": _T,
+    "POST /v1/hosts/{ref}/drain": _H,
 }
 
 PUBLIC = frozenset({"GET /", "GET /favicon.ico", "GET /web/{digest}/{name:path}"})

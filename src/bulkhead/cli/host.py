@@ -119,8 +119,21 @@ def _label(args: Namespace, app: App) -> int:
     return 0
 
 
+def _drain_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--deadline", metavar="TIME", default="10m", help="within which instances may be moved (10m)")
+    add("--keep", action="store_true", help="let it take nothing new, and leave what is there")
+    add("--dry-run", action="store_true", help="only say what would go where, and what would stay")
+    add_format(parser)
+    _host_argument(parser)
+
+
 def _drain(args: Namespace, app: App) -> int:
-    return _mark(args, app, "draining")
+    if args.keep:
+        return _mark(args, app, "draining")
+    from bulkhead.cli.emptying import drain
+
+    return drain(args, app)
 
 
 def _undrain(args: Namespace, app: App) -> int:
@@ -150,7 +163,7 @@ def _rm(args: Namespace, app: App) -> int:
 SUBCOMMANDS = {
     "ls": Subcommand("List the hosts of the fleet", _listing, _ls),
     "label": Subcommand("Set and remove labels of a host", _label_arguments, _label),
-    "drain": Subcommand("Let a host take no new instances; what is there stays", _host_argument, _drain),
+    "drain": Subcommand("Move everything off a host, which takes nothing new from then on", _drain_arguments, _drain),
     "undrain": Subcommand("Let a host take new instances again", _host_argument, _undrain),
     "rm": Subcommand("Take a host out of the fleet that is gone for good", _host_argument, _rm),
     "info": Subcommand(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 from bulkhead.engine.context import Context
-from bulkhead.engine.fleet import parcels
+from bulkhead.engine.fleet import emptying, parcels
 from bulkhead.engine.fleet.arriving import Arrivals
 from bulkhead.engine.fleet.asking import Peer
 from bulkhead.engine.fleet.identity import Opened
@@ -19,7 +19,7 @@ from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.engine.plans import Plans
 from bulkhead.errors import BulkheadError, Conflict, Forbidden, Refused
 from bulkhead.events import Progress
-from bulkhead.moves import Inquiry, Judgement, Moved, Objection, Parcel, Receipt, Settled
+from bulkhead.moves import Drained, Inquiry, Judgement, Moved, Objection, Parcel, Receipt, Settled
 
 if TYPE_CHECKING:
     from bulkhead.engine.fleet.member import Member
@@ -48,6 +48,14 @@ class Travels:
         instance = self._context.state.find(ref)
         target = self._member.host(host)
         return self.departures.move(opened, instance.spec.id, target, rate=rate, dry_run=dry_run, progress=progress)
+
+    def empty(self, *, deadline: float, dry_run: bool, progress: Progress) -> Drained:
+        """Let this host take nothing new, and everything that is there be on others."""
+
+        def carry(instance_id: str, target: str, progress: Progress) -> Moved:
+            return self.move(instance_id, target, rate=None, dry_run=False, progress=progress)
+
+        return emptying.empty(self._member.opened(), carry, deadline=deadline, dry_run=dry_run, progress=progress)
 
     def judged(self, inquiry: Inquiry, stream: BinaryIO) -> Judgement:
         """What this host says of an instance that is to come; takes the padding as it would take its disk."""
