@@ -5,7 +5,9 @@ Every host is a sandbox of its own, and so is the switch between them, where etc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,8 @@ from tests.harness.namespaces import Sandbox
 from tests.harness.naming import PREFIX
 
 NET = "10.99.0"
+PATIENCE = 120.0
+"""Seconds for what must happen, on a busy host."""
 _SWITCH, _LINK = "switch", "fleet"
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
 
@@ -50,6 +54,12 @@ class Host:
     def mend(self) -> None:
         """Its link carries again."""
         self._fleet.switch.run("ip", "link", "set", self._port, "master", _SWITCH)
+
+    def status(self) -> dict[str, Any]:
+        """The fleet as it is seen from there; empty where it cannot say."""
+        said = self.daemon.cli("cluster", "status", "--format", "json", check=False).stdout
+        found: dict[str, Any] = json.loads(said or "{}")
+        return found
 
     def cli(self, *arguments: str, check: bool = True) -> str:
         """What `bulkhead ARGUMENTS` prints there; with its errors where it may fail."""
@@ -102,6 +112,27 @@ class Fleet:
             for flag, path in (("cacert", tls.authority), ("cert", tls.certificate), ("key", tls.key)):
                 found += [f"--etcd-{flag}", str(path)]
         return found
+
+    def reset(self) -> None:
+        """Links that carry, daemons that run, and nothing that is placed anywhere."""
+        for host in self.hosts:
+            host.mend()
+            if host.daemon.pid == 0:
+                host.daemon.start()
+        self.wait_for_all()
+        for host in self.hosts:
+            host.daemon.clear()
+        self._until(lambda: self.hosts[0].status()["instances"] == 0, "something is still placed")
+
+    def wait_for_all(self) -> None:
+        """Until every host is heard of."""
+        self._until(lambda: all(each["alive"] for each in self.hosts[0].status()["hosts"]), "not all hosts live")
+
+    def _until(self, holds: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline, f"{otherwise} after {PATIENCE:g} s"
+            time.sleep(0.05)
 
     def leaked(self) -> list[str]:
         """What the hosts have left behind; ends their daemons."""

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -44,17 +43,7 @@ def lab(busybox_tar: Path) -> Iterator[Fleet]:
 def hosts(lab: Fleet) -> Iterator[list[Host]]:
     """The hosts; what a test has made is gone after it, and their links carry."""
     yield lab.hosts
-    for host in lab.hosts:
-        host.mend()
-        if host.daemon.pid == 0:
-            host.daemon.start()
-        host.daemon.clear()
-    until("nothing is placed", lambda: status(lab.hosts[0])["instances"] == 0)
-
-
-def status(host: Host) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(host.daemon.cli("cluster", "status", "--format", "json", check=False).stdout)
-    return found
+    lab.reset()
 
 
 def listed(host: Host) -> dict[str, str]:
@@ -76,8 +65,8 @@ def asked(host: Host, address: str, path: str, context: ssl.SSLContext, headers:
 
 def test_all_see_the_same_fleet(hosts: list[Host]) -> None:
     for host in hosts:
-        until("all live", lambda host=host: all(each["alive"] for each in status(host)["hosts"]))
-        found = status(host)
+        until("all live", lambda host=host: all(each["alive"] for each in host.status()["hosts"]))
+        found = host.status()
         assert [each["name"] for each in found["hosts"]] == ["alpha", "beta", "gamma"]
         assert [each["name"] for each in found["hosts"] if each["here"]] == [host.name]
         assert found["error"] == ""
@@ -168,8 +157,8 @@ def test_a_daemon_that_dies_between_the_two_records_leaves_them_in_agreement(hos
     beta.start()
     there = {each["spec"]["name"] for each in beta.json("ps", "-a", "--format", "json") if each["host"] == "beta"}
     assert there == ({"one"} if point == "create.unconfirmed" else set())
-    until("the records agree", lambda: status(hosts[0])["instances"] == len(there))
-    sold = {each["name"]: each["instances"] for each in status(hosts[2])["hosts"]}
+    until("the records agree", lambda: hosts[0].status()["instances"] == len(there))
+    sold = {each["name"]: each["instances"] for each in hosts[2].status()["hosts"]}
     assert sold["beta"] == len(there)
     if not there:  # its name is free again
         hosts[0].cli("create", "--name", "one", "box")
@@ -181,7 +170,7 @@ def test_without_etcd_instances_run_on_and_what_would_change_the_fleet_is_refuse
     alpha = hosts[0].daemon
     alpha.cli("run", "-d", "--name", "one", "--host", "alpha", "box", "sleep", "1000")
     hosts[1].cli("run", "-d", "--name", "two", "--host", "beta", "box", "sleep", "1000")
-    status(hosts[0])
+    hosts[0].status()
     for number in range(3):
         lab.etcd.kill(number)
     assert alpha.cli("exec", "one", "echo", "alive").stdout == "alive\n"
@@ -200,7 +189,7 @@ def test_without_etcd_instances_run_on_and_what_would_change_the_fleet_is_refuse
     for number in range(3):
         lab.etcd.restart(number, wait=False)
     lab.etcd.wait_for_leader()
-    until("etcd is back", lambda: not status(hosts[0]).get("error", "not yet"))
+    until("etcd is back", lambda: not hosts[0].status().get("error", "not yet"))
     hosts[2].cli("create", "--name", "three", "--host", "alpha", "box")
     assert listed(hosts[1]) == {"one": "alpha", "two": "beta", "three": "alpha"}
 
@@ -211,12 +200,12 @@ def test_a_host_that_cannot_be_reached_is_said_to_be_so(hosts: list[Host]) -> No
     refused = hosts[0].cli("exec", "two", "true", check=False)
     assert "does not answer" in refused
     assert listed(hosts[0]) == {}
-    until("it is missed", lambda: not {each["name"]: each["alive"] for each in status(hosts[0])["hosts"]}["beta"])
+    until("it is missed", lambda: not {each["name"]: each["alive"] for each in hosts[0].status()["hosts"]}["beta"])
     assert "not heard of" in hosts[0].cli("host", "ls")
     assert "1 instances are placed on this host" in hosts[0].cli("host", "rm", "beta", check=False)
     assert hosts[1].daemon.cli("exec", "two", "echo", "runs on").stdout == "runs on\n"
     hosts[1].mend()
-    until("all live", lambda: all(each["alive"] for each in status(hosts[0])["hosts"]))
+    until("all live", lambda: all(each["alive"] for each in hosts[0].status()["hosts"]))
     assert hosts[0].cli("exec", "two", "echo", "back") == "back\n"
 
 
@@ -239,7 +228,7 @@ def test_a_token_lets_one_host_in_once(lab: Fleet, hosts: list[Host]) -> None:
     gamma.cli("cluster", "leave")
     assert "is not good" in gamma.cli("cluster", "join", *arguments, token, check=False)
     lab.join(gamma)
-    until("all live", lambda: all(each["alive"] for each in status(alpha)["hosts"]))
+    until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
     for host in hosts:
         for file in (host.daemon.config.state_dir / "fleet").iterdir():
             assert file.stat().st_mode & 0o077 == 0

@@ -37,21 +37,9 @@ def lab(busybox_tar: Path) -> Iterator[Fleet]:
 def hosts(lab: Fleet) -> Iterator[list[Host]]:
     """The hosts; what a test has made is gone after it, and their links carry."""
     yield lab.hosts
-    for host in lab.hosts:
-        host.mend()
-        if host.daemon.pid == 0:
-            host.daemon.start()
-    until("all live", lambda: all(each["alive"] for each in status(lab.hosts[0])["hosts"]))
-    for host in lab.hosts:
-        host.daemon.clear()
-    until("nothing is placed", lambda: status(lab.hosts[0])["instances"] == 0)
+    lab.reset()
     for host in lab.hosts:
         until("nothing arrives", lambda host=host: not arriving(host))
-
-
-def status(host: Host) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(host.daemon.cli("cluster", "status", "--format", "json", check=False).stdout)
-    return found
 
 
 def arriving(host: Host) -> list[str]:
@@ -100,7 +88,7 @@ def test_a_running_instance_goes_with_its_data_and_its_log(hosts: list[Host], le
     assert found == "kept\n7:8:640\nx\n"
     assert alpha.cli("logs", "one").count("began") == 2
     assert not list(alpha.daemon.config.instances_dir.iterdir())
-    assert {each["name"]: each["instances"] for each in status(alpha)["hosts"]} == {"alpha": 0, "beta": 1}
+    assert {each["name"]: each["instances"] for each in alpha.status()["hosts"]} == {"alpha": 0, "beta": 1}
     # And back.
     move(alpha, "one", alpha)
     assert beta.cli("exec", "one", "cat", "/kept") == "kept\n"
@@ -188,7 +176,7 @@ def settled(hosts: list[Host], name: str) -> str:
         there = [host.name for host, found in zip(hosts, own, strict=True) if name in found]
         runs = [host.name for host, found in zip(hosts, own, strict=True) if found.get(name) == "running"]
         bundles = [host.name for host in hosts if list(host.daemon.config.instances_dir.iterdir())]
-        sold = [each["name"] for each in status(alpha)["hosts"] if each["instances"]]
+        sold = [each["name"] for each in alpha.status()["hosts"] if each["instances"]]
         if there == runs == bundles == sold and len(there) == 1 and not any(arriving(host) for host in hosts):
             return there[0]
         return ""
@@ -227,7 +215,7 @@ def test_the_target_s_daemon_dies(hosts: list[Host], point: str) -> None:
     alpha, beta = hosts
     begin(alpha, "one")
     beta.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
-    until("all live", lambda: all(each["alive"] for each in status(alpha)["hosts"]))
+    until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
     alpha.cli("move", "one", "--host", "beta", check=False)
     beta.daemon.wait()
     beta.daemon.start()
@@ -239,7 +227,7 @@ def test_the_source_s_daemon_dies_while_it_takes_back(hosts: list[Host], point: 
     alpha, beta = hosts
     begin(alpha, "one")
     beta.daemon.restart(env={"BULKHEAD_CRASH_AT": "arrive.begun"})
-    until("all live", lambda: all(each["alive"] for each in status(alpha)["hosts"]))
+    until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
     alpha.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
     alpha.cli("move", "one", "--host", "beta", check=False)
     beta.daemon.wait()
@@ -289,7 +277,7 @@ def test_a_link_is_cut_while_it_is_sent(hosts: list[Host], number: int) -> None:
     told = slow.end()
     hosts[number].mend()
     assert "moved" in told
-    until("all live", lambda: all(each["alive"] for each in status(hosts[0])["hosts"]))
+    until("all live", lambda: all(each["alive"] for each in hosts[0].status()["hosts"]))
     assert settled(hosts, "one") == "alpha"
 
 
@@ -297,7 +285,7 @@ def test_the_target_is_cut_off_after_it_was_handed_over(hosts: list[Host]) -> No
     alpha, beta = hosts
     begin(alpha, "one")
     beta.daemon.restart(env={"BULKHEAD_CRASH_AT": "arrive.recorded"})
-    until("all live", lambda: all(each["alive"] for each in status(alpha)["hosts"]))
+    until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
     told = alpha.cli("move", "one", "--host", "beta", check=False)
     assert "does not say yet whether it runs" in told
     beta.daemon.wait()
@@ -305,7 +293,7 @@ def test_the_target_is_cut_off_after_it_was_handed_over(hosts: list[Host]) -> No
     beta.daemon.start()
     assert listed(alpha) == {}
     beta.mend()
-    until("all live", lambda: all(each["alive"] for each in status(alpha)["hosts"]))
+    until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
     assert settled(hosts, "one") == "beta"
 
 
@@ -325,7 +313,7 @@ def test_etcd_is_away_when_it_is_to_be_handed_over(lab: Fleet, hosts: list[Host]
     for number in range(3):
         lab.etcd.restart(number, wait=False)
     lab.etcd.wait_for_leader()
-    until("etcd is back", lambda: not status(alpha).get("error", "not yet"))
+    until("etcd is back", lambda: not alpha.status().get("error", "not yet"))
     alpha.cli("rm", "-f", "other")
     assert settled(hosts, "one") == "alpha"
 
@@ -366,7 +354,7 @@ def test_what_was_removed_where_it_went_does_not_come_back(hosts: list[Host]) ->
     alpha.daemon.start()
     until("its old copy is gone", lambda: not list(alpha.daemon.config.instances_dir.iterdir()))
     assert listed(beta) == {}
-    assert status(beta)["instances"] == 0
+    assert beta.status()["instances"] == 0
 
 
 def test_an_unmodified_system_goes_with_its_disk(hosts: list[Host], tmp_path: Path) -> None:
@@ -404,7 +392,7 @@ def test_a_host_is_emptied_and_what_cannot_go_says_why(hosts: list[Host]) -> Non
         assert {each["name"]: each["host"] for each in plan["went"]} == {"one": "beta", "two": "beta", "bound": "beta"}
         assert [each["name"] for each in plan["stays"]] == ["here"]
         assert {at for at, _ in listed(beta).values()} == {"alpha"}
-        assert {each["name"]: each["state"] for each in status(beta)["hosts"]}["alpha"] == "ready"
+        assert {each["name"]: each["state"] for each in beta.status()["hosts"]}["alpha"] == "ready"
         done = beta.daemon.cli("host", "drain", "alpha", check=False)  # from another host
         assert done.returncode == 1
         assert "2 of its instances stay" in done.stderr
@@ -415,7 +403,7 @@ def test_a_host_is_emptied_and_what_cannot_go_says_why(hosts: list[Host]) -> Non
         assert found["two"] == ("beta", "created")
         assert {found["bound"], found["here"]} == {("alpha", "created")}
         assert alpha.cli("exec", "one", "cat", "/kept") == "x\n"
-        assert {each["name"]: each["state"] for each in status(beta)["hosts"]}["alpha"] == "draining"
+        assert {each["name"]: each["state"] for each in beta.status()["hosts"]}["alpha"] == "draining"
         for name in ("bound", "here"):
             beta.cli("rm", name)
         assert "nothing is there any more" in alpha.daemon.cli("host", "drain", "alpha").stderr

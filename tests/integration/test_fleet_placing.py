@@ -15,7 +15,7 @@ from bulkhead.engine.faults import PLACING
 from tests.harness.abilities import require
 from tests.harness.fleet import Fleet, Host
 from tests.integration.lives import until
-from tests.integration.test_fleet import asked, listed, status
+from tests.integration.test_fleet import asked, listed
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -34,19 +34,14 @@ def lab(busybox_tar: Path) -> Iterator[Fleet]:
 @pytest.fixture
 def hosts(lab: Fleet) -> Iterator[list[Host]]:
     """The hosts, as they were; what a test has made is gone after it."""
-    until("all live", lambda: all(each["alive"] for each in status(lab.hosts[0])["hosts"]))
+    until("all live", lambda: all(each["alive"] for each in lab.hosts[0].status()["hosts"]))
     yield lab.hosts
-    for host in lab.hosts:
-        host.mend()
-        if host.daemon.pid == 0:
-            host.daemon.start()
-        host.daemon.clear()
+    lab.reset()
     first = lab.hosts[0]
     first.cli("cluster", "set", "--policy", "balance", "--spare", "no")
     for host in lab.hosts:
         first.cli("host", "undrain", host.name)
         first.cli("host", "label", host.name, "zone-")
-    until("nothing is placed", lambda: status(first)["instances"] == 0)
 
 
 def explained(host: Host, *arguments: str) -> dict[str, Any]:
@@ -118,7 +113,7 @@ def test_explain_says_all_and_makes_nothing(hosts: list[Host]) -> None:
     assert "exclude each other" in alpha.cli("run", "--explain", "--dry-run", "box", "true", check=False)
     assert "of --explain alone" in alpha.cli("run", "--format", "json", "box", "true", check=False)
     assert listed(alpha) == {}
-    assert status(alpha)["instances"] == 0
+    assert alpha.status()["instances"] == 0
 
 
 def test_a_host_that_is_drained_takes_nothing_new_and_tells_what_is_there(hosts: list[Host]) -> None:
@@ -151,7 +146,7 @@ def test_what_is_made_elsewhere_in_the_background_is_followed_from_here(hosts: l
     begun = beta.daemon.api("POST", "/v1/instances?detach=true", {**body, "name": "never", "network": "nowhere"})
     path = f"/v1/operations/{begun.body['id']}"
     until("it has failed", lambda: beta.daemon.api("GET", path).body["state"] == "failed")
-    assert status(beta)["instances"] == 1
+    assert beta.status()["instances"] == 1
 
 
 def test_a_move_keeps_the_rules_as_well(hosts: list[Host]) -> None:
@@ -186,7 +181,7 @@ def test_what_one_host_refuses_another_makes(hosts: list[Host]) -> None:
         gamma.cli("host", "drain", "--keep", "gamma")
         refused = alpha.cli("create", "--network", "only", "box", "true", check=False)
         assert "'only' does not exist" in refused
-        assert status(alpha)["instances"] == 3
+        assert alpha.status()["instances"] == 3
     finally:
         for number in range(3):
             alpha.cli("rm", f"n{number}", check=False)
@@ -198,7 +193,7 @@ def test_a_start_that_fails_is_not_begun_anew_elsewhere(hosts: list[Host]) -> No
     assert refused.returncode == 127
     assert sum(host.daemon.log().count("/no/such/program") > 0 for host in hosts) <= 1
     assert listed(hosts[0]) == {}
-    until("its place is free", lambda: status(hosts[0])["instances"] == 0)
+    until("its place is free", lambda: hosts[0].status()["instances"] == 0)
 
 
 def test_what_uses_volumes_and_paths_is_made_where_it_was_asked_for(hosts: list[Host]) -> None:
@@ -243,7 +238,7 @@ def test_tenants_are_placed_and_told_nothing_of_hosts(hosts: list[Host]) -> None
 def test_many_hosts_that_are_asked_at_once_never_sell_more_than_there_is(hosts: list[Host]) -> None:
     """All of a host's memory is sold in parts that fit a whole number of times."""
     alpha = hosts[0]
-    sellable = {each["name"]: each["sellable"]["memory"] for each in status(alpha)["hosts"]}
+    sellable = {each["name"]: each["sellable"]["memory"] for each in alpha.status()["hosts"]}
     part = min(sellable.values()) // 3
     fits = sum(has // part for has in sellable.values())
 
@@ -258,7 +253,7 @@ def test_many_hosts_that_are_asked_at_once_never_sell_more_than_there_is(hosts: 
     refused = [each for each in told if "not enough memory left" in each]
     assert len(made) == fits, told
     assert len(refused) == 4, told
-    for each in status(alpha)["hosts"]:
+    for each in alpha.status()["hosts"]:
         assert each["sold"]["memory"] <= sellable[each["name"]]
 
 
@@ -269,7 +264,7 @@ def test_a_placer_that_dies_and_a_host_that_does_not_answer_leave_nothing(hosts:
     beta.cut()  # it still has its lease: it is chosen, and does not answer
     refused = alpha.cli("create", "--name", "x", "box", "true", check=False)
     assert "does not answer" in refused or "beta is unreachable" in refused
-    assert status(alpha)["instances"] == 0
+    assert alpha.status()["instances"] == 0
     beta.mend()
     alpha.cli("host", "undrain", "gamma")
     alpha.cli("create", "--name", "x", "box", "true")
@@ -285,10 +280,10 @@ def test_what_was_reserved_when_a_daemon_died_is_free_again(hosts: list[Host], p
     dies.restart(env={"BULKHEAD_CRASH_AT": point})
     alpha.daemon.cli("create", "--name", "x", "--host", "beta", "box", "true", check=False)
     dies.wait()
-    assert status(hosts[2])["instances"] == 1
+    assert hosts[2].status()["instances"] == 1
     dies.start()
-    until("its place is free", lambda: status(hosts[2])["instances"] == 0, seconds=300)
-    assert {each["sold"]["memory"] for each in status(hosts[2])["hosts"]} == {0}
+    until("its place is free", lambda: hosts[2].status()["instances"] == 0, seconds=300)
+    assert {each["sold"]["memory"] for each in hosts[2].status()["hosts"]} == {0}
     alpha.cli("create", "--name", "x", "--host", "beta", "box", "true")
     assert listed(alpha) == {"x": "beta"}
 
@@ -303,7 +298,7 @@ def test_nobody_claims_a_place_by_a_header(hosts: list[Host]) -> None:
         headers={"bulkhead-place": "0" * 32},
     )
     assert found.status == 201, found
-    assert status(alpha)["instances"] == 1
+    assert alpha.status()["instances"] == 1
     files = beta.daemon.config.state_dir / "fleet"
     context = ssl.create_default_context(cafile=str(files / "ca.pem"))
     assert "401" in asked(beta, alpha.address, "/v1/instances", context, f"bulkhead-place: {'0' * 32}\r\n")

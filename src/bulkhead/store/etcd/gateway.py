@@ -148,23 +148,19 @@ class Gateway:
 
         Raises Rejected, Unavailable.
         """
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
-        problem = "no member could be asked in time"
-        while True:
-            for member in self.order():
-                if (left := deadline - time.monotonic()) <= 0:
-                    raise self.unavailable(problem)
-                try:
-                    return self.ask(member, path, body, timeout=min(PATIENCE, left))
-                except (Unsure, Unavailable) as error:
-                    problem = str(error)
-            time.sleep(max(0.0, min(deadline - time.monotonic(), random.uniform(0.5, 1.5) * _PAUSE)))  # noqa: S311
+        return self._asked(path, body, timeout, again=(Unsure, Unavailable))
 
     def once(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Json:
         """A call that must not be made twice. Members that cannot be connected to are passed over.
 
         Raises Rejected, Unsure, and Unavailable where it never went out.
         """
+        return self._asked(path, body, timeout, again=(Unavailable,))
+
+    def _asked(
+        self, path: str, body: Mapping[str, Any], timeout: float | None, *, again: tuple[type[Exception], ...]
+    ) -> Json:
+        """The first answer, each member being asked in turn; `again`: what another one may be asked after."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         problem = "no member could be asked in time"
         while True:
@@ -173,7 +169,7 @@ class Gateway:
                     raise self.unavailable(problem)
                 try:
                     return self.ask(member, path, body, timeout=min(PATIENCE, left))
-                except Unavailable as error:
+                except again as error:
                     problem = str(error)
             time.sleep(max(0.0, min(deadline - time.monotonic(), random.uniform(0.5, 1.5) * _PAUSE)))  # noqa: S311
 
