@@ -98,7 +98,7 @@ def test_every_verb_works_from_every_host(hosts: list[Host], tmp_path: Path) -> 
     gamma.cli("pause", "one")
     assert alpha.cli("ps").stdout.count("(paused)") == 1
     alpha.cli("unpause", "one")
-    gamma.cli("run", "-d", "--name", "two", "box", "sleep", "1000")
+    gamma.cli("run", "-d", "--host", "gamma", "--name", "two", "box", "sleep", "1000")
     for names in ((), ("one", "two")):
         used = alpha.json("stats", "--no-stream", "--format", "json", *names)
         assert {each["name"]: each["host"] for each in used} == {"one": "beta", "two": "gamma"}

@@ -242,6 +242,8 @@ class Slow:
 
     def __init__(self, host: Host, name: str, target: str) -> None:
         argv = [*host.daemon.cli("ps").args[:1], "move", name, "--host", target, "--rate", "1M"]
+        # What runs in the background of a shell is started with INT ignored, and so is what it starts.
+        argv = ["env", "--default-signal=INT", *argv]
         self._process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=host.daemon.environment(), text=True
         )

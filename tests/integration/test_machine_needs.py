@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,8 +28,11 @@ def without(daemon: Daemon, program: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("program", "package"), [("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.erofs", "erofs-utils")]
 )
-def test_a_missing_program_is_told_at_create(daemon: Daemon, busybox_tar: Path, program: str, package: str) -> None:
+def test_a_missing_program_is_told_at_create(
+    make_daemon: Callable[..., Daemon], busybox_tar: Path, program: str, package: str
+) -> None:
     """With everything else that is missing, and what to do about each."""
+    daemon = make_daemon(strange=True)  # one that knows nothing of the host yet
     with_image(daemon, busybox_tar, IMAGE)
     with without(daemon, program):
         done = daemon.cli("create", "--isolation", "vm", *SIZE, IMAGE, "true", check=False)

@@ -34,8 +34,9 @@ PORT = 8443
 PLAN = ("--memory", "64M", "--cpus", "0.1", "--disk", "64M")
 LOOP = ("sh", "-c", "echo ready; while :; do sleep 1; done")
 NOWHERE = "f" * 32
-ELSEWHERE = ("number", "month")
-"""What invoices and prices are named by: numbers are the host's, so they have a test of their own."""
+ELSEWHERE = ("number", "month", "instance")
+"""What invoices and prices are named by: numbers are the host's, so they have a test of their own;
+what arrives from another host of a fleet is that host's to send."""
 
 
 @dataclass(frozen=True)
@@ -440,7 +441,8 @@ def test_a_customer_has_every_wall_that_is_sold_and_builds_what_runs_there(provi
     daemon.cli("image", "import", "--unikernel", unikernels.banner(tmp_path), "banner")
     daemon.cli("image", "share", "banner")
     made = building.context(tmp_path / "context", "FROM busybox\nRUN echo built > /made\nCMD cat /made\n")
-    ann.cli("build", "-t", "own", str(made))
+    built = ann.cli("build", "-t", "own", *PLAN, str(made), check=False)
+    assert built.returncode == 0, built.stderr
     try:
         for wall in ("container", "vm"):
             done = ann.cli(

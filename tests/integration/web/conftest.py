@@ -17,7 +17,7 @@ from tests.integration.lives import PLAN, with_image
 from tests.integration.web.pages import PORT, SECONDS, listen
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def module_daemon() -> Iterator[Daemon]:
     """The daemon of all these tests: it listens on a port as well, where everybody shows a token."""
     require(*DAEMON_NEEDS)
@@ -33,7 +33,7 @@ def module_daemon() -> Iterator[Daemon]:
         assert not found, "\n  ".join(["the daemon left behind:", *found])
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browsing(module_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BrowserContext, str]]:
     """A browser, which keeps the page's files, and the page's address."""
     require(CHROMIUM)
