@@ -1,7 +1,6 @@
 // Secrets: their names and where they are used. Nothing shows what is in one, not even to whoever made it.
 
 import * as api from "./api.js";
-import * as live from "./live.js";
 import { confirm, field, form } from "./dialog.js";
 import { h } from "./dom.js";
 import { me, may } from "./me.js";
@@ -10,14 +9,19 @@ import { done } from "./say.js";
 import { ago, bytes, plural } from "./units.js";
 
 const foreign = (secret) => !me().tenant && secret.tenant !== "default";
-const usersOf = (secret) => [...live.instances.values()].filter(({ spec }) => spec.tenant === secret.tenant && spec.secrets?.some((use) => use.source === secret.name));
+const usersOf = (secret, instances) => instances.filter(({ spec }) => spec.tenant === secret.tenant && spec.secrets?.some((use) => use.source === secret.name));
 const names = (found) => (found.length ? found.map(({ spec }) => spec.name).join(", ") : "–");
 
 export function secrets() {
-  const list = asked(() => api.get("/v1/secrets"), (found, again) => {
+  // Asked for together: a list that came before the instances would show that nobody uses any.
+  const both = async () => {
+    const [found, instances] = await Promise.all([api.get("/v1/secrets"), api.get("/v1/instances")]);
+    return found.map((secret) => ({ ...secret, users: usersOf(secret, instances) }));
+  };
+  const list = asked(both, (found, again) => {
     if (!found.length) return empty("secrets", "No secret", "A secret is a value that instances get as a file in their own memory, and that nothing shows.", may("secrets") && button("Create a secret", "plus", () => create(again), ".primary"));
     return simpleTable("Secrets", ["Name", ["Size", "right"], "Used by", ["Changed", "hide-narrow"], ""], found.map((secret) => h("tr",
-      h("td.break", h("span.name", secret.name), foreign(secret) && ` (${secret.tenant})`), h("td.right.nowrap", bytes(secret.size)), h("td.break", names(usersOf(secret))), h("td.nowrap.muted.hide-narrow", ago(secret.updated)),
+      h("td.break", h("span.name", secret.name), foreign(secret) && ` (${secret.tenant})`), h("td.right.nowrap", bytes(secret.size)), h("td.break", names(secret.users)), h("td.nowrap.muted.hide-narrow", ago(secret.updated)),
       h("td.tools", may("secrets") && tool(`Delete ${secret.name}`, "trash", () => drop(secret, again))))));
   });
   return { title: "Secrets", element: h("div", head("Secrets", { actions: may("secrets") && button("Create", "plus", () => create(list.again), ".primary") }), h("section.card", list)) };
@@ -43,7 +47,7 @@ function create(again) {
 }
 
 function drop(secret, again) {
-  const using = usersOf(secret);
+  const using = secret.users;
   return confirm(`Delete ${secret.name}?`, {
     words: ["The secret ", h("b", secret.name), " and its value are deleted.", using.length ? ` ${plural(using.length, "instance")} of it: ${names(using)}.` : ""],
     action: `Delete ${secret.name}`,
