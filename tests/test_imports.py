@@ -255,6 +255,12 @@ def test_the_hot_path_loads_nothing_heavy() -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
+def test_a_daemon_loads_no_numbers_before_a_fleet_needs_them() -> None:
+    program = "import sys, bulkhead.engine, bulkhead.api.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert not {"numpy", "matplotlib", "weasyprint"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("module", sorted(name for name in trees() if "." in name))
 def test_modules_and_functions_stay_small(module: str) -> None:
     tree = trees()[module]

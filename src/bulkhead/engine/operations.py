@@ -109,8 +109,7 @@ class Operations:
 
     def end(self, operation_id: str, state: OperationState, *, result: object = None, problem: object = None) -> None:
         """It has ended; the record says how. `result` and `problem` are JSON values."""
-        with self._guard:
-            live = self._live.pop(operation_id)
+        live = self._live[operation_id]
         with live.changed:
             changes = {"state": state, "ended": time.time(), "result": result, "problem": problem}
             live.operation = live.operation.model_copy(update=changes)
@@ -118,6 +117,8 @@ class Operations:
                 live.operation = live.operation.model_copy(update={"result": None})
             self._state.save_operation(live.operation)
             live.changed.notify_all()
+        with self._guard:  # only now: until the record says so, what is live does
+            del self._live[operation_id]
 
     # --- by whom it is watched
 
@@ -174,8 +175,12 @@ class Operations:
     # --- inside
 
     def _current(self, recorded: Operation) -> Operation:
-        live = self._live.get(recorded.id)
-        return live.operation if live and recorded.running else recorded
+        if not recorded.running:
+            return recorded
+        if live := self._live.get(recorded.id):
+            return live.operation
+        # It has ended since the record was read, or an earlier daemon's is to be recovered yet.
+        return self._state.operation(recorded.id) or recorded
 
     def _trim(self) -> None:
         ended = [one for one in self._state.operations() if not one.running]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from bulkhead.cluster.draining import Drain, drain
-from bulkhead.cluster.groups import Proposed
 from bulkhead.engine.fleet import views
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.errors import BulkheadError
@@ -18,6 +17,10 @@ from bulkhead.events import Progress, Step
 from bulkhead.fleet import Host, HostState
 from bulkhead.moves import Drained, Moved, Stays, Went
 from bulkhead.store.fleet import Seen
+
+if TYPE_CHECKING:
+    from bulkhead.cluster.draining import Drain
+    from bulkhead.cluster.groups import Proposed
 
 Carry = Callable[[str, str, Progress], Moved]
 """Moves an instance (id) to a host (id)."""
@@ -57,6 +60,8 @@ def _draining(host: Host) -> Host:
 
 
 def _plan(opened: Opened, seconds: float) -> tuple[Seen, Drain]:
+    from bulkhead.cluster.draining import drain  # numpy: a daemon that serves no large fleet does without
+
     seen = opened.state.seen()
     policy = seen.fleet.policy if seen.fleet else "balance"
     snapshot = views.snapshot(seen, heard={opened.identity.id})
