@@ -200,12 +200,14 @@ def _case(cast: Cast, client: Client, wall: Wall, rogue: Rogue, sizes: Sizes) ->
     try:
         time.sleep(SETTLE_SECONDS)
         suspect = wall.suspect("rogue")
-        before = suspect.count()
+        # Behind a wall where the whole instance is out of memory it may be starting again just when it is looked at.
+        before = None
+        with suppress(OSError):
+            before = suspect.count()
         during = client.ask(PORT, rate=wall.rate, seconds=DURING_SECONDS * scale)
-        try:
-            used = shares(suspect, before, SOLD)
-        except OSError:  # behind a wall where the whole instance is out of memory it is starting again just now
-            used = {"ended": 0.0}
+        used = {"ended": 0.0}
+        with suppress(OSError):
+            used = shares(suspect, before, SOLD) if before else used
     finally:
         with suppress(Unusable):
             wall.remove("rogue")
