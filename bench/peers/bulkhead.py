@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import os
 import signal
 import socket
@@ -124,8 +125,7 @@ class Api:
         head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(payload)}\r\n"
         kind = "content-type: application/json\r\n" if payload else ""
         try:
-            connection = self._kept or self._connected()
-            self._kept = None
+            connection = self._connection()
             connection.sendall(f"{head}{kind}\r\n".encode() + payload)
             with Response(connection) as response:
                 answer = response.read()
@@ -135,6 +135,13 @@ class Api:
         if response.status >= 400:
             raise timing.Unusable(f"{method} {path} answered {response.status}: {answer[:300].decode()}")
         return answer
+
+    def _connection(self) -> socket.socket:
+        kept, self._kept = self._kept, None
+        if kept and select.select([kept], [], [], 0)[0]:  # nothing is to come: the daemon has closed it, idle as it was
+            kept.close()
+            kept = None
+        return kept or self._connected()
 
     def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
