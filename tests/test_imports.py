@@ -17,7 +17,7 @@ PACKAGE = SOURCE / "bulkhead"
 
 NOUNS = (
     *("errors", "events", "amounts", "config", "quantities", "elf", "ustar", "modelling", "model"),
-    *("moves", "operation", "secret", "tenancy", "fleet", "where"),
+    *("moves", "operation", "plan", "secret", "system", "tenancy", "fleet", "where"),
 )
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
@@ -63,7 +63,7 @@ THIRD_PARTY = {
     "httptools": {"api"},
     "h11": {"api"},
     "pydantic": {
-        *("secret", "fleet", "moves", "where"),
+        *("secret", "fleet", "moves", "plan", "where"),
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
         *("modelling", "engine", "api", "audit", "metering"),
     },

@@ -1,4 +1,4 @@
-"""The nouns: plans, specs, instances, networks, volumes, images. Frozen, typed, validated once.
+"""The nouns: specs, instances, networks, volumes, images, and handed on: plans, systems. Frozen, typed, validated once.
 
 Units everywhere: bytes, bits per second for the network's bandwidth, seconds, GHz. Unknown keys are errors.
 """
@@ -6,19 +6,29 @@ Units everywhere: bytes, bits per second for the network's bandwidth, seconds, G
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bulkhead.modelling import Model as Model  # noqa: PLC0414 - handed on
+from bulkhead.modelling import NAME_PATTERN as NAME_PATTERN
+from bulkhead.modelling import Model as Model
+from bulkhead.modelling import Name as Name
+from bulkhead.plan import NamedPlan as NamedPlan
+from bulkhead.plan import Plan as Plan
+from bulkhead.plan import PlanRequest as PlanRequest
 from bulkhead.secret import MOST_USES, SecretUse
+from bulkhead.system import DiskBus as DiskBus
+from bulkhead.system import Firmware as Firmware
+from bulkhead.system import KernelType as KernelType
+from bulkhead.system import Machine as Machine
+from bulkhead.system import Nic as Nic
+from bulkhead.system import Program as Program
+from bulkhead.system import System as System
 from bulkhead.tenancy import names
 from bulkhead.tenancy.names import TenantName, qualified
 from bulkhead.where import Where
 
-NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 UID_RANGE = 65536
 DEFAULT_TENANT = names.DEFAULT
 """The operator's own."""
@@ -50,33 +60,6 @@ class State(StrEnum):
     STOPPING = "stopping"
     EXITED = "exited"
     DELETING = "deleting"
-
-
-class Plan(Model):
-    """What an instance may use. Every field that is set is a hard limit; None is no limit."""
-
-    memory: int = Field(ge=6 << 20, le=1 << 50, description="bytes of RAM, page cache included")
-    swap: int = Field(default=0, ge=0, le=1 << 50, description="bytes of swap on top of memory")
-    cpus: float = Field(gt=0, le=4096, description="cores")
-    ghz: float | None = Field(default=None, gt=0, le=100, description="speed of a core; None: the host's")
-    baseline: float | None = Field(default=None, gt=0, le=4096, description="cores that are sold; None: all of cpus")
-    disk: int = Field(ge=16 << 20, le=1 << 50, description="bytes of the instance's own ext4 file")
-    iops: int | None = Field(default=None, ge=10, le=10**9, description="disk operations/s, each way")
-    disk_bps: int | None = Field(default=None, ge=1 << 16, le=1 << 50, description="disk bytes/s, each way")
-    bandwidth: int | None = Field(default=None, ge=100_000, le=10**13, description="network bits per second, each way")
-    pids: int = Field(default=512, ge=1, le=4_194_304, description="processes and threads")
-
-    @property
-    def sold_cpus(self) -> float:
-        """Cores that it gets when everybody wants all that was sold; no more than it may use."""
-        return self.cpus if self.baseline is None else min(self.baseline, self.cpus)
-
-
-class NamedPlan(Model):
-    """A plan that can be sold by its name."""
-
-    name: Name
-    plan: Plan
 
 
 class PortMapping(Model):
@@ -130,58 +113,6 @@ class HealthCheck(Model):
     retries: int = Field(default=3, ge=1)
     start_period: float = Field(default=0.0, ge=0)
     on_unhealthy: Literal["none", "restart"] = "none"
-
-
-class PlanRequest(Model):
-    """A plan as asked for: a name, single fields that override it, or both."""
-
-    name: Name | None = None
-    memory: int | None = None
-    swap: int | None = None
-    cpus: float | None = None
-    ghz: float | None = None
-    baseline: float | None = None
-    disk: int | None = None
-    iops: int | None = None
-    disk_bps: int | None = None
-    bandwidth: int | None = None
-    pids: int | None = None
-
-
-Machine = Literal["q35", "pc"]
-DiskBus = Literal["virtio", "sata", "ide"]
-Nic = Literal["virtio", "e1000"]
-Firmware = Literal["bios", "uefi"]
-
-
-class System(Model):
-    """The computer that an unmodified operating system finds."""
-
-    machine: Machine = "q35"
-    disk_bus: DiskBus = "virtio"
-    nic: Nic = "virtio"
-    firmware: Firmware = "bios"
-
-
-KernelType = Literal["linux", "unikraft", "mirage", "rumprun", "other"]
-"""How a kernel's command line is written."""
-
-
-class Program(Model):
-    """What a unikernel's hypervisor is to boot: paths are absolute, in the image."""
-
-    kernel: str
-    initrd: str = ""
-    """"" for none."""
-    cmdline: str = ""
-    """The image's; where the instance is on its network comes on top."""
-    type: KernelType = "other"
-    own: bool = False
-    """Whether Bulkhead's small init is in it, which tells of the exit code and can be asked to end."""
-    waits: bool = False
-    """Whether that init can wait to be told who and where it is, so that it can go on from a template."""
-    disk: bool = False
-    """Whether it has the instance's disk."""
 
 
 class CreateRequest(Model):

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import ExecRequest
-from bulkhead.engine import hosting, inside, logs, machines, selling
+from bulkhead.engine import hosting, logs, machines, replanning
 from bulkhead.engine.admission import signal_problems
 from bulkhead.engine.admitting import Admission
 from bulkhead.engine.auditing import Auditor
@@ -27,12 +26,10 @@ from bulkhead.engine.commands import Commands, require_running
 from bulkhead.engine.context import Context
 from bulkhead.engine.copying import Copier
 from bulkhead.engine.doctor import examine
-from bulkhead.engine.exits import ExitWatcher
 from bulkhead.engine.exposing import metered
 from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.fleet.opening import open_shared
 from bulkhead.engine.fleet.travel import Travels
-from bulkhead.engine.health import HealthMonitor
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.engine.memory import Memory
@@ -43,17 +40,17 @@ from bulkhead.engine.plans import Plans
 from bulkhead.engine.recovery import Recovery
 from bulkhead.engine.registries import RegistryCatalog
 from bulkhead.engine.reports import Reporter, Usage
-from bulkhead.engine.restarts import Restarter
 from bulkhead.engine.rooms import Rooms
 from bulkhead.engine.secrets import SecretCatalog
 from bulkhead.engine.snapshots import SnapshotCatalog
 from bulkhead.engine.temporaries import Temporaries
 from bulkhead.engine.tenants import Tenants
+from bulkhead.engine.upkeep import Upkeep
 from bulkhead.engine.users import Users
 from bulkhead.engine.volumes import VolumeCatalog
 from bulkhead.engine.walls import Walls
 from bulkhead.engine.watching import Watches
-from bulkhead.errors import BulkheadError, NotFound, Problem, Refused
+from bulkhead.errors import NotFound, Refused
 from bulkhead.events import Event, Progress, quiet
 from bulkhead.host import cgroups
 from bulkhead.images import Image
@@ -64,7 +61,6 @@ from bulkhead.model import (
     Exit,
     Instance,
     Isolation,
-    Plan,
     PlanRequest,
     RestartPolicy,
     State,
@@ -75,8 +71,6 @@ from bulkhead.store.access import Access
 
 if TYPE_CHECKING:
     from bulkhead.engine.tenancy import TenantEngine
-
-log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -103,13 +97,10 @@ class Engine:
         self.snapshots = SnapshotCatalog(context, self._lifecycle)
         self._admission = Admission(context, self.plans, self.images, self.snapshots)
         self._copier = Copier(context, self._lifecycle.resources)
-        self._exits = ExitWatcher(self._lifecycle.finish)
-        self._restarts = Restarter(self._restart)
-        check = self._commands.check_health
-        self._health = HealthMonitor(find=context.state.get, check=check, report=self._report_health)
+        self._upkeep = Upkeep(context, self._lifecycle, self._commands.check_health)
         self._memory = Memory(context)
         self._walls = Walls(context, self.plans, self.images)
-        self._mover = Mover(context, self._lifecycle, check)
+        self._mover = Mover(context, self._lifecycle, self._commands.check_health)
         self.rooms = Rooms(context, self._lifecycle, self.create)
         self.temporaries, self.watches = Temporaries(context), Watches(context)
         self.audits = Auditor(context, self._lifecycle, self.rooms)
@@ -130,14 +121,7 @@ class Engine:
         self._context.state.drop_claims()  # of changes that were interrupted: they are through, or undone
         repairs += self.temporaries.recover()
         repairs += self.images.forget_replaced()
-        self._lifecycle.on_started = self._watch  # those that run by now are watched below
-        # Not earlier: nothing is started while the pass looks for what is left over.
-        self._lifecycle.on_exited = self._restarts.consider
-        for instance in self._context.state.instances():
-            if instance.state in (State.RUNNING, State.PAUSED):
-                self._watch(instance)
-            elif instance.state is State.EXITED:
-                self._restarts.consider(instance)
+        self._upkeep.begin()
         self._memory.begin()
         self._context.disks.prefill(self.plans.default().disk)
         self.meter.start()
@@ -149,11 +133,10 @@ class Engine:
     def close(self) -> None:
         """Stop what this daemon does; the instances run on."""
         self.fleet.close()
-        self._restarts.close()
-        self._health.close()
+        self._upkeep.quiet()
         self._memory.close()
         self.rooms.close_all()
-        self._exits.close()
+        self._upkeep.close()
         self.meter.close()
         self._context.warm.close()
         running = [instance for instance in self._context.state.instances() if instance.pid]
@@ -170,12 +153,6 @@ class Engine:
             cgroups.remove(self._context.layout, self._context.config.cgroup)
         self._context.ledger.close()
         self._context.state.close()
-
-    def _watch(self, instance: Instance) -> None:
-        if instance.spec.build:
-            return  # the build watches it
-        self._exits.add(instance.spec.id, instance.started, self._context.bundle_dir(instance))
-        self._health.add(instance)
 
     # --- create, start, stop, delete
 
@@ -282,26 +259,8 @@ class Engine:
     def update(self, ref: str, plan: PlanRequest, *, restart: RestartPolicy | None = None) -> Instance:
         """Change its plan, at once when it runs, and its restart policy."""
         instance = self.get(ref)
-        spec = instance.spec
-        changed, problems = self.plans.resolve(plan, base=spec.plan)
-        problems += self._plan_problems(instance, changed)
-        wanted = spec.model_copy(update={"plan": changed})
-        if machines.is_machine(spec):
-            problems += self._context.driver(instance).check(wanted)
-            problems += [] if spec.powered else machines.kernel_problems(self._context, wanted)
-        problems += selling.problems(self._context, selling.growth(self._context, instance, wanted))
-        if problems:
-            raise Refused(problems)
-        return self._lifecycle.update(instance, plan=changed, restart=restart or spec.restart)
-
-    def _plan_problems(self, instance: Instance, plan: Plan) -> list[Problem]:
-        """What this host, or the VM that it is in, cannot keep of another plan."""
-        spec = instance.spec
-        if spec.inside:
-            machine = inside.machine_of(self._context, spec)
-            return inside.plan_problems(self._context, machine, plan, without=spec.id) if machine else []
-        found = self.plans.problems(plan, isolation=spec.isolation, network=spec.network)
-        return found + inside.machine_problems(self._context, instance, plan)
+        changed = replanning.admit(self._context, self.plans, instance, plan)
+        return self._lifecycle.updates.carry_out(instance, plan=changed, restart=restart or instance.spec.restart)
 
     def move(
         self,
@@ -319,25 +278,6 @@ class Engine:
             instance = self.get(instance_id)
             after = self._walls.admit(instance, level, plan, network)
             return self._mover.move(instance, after, within=within, progress=progress)
-
-    def _restart(self, instance_id: str) -> None:
-        instance = self._context.state.get(instance_id)
-        if not instance.stop_requested and instance.state is State.EXITED:
-            with self._going_on(instance_id):
-                self._lifecycle.start(instance, restarts=instance.restarts + 1)
-
-    def _report_health(self, instance_id: str, health: str) -> None:
-        with self._going_on(instance_id):
-            self._lifecycle.set_health(instance_id, health)
-
-    @contextmanager
-    def _going_on(self, instance_id: str) -> Iterator[None]:
-        """A restart that fails counts as an end: the restart policy holds for it as well."""
-        try:
-            yield
-        except BulkheadError:
-            self._restarts.consider(self._context.state.get(instance_id))
-            raise
 
     # --- looking
 

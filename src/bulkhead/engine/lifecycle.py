@@ -1,4 +1,4 @@
-"""The life of an instance. The only code that changes an instance's state.
+"""The life of an instance. With its parts (`updating`, `pausing`, `signals`) the only code that changes its state.
 
 Every change is made under the instance's lock, written to the store before and after what it does on the host, and
 undone when it fails; `recovery` does the same after a crash.
@@ -6,7 +6,6 @@ undone when it fails; `recovery` does the same after a crash.
 
 from __future__ import annotations
 
-import signal as signals
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,24 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 
-from bulkhead.agent.ending import ANSWER_SECONDS
-from bulkhead.agent.session import Session
 from bulkhead.engine import bundles, inside, machines, records, secrets, selling, sharing, snapshotting, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.metering import Meter
 from bulkhead.engine.pausing import Pausing
 from bulkhead.engine.resources import Resources
+from bulkhead.engine.signals import Signals
 from bulkhead.engine.updating import Updates
 from bulkhead.engine.waiters import Waiters
-from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
+from bulkhead.errors import BulkheadError, Conflict, NotFound
 from bulkhead.events import Progress, quiet
 from bulkhead.images import Image
-from bulkhead.isolation.base import Presses
 from bulkhead.isolation.root import own_files
-from bulkhead.model import Exit, Instance, Isolation, Plan, RestartPolicy, Snapshot, Spec, State
-from bulkhead.quantities import parse_signal
+from bulkhead.model import Exit, Instance, Isolation, Snapshot, Spec, State
 
 
 def _ignore(instance: Instance) -> None:
@@ -45,8 +42,6 @@ def _launched(on_launch: Callable[[Path], None] | None, agent: Path) -> None:
         on_launch(agent)
 
 
-ENDING = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT, signals.SIGPWR)
-"""Signals that ask a program to end."""
 _OWN_UIDS = (Isolation.CONTAINER, Isolation.VM, Isolation.UNIKERNEL)
 LOST = Exit(code=255, error="the supervisor is gone without a trace of how the workload ended")
 
@@ -58,9 +53,10 @@ class Lifecycle:
         self._context = context
         self.waiters = Waiters(context.state)
         self.resources = Resources(context, threading.Lock())
-        self.updates = Updates(context, self.resources)
-        self.pausing = Pausing(context)
         self.meter = Meter(context)
+        self.updates = Updates(context, self.resources, self.meter)
+        self.pausing = Pausing(context)
+        self.signals = Signals(context)
         self.on_started: Callable[[Instance], None] = _ignore
         """Told about every start: the exit watcher and health checks hang here."""
         self.on_exited: Callable[[Instance], None] = _ignore
@@ -132,7 +128,7 @@ class Lifecycle:
         for inner in self._within(instance):
             self.delete(inner, force=True)
         if force and instance.state in (State.RUNNING, State.PAUSED, State.STARTING, State.STOPPING):
-            self._kill_now(instance)
+            self.signals.kill_now(instance)
             self.stop(instance, timeout=0, signal="SIGKILL")
         with self._context.locks.hold(instance_id), suppress(NotFound):  # its end has removed it: --rm
             instance = self._context.state.get(instance_id)
@@ -330,65 +326,12 @@ class Lifecycle:
         inside.require_awake(self._context, spec)
         if instance.state is State.PAUSED:
             instance = self.pausing.unpause(instance)
-        if number == signals.SIGKILL:
-            self._kill_now(instance)
+        if number == SIGKILL:
+            self.signals.kill_now(instance)
             return self.stop(instance, timeout=0, signal="SIGKILL")
-        driver = self._context.driver(instance)
-        if isinstance(driver, Presses):
-            return self._press_power(instance, driver, number)
-        if number == parse_signal(spec.stop_signal):
-            with self._context.locks.hold(spec.id):
-                instance = records.save(self._context, self._context.state.get(spec.id), stop_requested=True)
-        with Session.connect(self._context.bundle_dir(instance) / "agent.sock") as session:
-            session.signal(number)
-        return instance
-
-    def _press_power(self, instance: Instance, driver: Presses, number: int) -> Instance:
-        """What a signal that asks for the end means to a machine."""
-        if number not in ENDING:
-            known = ", ".join(signals.Signals(each).name for each in ENDING)
-            raise Refused(f"a machine takes no signal {number}", hint=f"{known} press its power button; KILL ends it")
-        with self._context.locks.hold(instance.spec.id):
-            instance = records.save(self._context, self._context.state.get(instance.spec.id), stop_requested=True)
-        driver.press_power(self._context.bundle_dir(instance))
-        return instance
-
-    def _kill_now(self, instance: Instance) -> None:
-        """KILL without waiting for the lock, which a stop may hold for its whole timeout."""
-        with suppress(BulkheadError), Session.connect(self._context.bundle_dir(instance) / "agent.sock") as session:
-            session.signal(signals.SIGKILL, everyone=True, timeout=ANSWER_SECONDS)
+        return self.signals.send(instance, number)
 
     # --- changes while it lives
-
-    def update(self, instance: Instance, *, plan: Plan, restart: RestartPolicy) -> Instance:
-        """Give it another plan, enforced at once where it runs, and restart policy."""
-        context, spec = self._context, instance.spec
-        with context.locks.hold(spec.id):
-            instance = context.state.get(spec.id)
-            if plan != spec.plan:
-                snapshotting.require_no_memory(context, instance)
-            with ExitStack() as always:
-                after = spec.model_copy(update={"plan": plan})
-                always.enter_context(selling.growing(context, instance, after))
-                self.updates.begin(instance, plan, always)
-                instance = self.updates.enforce(instance, plan)
-                changed = instance.spec.model_copy(update={"restart": restart})
-                bundles.write_spec(context.bundle_dir(instance), changed)
-                instance = records.save(self._context, instance, "update", spec=changed)
-                self.meter.change(instance)
-                checkpoint("update.saved")
-            if instance.state is State.RUNNING:
-                sharing.settle(context, spec.inside or spec.id)
-        checkpoint("update.done")
-        return instance
-
-    def finish_update(self, instance: Instance) -> bool:
-        """After a crash in the middle of an update: carry it out. False when there was none."""
-        plan = bundles.read_update(self._context.bundle_dir(instance))
-        if plan is None:
-            return False
-        self.update(instance, plan=plan, restart=instance.spec.restart)
-        return True
 
     def set_health(self, instance_id: str, health: str) -> None:
         """Record what the health checks say, and act on it."""

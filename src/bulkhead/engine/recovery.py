@@ -110,7 +110,7 @@ class Recovery:
         """Changes of plans, at last: they want the parts to be there."""
         for instance in self._context.state.instances():
             try:
-                if self._lifecycle.finish_update(instance):
+                if self._lifecycle.updates.finish(instance):
                     self._repairs.append(f"{instance.spec.name}: its update was interrupted, carried out")
             except BulkheadError as error:
                 self._repairs.append(f"{instance.spec.name}: its update was interrupted, undone: {error}")

@@ -9,24 +9,56 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from bulkhead.engine import bundles, machines, unikernels, unmodified
+from bulkhead.engine import bundles, machines, records, selling, sharing, snapshotting, unikernels, unmodified
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
+from bulkhead.engine.metering import Meter
 from bulkhead.engine.resources import Resources
 from bulkhead.errors import Conflict
-from bulkhead.model import Instance, Plan, State
+from bulkhead.model import Instance, Plan, RestartPolicy, State
 
 _ALIVE = (State.RUNNING, State.PAUSED)
 
 
 class Updates:
-    """Changes the plans of instances; the caller holds the instance's lock."""
+    """Changes the plans of instances."""
 
-    def __init__(self, context: Context, resources: Resources) -> None:
+    def __init__(self, context: Context, resources: Resources, meter: Meter) -> None:
         self._context = context
         self._resources = resources
+        self._meter = meter
 
-    def enforce(self, instance: Instance, plan: Plan) -> Instance:
+    def carry_out(self, instance: Instance, *, plan: Plan, restart: RestartPolicy) -> Instance:
+        """Give it another plan, enforced at once where it runs, and restart policy."""
+        context, spec = self._context, instance.spec
+        with context.locks.hold(spec.id):
+            instance = context.state.get(spec.id)
+            if plan != spec.plan:
+                snapshotting.require_no_memory(context, instance)
+            with ExitStack() as always:
+                after = spec.model_copy(update={"plan": plan})
+                always.enter_context(selling.growing(context, instance, after))
+                self._begin(instance, plan, always)
+                instance = self._enforce(instance, plan)
+                changed = instance.spec.model_copy(update={"restart": restart})
+                bundles.write_spec(context.bundle_dir(instance), changed)
+                instance = records.save(context, instance, "update", spec=changed)
+                self._meter.change(instance)
+                checkpoint("update.saved")
+            if instance.state is State.RUNNING:
+                sharing.settle(context, spec.inside or spec.id)
+        checkpoint("update.done")
+        return instance
+
+    def finish(self, instance: Instance) -> bool:
+        """After a crash in the middle of an update: carry it out. False when there was none."""
+        plan = bundles.read_update(self._context.bundle_dir(instance))
+        if plan is None:
+            return False
+        self.carry_out(instance, plan=plan, restart=instance.spec.restart)
+        return True
+
+    def _enforce(self, instance: Instance, plan: Plan) -> Instance:
         """Put an instance under another plan: its record, not saved. An error leaves the old plan.
 
         All but this: a VM's disk that has grown stays so, also where the file system in it does not follow at once.
@@ -44,7 +76,7 @@ class Updates:
         checkpoint("update.enforced")
         return _with(instance, plan)
 
-    def begin(self, instance: Instance, plan: Plan, always: ExitStack) -> None:
+    def _begin(self, instance: Instance, plan: Plan, always: ExitStack) -> None:
         """Remember what is wanted until `always` ends."""
         directory = self._context.bundle_dir(instance)
         bundles.write_update(directory, plan)
