@@ -149,9 +149,9 @@ class Answer:
         """Frames, made ready. Waits while the client does not read."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def end(self) -> None:
-        """Nothing more."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def end(self, data: bytes = b"") -> None:
+        """The last frames, and nothing more."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
 
 class Agent:
@@ -216,7 +216,7 @@ async def pump(
     stopping: asyncio.Event,
     ended: Ended,
 ) -> None:
-    """Move frames until the stream ends, the client goes or closes it, or the daemon stops.
+    """Move frames until the stream ends, the client goes or closes it, or the daemon stops; ends the answer.
 
     `signalled(number)` is told of signals, which go to the stream's exec where it is None. `ended(exit)` is awaited
     before EXIT is passed on, with None when the agent went without telling; it gives what the client is told or raises.
@@ -228,9 +228,10 @@ async def pump(
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if outward in done:
-            await answer.write(outward.result())
+            await answer.end(outward.result())
         elif inward in done:
             inward.result()
+            await answer.end()
         else:
             raise Unavailable("the daemon stops; the instance runs on", hint="bulkhead attach, once it is back")
     finally:

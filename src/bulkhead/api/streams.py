@@ -117,7 +117,6 @@ class Session:
         await self.answer.begin(to_json(response))
         stopping = self.service.stopping
         await pump(self.client, self.answer, agent, signalled=signalled, stopping=stopping, ended=ended)
-        await self.answer.end()
 
     async def join(self, agent: Agent, instance: Instance, *, ended: Ended) -> None:
         """The same with an instance's workload."""
@@ -178,10 +177,11 @@ async def exec_in(session: Session, ref: str) -> None:
     service = session.service
     body: ExecBody = problems.validate(ExecBody, await session.client.request())
     stdin = body.stdin and session.client.framed
-    if await service.call(service.engine.collects, ref):
+    opened = await service.call(_open_exec, service, ref, body, stdin=stdin)
+    if opened is None:
         await _collect(session, ref, body, stdin=stdin)
         return
-    connection, request = await service.call(_open_exec, service, ref, body, stdin=stdin)
+    connection, request = opened
     agent = Agent(connection)
     try:
         answer = await agent.opened()
@@ -197,7 +197,12 @@ async def exec_in(session: Session, ref: str) -> None:
         agent.close()
 
 
-def _open_exec(service: Service, ref: str, body: ExecBody, *, stdin: bool) -> tuple[socket.socket, ExecRequest]:
+def _open_exec(
+    service: Service, ref: str, body: ExecBody, *, stdin: bool
+) -> tuple[socket.socket, ExecRequest] | None:
+    """None where no client can be joined to a command."""
+    if service.engine.collects(ref):
+        return None
     path, request = service.engine.prepare_exec(
         ref,
         argv=body.command,
@@ -257,8 +262,7 @@ async def _tell_collected(session: Session, done: Collected) -> None:
             f"the command ended with {done.code} and said more than a guest agent passes on: the rest is lost",
             hint="let it write to a file, and fetch that by ssh",
         )
-    await answer.write(encode(Frame(Type.EXIT, STREAM, pack("<II", done.code, 0))))
-    await answer.end()
+    await answer.end(encode(Frame(Type.EXIT, STREAM, pack("<II", done.code, 0))))
 
 
 async def _exec_ended(how: Exit | None) -> Exit:
