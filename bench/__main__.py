@@ -26,6 +26,7 @@ from bench.measures import (
     imports,
     machines,
     memory,
+    packing,
     placement,
     plans,
     pulls,
@@ -59,16 +60,22 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "rogues-chroot": rogues.measure_chroots,
     "density": density.measure,
     "placement": placement.measure,
+    "packing": lambda cast, sizes: packing.measure(sizes, cast.scene.output or Path("bench-results")),
 }
 
-
 WALLS = ("chroot", "container", "vm", "inside", "unikernel", "podman")
-USUAL = [name for name in FIGURES if name not in ("plans", "density", "placement") and not name.startswith("rogues")]
+USUAL = [
+    name
+    for name in FIGURES
+    if name not in ("plans", "density", "placement", "packing") and not name.startswith("rogues")
+]
 
 
 def main() -> int:
     """Start the bench, first outside of its namespaces, then inside."""
     options = _arguments()
+    if options.only == ["packing"]:
+        return _pack(options)
     if os.geteuid() != 0:
         sys.exit("bench: must run as root")
     inside = os.environ.get(namespaces.INSIDE)
@@ -84,6 +91,21 @@ def main() -> int:
         print("\n".join(compare(load(options.compare), results)))
     missed = sum(goal.met is False for figure in results.figures for goal in figure.goals)
     say(f"done: {options.output}; goals missed: {missed}")
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    """What needs no root, no namespaces and no peers."""
+    sizes = _sizes(options)
+    results = Results(time.time(), host.facts(options.output.absolute().parent), _told(sizes, packing.OPTIONS))
+    try:
+        results.figures.append(packing.measure(sizes, options.output))
+    except (ValueError, OSError) as error:
+        sys.exit(f"bench: {error}")
+    results.host["load after"] = f"{os.getloadavg()[0]:.2f}"
+    _write(results, options.output)
+    for line in terminal(results.figures[0]):
+        say(line)
     return 0
 
 
@@ -119,6 +141,13 @@ def _arguments() -> argparse.Namespace:
     names = [rogue.name for rogue in ROGUES]
     chosen = f"of {','.join(names)}; one named twice is measured twice (default: each once)"
     parser.add_argument("--rogues", type=_list(names), default=[], metavar="ROGUES", help=chosen)
+    instances = "directory with instances of vector bin packing"
+    parser.add_argument("--vbp", type=Path, metavar="DIR", help=f"{instances} (default: the public ones)")
+    parser.add_argument("--packing-seconds", type=float, metavar="SECONDS", help="for each instance (default 10)")
+    parser.add_argument("--packing-every", type=int, metavar="N", help="take every Nth instance (default 1)")
+    chosen = "of these collections or classes alone: panigrahy,new/class1"
+    parser.add_argument("--packing-classes", type=lambda text: text.split(","), default=[], help=chosen)
+    parser.add_argument("--packing-known", action="store_true", help="instances whose optimum is known alone")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="directory for the results")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
     parser.add_argument("--root", type=Path, metavar="TAR", help="root file system (default: a minimal Debian)")
@@ -145,9 +174,8 @@ def _list(known: Collection[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def _measure(options: argparse.Namespace, scratch: Path) -> Results:
-    """Everything inside the namespaces; what the peers made is put away at the end."""
-    name = namespaces.enter(scratch)
+def _sizes(options: argparse.Namespace) -> Sizes:
+    """How much is measured, as the options say."""
     sizes = QUICK if options.quick else Sizes()
     if options.runs:
         sizes = replace(sizes, runs=options.runs)
@@ -159,7 +187,22 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         sizes = replace(sizes, walls=tuple(options.walls))
     if options.density_seconds:
         sizes = replace(sizes, density_seconds=options.density_seconds)
-    results = Results(time.time(), host.facts(scratch), {key: str(value) for key, value in asdict(sizes).items()})
+    packs = {"vbp": options.vbp, "packing_seconds": options.packing_seconds, "packing_every": options.packing_every}
+    sizes = replace(sizes, **{name: value for name, value in packs.items() if value is not None})
+    return replace(sizes, packing_classes=tuple(options.packing_classes), packing_known=options.packing_known)
+
+
+def _told(sizes: Sizes, names: Collection[str] = ()) -> dict[str, str]:
+    """The sizes for the report, of these names or all: without a place of this machine."""
+    chosen = {key: value for key, value in asdict(sizes).items() if not names or key in names}
+    return {key: str(value.name if isinstance(value, Path) else value) for key, value in chosen.items()}
+
+
+def _measure(options: argparse.Namespace, scratch: Path) -> Results:
+    """Everything inside the namespaces; what the peers made is put away at the end."""
+    name = namespaces.enter(scratch)
+    sizes = _sizes(options)
+    results = Results(time.time(), host.facts(scratch), _told(sizes))
     scene = Scene(
         name=name,
         scratch=scratch,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from bench.asking import Client
@@ -54,6 +55,17 @@ class Sizes:
     """... and the number that is enough."""
     walls: tuple[str, ...] = ()
     """Of plans and density these alone; none: all of them."""
+
+    vbp: Path | None = None
+    """Where instances of packing are; None: those that come with the project."""
+    packing_seconds: float = 10.0
+    """For each of them ..."""
+    packing_every: int = 1
+    """... of which every so-manieth is taken ..."""
+    packing_classes: tuple[str, ...] = ()
+    """... of these collections or classes; (): of all ..."""
+    packing_known: bool = False
+    """... with a known optimum alone."""
 
     def wants(self, wall: str) -> bool:
         """Whether a wall is to be looked at."""

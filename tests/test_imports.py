@@ -51,7 +51,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 THIRD_PARTY = {
     "cryptography": {"tenancy"},
     "jinja2": {"metering"},
-    "numpy": {"cluster"},
+    "highspy": {"advise"},
+    "numpy": {"cluster", "advise"},
     "prometheus_client": {"metering"},
     "weasyprint": {"metering"},
     "debian": {"packaging"},
@@ -258,7 +259,7 @@ def test_the_hot_path_loads_nothing_heavy() -> None:
 def test_a_daemon_loads_no_numbers_before_a_fleet_needs_them() -> None:
     program = "import sys, bulkhead.engine, bulkhead.api.app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert not {"numpy", "matplotlib", "weasyprint"} & set(done.stdout.split())
+    assert not {"numpy", "highspy", "matplotlib", "weasyprint"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("module", sorted(name for name in trees() if "." in name))

@@ -197,9 +197,7 @@ async def exec_in(session: Session, ref: str) -> None:
         agent.close()
 
 
-def _open_exec(
-    service: Service, ref: str, body: ExecBody, *, stdin: bool
-) -> tuple[socket.socket, ExecRequest] | None:
+def _open_exec(service: Service, ref: str, body: ExecBody, *, stdin: bool) -> tuple[socket.socket, ExecRequest] | None:
     """None where no client can be joined to a command."""
     if service.engine.collects(ref):
         return None
