@@ -50,10 +50,10 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {
     "cryptography": {"tenancy"},
-    "jinja2": {"metering"},
+    "jinja2": {"metering", "advise"},
     "highspy": {"advise"},
     "numpy": {"cluster", "advise"},
-    "prometheus_client": {"metering"},
+    "prometheus_client": {"metering", "advise"},
     "weasyprint": {"metering"},
     "debian": {"packaging"},
     "yaml": {"compose"},
@@ -66,7 +66,7 @@ THIRD_PARTY = {
     "pydantic": {
         *("secret", "fleet", "moves", "plan", "where"),
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
-        *("modelling", "engine", "api", "audit", "metering"),
+        *("modelling", "engine", "api", "audit", "metering", "advise"),
     },
     "pydantic_core": {"api", "model", "modelling"},
     "pyseccomp": {"isolation"},
@@ -86,7 +86,7 @@ LAZY = {
     *("bulkhead.cli.from_server", "bulkhead.cli.suggestion", "bulkhead.cli.on_host", "bulkhead.cli.forwarding"),
     *("bulkhead.cli.upping", "bulkhead.cli.fetching", "bulkhead.cli.composing", "bulkhead.cli.projects"),
     *("bulkhead.cli.carrying", "bulkhead.cli.drawing", "bulkhead.cli.given", "bulkhead.cli.interleaving"),
-    "bulkhead.cli.project_secrets",
+    *("bulkhead.cli.project_secrets", "bulkhead.cli.applying"),
 }
 """CLI modules that others import inside functions alone: the daemon, its start, what is drawn with rich, and commands
 that work on this side of the socket."""

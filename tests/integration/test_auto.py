@@ -22,11 +22,11 @@ def test_it_runs_behind_the_level_that_was_chosen(bulkhead: Daemon) -> None:
     assert done.stderr.startswith("isolation: container, since ")
     assert done.stdout.strip() != bulkhead.cli("run", "--rm", *auto, "--network", "host", "busybox", "hostname").stdout
     made = bulkhead.cli("create", "--name", "picked", *auto, "--hostile-input", "busybox", "true")
-    assert "(rule 6)" in made.stderr
+    assert "(rule 7)" in made.stderr
     [told] = bulkhead.json("inspect", "picked")
     assert told["isolation"] == "container"
     assert told["config"]["choice"] == {
-        "rule": 6,
+        "rule": 7,
         "reason": told["config"]["choice"]["reason"],
         "trust": "own",
         "needs_kernel": False,

@@ -117,6 +117,31 @@ def test_looking_changes_nothing_and_tells_all(server: Daemon, key: Path) -> Non
     assert told["request"]["init"] == "system" and told["digest"] == ""
 
 
+def test_what_a_server_uses_is_collected_and_advised_on(server: Daemon, key: Path, tmp_path: Path) -> None:
+    options = ("BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", f"IdentityFile={key}")
+    argv = ["nsenter", "-t", str(server.sandbox.pid), "-n", str(BULKHEAD), "collect", "--for", "3s", "--every", "1s"]
+    argv += [word for option in options for word in ("-o", option)]
+    found = tmp_path / "estate.json"
+    target = "ssh://root@127.0.0.1:2222"
+    subprocess.run([*argv, "--output", found, target], check=True, env=server.environment(), timeout=600)
+    told = json.loads(found.read_text())
+    [asked] = inside(server, "uname", "-n", name="old").split()
+    assert [each["name"] for each in told["servers"]] == [asked] == [each["name"] for each in told["workloads"]]
+    # lxcfs tells the plan's numbers, and so does the disk.
+    assert told["servers"][0]["cores"] == 2 and told["servers"][0]["memory"] == 256 << 20
+    assert 500 << 20 < told["servers"][0]["disk"] <= 1 << 30
+    done = subprocess.run(
+        [str(BULKHEAD), "advise", found, "--seconds", "1"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("nothing worth doing")
+    inside(server, "sh", "-c", "echo 'echo hello' >/root/.bashrc; mv /usr/bin/uname /usr/bin/uname.real", name="old")
+    failed = subprocess.run(
+        [*argv, target], capture_output=True, text=True, env=server.environment(), timeout=600, check=False
+    )
+    assert failed.returncode == 125 and "gives a strange answer" in failed.stderr, failed.stderr
+    inside(server, "mv", "/usr/bin/uname.real", "/usr/bin/uname", name="old")
+
+
 def test_a_directory_that_is_a_root(shared_daemon: Daemon, tmp_path: Path) -> None:
     root = tmp_path / "root"
     subprocess.run(["mkdir", root], check=True)

@@ -26,6 +26,9 @@ class Workload:
     """Its image is a disk with an operating system."""
     shares_network: bool = False
     """It was asked to have the host's network, so that no wall stands there anyway."""
+    worth_a_kernel: bool = False
+    """What a break through a shared kernel would cost in a year is more than a kernel of its own does. Only who has
+    prices knows it: `bulkhead advise`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +73,34 @@ RULES = (
     ),
     Rule(
         5,
+        "prices are known (bulkhead advise), and a shared kernel's risk costs more than a kernel of its own",
+        Isolation.VM,
+        "the loss that a kernel of its own spares in a year is larger than what the kernel costs",
+        lambda workload: workload.worth_a_kernel,
+    ),
+    Rule(
+        6,
         "--trust partner",
         Isolation.CONTAINER,
         "whoever made it answers for it; namespaces, limits and the filter of system calls hold its mistakes",
         lambda workload: workload.trust == "partner",
     ),
     Rule(
-        6,
+        7,
         "--hostile-input",
         Isolation.CONTAINER,
         "a program of one's own that is taken over is held by a user namespace and the filter of system calls",
         lambda workload: workload.hostile_input,
     ),
     Rule(
-        7,
+        8,
         "--network host",
         Isolation.CHROOT,
         "a program of one's own that hears no stranger and shares the network needs files of its own and a plan",
         lambda workload: workload.shares_network,
     ),
     Rule(
-        8,
+        9,
         "anything else",
         Isolation.CONTAINER,
         "an address and processes of its own cost next to nothing more than a chroot",
@@ -106,5 +116,5 @@ def choose(workload: Workload) -> Rule:
 
 def may_share(workload: Workload) -> bool:
     """Whether it may have a kernel in common with other tenants: not where its risk alone calls for one of its own."""
-    risk = replace(workload, needs_kernel=False, system=False, shares_network=False)
+    risk = replace(workload, needs_kernel=False, system=False, shares_network=False, worth_a_kernel=False)
     return choose(risk).level not in (Isolation.VM, Isolation.UNIKERNEL)

@@ -21,7 +21,7 @@ from bulkhead.tenancy.passing import HEADER, encode
 from bulkhead.tenancy.principal import Principal
 
 log = logging.getLogger(__name__)
-INSTANCES, STATS = "/v1/instances", "/v1/stats"
+INSTANCES, STATS, USAGE = "/v1/instances", "/v1/stats", "/v1/usage"
 MISSING = b"bulkhead-missing"
 """Header of a list: the hosts that did not answer, whose lines are not in it."""
 SECONDS = 10.0
@@ -53,7 +53,31 @@ async def stats(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, sen
     await _answer(app, fleet, (scope, receive, send), asked, own=bool(mine))
 
 
-GATHERED: Mapping[tuple[str, str], Gather] = {("GET", INSTANCES): instances, ("GET", STATS): stats}
+async def usage(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, send: Send) -> None:
+    """What has been used, by everything that ran on any host. What is asked for by name is this host's."""
+    query = scope["query_string"].decode("latin-1")
+    others = [] if "ref" in parse_qs(query, keep_blank_values=True) else await asyncio.to_thread(fleet.others)
+    start, body = await _captured(app, scope, receive)
+    if start["status"] != 200 or not others:
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
+        return
+    assert fleet.identity is not None
+    document = json.loads(body)
+    rows = [{**row, "host": fleet.identity.name} for row in document["rows"]]
+    path = f"{USAGE}?{query}" if query else USAGE
+    told = await asyncio.gather(*(asyncio.to_thread(_call, host, path, fleet, scope[KEY]) for host in others))
+    missing = [host.name for host, found in zip(others, told, strict=True) if not isinstance(found, dict)]
+    for host, found in zip(others, told, strict=True):
+        rows += [{**row, "host": host.name} for row in found["rows"]] if isinstance(found, dict) else []
+    await _send(send, start["headers"], {**document, "rows": rows}, missing)
+
+
+GATHERED: Mapping[tuple[str, str], Gather] = {
+    ("GET", INSTANCES): instances,
+    ("GET", STATS): stats,
+    ("GET", USAGE): usage,
+}
 
 
 def find(service: Service, fleet: Member, reference: str, principal: Principal) -> Host | None:
@@ -92,8 +116,8 @@ async def _answer(
 _EMPTY: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
 
 
-async def _send(send: Send, headers: Iterable[tuple[bytes, bytes]], lines: Sequence[Line], missing: list[str]) -> None:
-    body = json.dumps(lines).encode()
+async def _send(send: Send, headers: Iterable[tuple[bytes, bytes]], told: object, missing: list[str]) -> None:
+    body = json.dumps(told).encode()
     kept = [(name, value) for name, value in headers if name not in (b"content-length", b"etag")]
     kept += [(b"content-length", str(len(body)).encode())]
     kept += [(MISSING, ", ".join(missing).encode())] if missing else []
@@ -107,13 +131,18 @@ def _newest_first(lines: list[Line]) -> list[Line]:
 
 
 def _ask(host: Host, path: str, fleet: Member, principal: Principal) -> list[Line] | None:
+    found = _call(host, path, fleet, principal)
+    return found if isinstance(found, list) else None
+
+
+def _call(host: Host, path: str, fleet: Member, principal: Principal) -> Any:
+    """What a host answers; None where it does not."""
     try:
         headers = {HEADER: encode(principal)}
-        found = peers.call(host.address, "GET", path, context=fleet.tls(), headers=headers, timeout=SECONDS)
+        return peers.call(host.address, "GET", path, context=fleet.tls(), headers=headers, timeout=SECONDS)
     except Unavailable as error:
         log.warning("what host %s has is not in a list: %s", host.name, error.what)
         return None
-    return found if isinstance(found, list) else None
 
 
 async def _captured(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[Message, bytes]:

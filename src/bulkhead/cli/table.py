@@ -41,6 +41,8 @@ COMMANDS = {
     "logout": "Forget a login",
     "plan": "Manage named plans",
     "isolation": "Show the levels of isolation, and which rule chooses one",
+    "advise": "Say which wall and which host workloads should have, what it costs and what it risks",
+    "collect": "Look at servers by ssh for a while, and write what they used for advise",
     "audit": "Try what can be reached from within an instance, and score its wall",
     "network": "Manage networks",
     "volume": "Manage volumes",

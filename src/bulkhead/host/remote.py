@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 import threading
@@ -49,14 +50,21 @@ class Shell:
         deadline = time.monotonic() + timeout
         parts, size, heard = [], 0, list[str]()
         with self.stream(script, stdin=stdin, on_line=heard.append) as running:
-            for chunk in running.chunks:
-                parts.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raise HostError(f"{self.where} answers with more than {limit} bytes")
-                if time.monotonic() > deadline:
-                    raise HostError(f"{self.where} takes longer than {timeout:g} s to answer")
-            code = running.finish()
+            # Who says nothing at all would be waited for without an end.
+            watch = threading.Timer(timeout, running.end)
+            watch.daemon = True
+            watch.start()
+            try:
+                for chunk in running.chunks:
+                    parts.append(chunk)
+                    size += len(chunk)
+                    if size > limit:
+                        raise HostError(f"{self.where} answers with more than {limit} bytes")
+                code = running.finish()
+            finally:
+                watch.cancel()
+            if time.monotonic() > deadline:
+                raise HostError(f"{self.where} takes longer than {timeout:g} s to answer")
         if code != 0:
             said = " / ".join(line for line in heard[-3:] if line) or "no message"
             raise HostError(f"{self.where}: a command failed with {code}: {said}")
@@ -123,6 +131,11 @@ class Running:
 
     def __post_init__(self) -> None:
         self.chunks = iter(lambda: os.read(self._stdout.fileno(), _CHUNK), b"")
+
+    def end(self) -> None:
+        """Stop it with all that it has started: what waits for its output sees the end of it."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def finish(self) -> int:
         """Pass over what it still says and wait for its end, with all that it complained of; its exit code."""

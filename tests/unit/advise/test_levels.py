@@ -13,8 +13,8 @@ from bulkhead.model import Isolation
 HEIGHT = {Isolation.CHROOT: 0, Isolation.CONTAINER: 1, Isolation.VM: 2}
 TRUST = ("public", "partner", "own")
 EVERY = [
-    Workload(trust, hostile, kernel, system, shared)  # type: ignore[arg-type]
-    for trust, hostile, kernel, system, shared in product(TRUST, *[(False, True)] * 4)
+    Workload(trust, hostile, kernel, system, shared, worth)  # type: ignore[arg-type]
+    for trust, hostile, kernel, system, shared, worth in product(TRUST, *[(False, True)] * 5)
 ]
 
 
@@ -26,10 +26,11 @@ EVERY = [
         (Workload("public"), Isolation.VM, 3),
         (Workload("public", shares_network=True), Isolation.VM, 3),
         (Workload("partner", hostile_input=True), Isolation.VM, 4),
-        (Workload("partner"), Isolation.CONTAINER, 5),
-        (Workload("own", hostile_input=True, shares_network=True), Isolation.CONTAINER, 6),
-        (Workload("own", shares_network=True), Isolation.CHROOT, 7),
-        (Workload("own"), Isolation.CONTAINER, 8),
+        (Workload("own", shares_network=True, worth_a_kernel=True), Isolation.VM, 5),
+        (Workload("partner"), Isolation.CONTAINER, 6),
+        (Workload("own", hostile_input=True, shares_network=True), Isolation.CONTAINER, 7),
+        (Workload("own", shares_network=True), Isolation.CHROOT, 8),
+        (Workload("own"), Isolation.CONTAINER, 9),
     ],
 )
 def test_each_rule_decides_what_it_is_for(workload: Workload, level: Isolation, rule: int) -> None:
@@ -48,6 +49,7 @@ def test_more_risk_never_lowers_the_wall(workload: Workload) -> None:
     riskier = [
         replace(workload, hostile_input=True),
         replace(workload, needs_kernel=True),
+        replace(workload, worth_a_kernel=True),
         replace(workload, trust=TRUST[max(0, TRUST.index(workload.trust) - 1)]),
     ]
     assert all(HEIGHT[choose(other).level] >= here for other in riskier)

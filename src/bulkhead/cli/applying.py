@@ -1,0 +1,138 @@
+"""bulkhead advise apply: carry out a report's steps in the fleet that it is of, one after the other.
+
+What is done already is seen by where things are, so nothing has to be kept: stopped at any step, it goes on when it is
+run again.
+"""
+
+from __future__ import annotations
+
+import json
+
+from bulkhead.cli.app import App
+from bulkhead.cli.each import instance_path
+from bulkhead.cli.output import printable, talk, write
+from bulkhead.cli.parsing import Namespace
+from bulkhead.errors import Conflict, Problem, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+MOST_BYTES = 256 << 20
+DOING = ("move", "enclose")
+
+
+def main(args: Namespace, app: App) -> int:
+    """Do what is left to do, or with --dry-run only say it."""
+    report = _report(args.report)
+    levels = {each["name"]: each["level"] for each in report["workloads"]}
+    steps = report["steps"]
+    _check(steps, levels, _where(app), args.report)
+    for number, step in enumerate(steps, 1):
+        told = f"{number}/{len(steps)} {step['text']}"
+        if step["what"] not in DOING:
+            write(
+                printable(f"{told}: {'yours to do, once it is empty' if step['what'] == 'retire' else 'nothing to do'}")
+            )
+            continue
+        # Each step is judged by how things are now, not by how they were when the first one began.
+        left = _left(steps[number - 1 :], levels[step["workload"]], _where(app))
+        if not left:
+            write(printable(f"{told}: done already"))
+        elif args.dry_run:
+            write(printable(f"{told}: to do"))
+        else:
+            talk(printable(told))
+            for body in left:
+                _move(app, step["workload"], body)
+            write(printable(f"{told}: done"))
+    return 0
+
+
+def _report(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}") from None
+    hint = "bulkhead advise --fleet -o FILE.json writes one"
+    try:
+        report: dict[str, Any] = json.loads(data)
+        good = report["version"] == 1 and all(
+            isinstance(step[key], str) for step in report["steps"] for key in ("what", "host", "workload", "text")
+        )
+        good = good and all(isinstance(each[key], str) for each in report["workloads"] for key in ("name", "level"))
+        fleet = report["estate"]["fleet"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        good = fleet = False
+    if not good:
+        raise Refused(f"{path} is no report of bulkhead advise as JSON", hint=hint)
+    if fleet is not True:
+        raise Refused(
+            f"{path} is not of a fleet: what runs on bare servers moves by bulkhead image from-server", hint=hint
+        )
+    return report
+
+
+def _where(app: App) -> dict[str, tuple[str, str]]:
+    """Instance -> its host, its level. Those of other tenants than the default one are TENANT@NAME."""
+    found = {}
+    for each in app.client.call("GET", "/v1/instances"):
+        spec = each["spec"]
+        name = spec["name"] if spec["tenant"] == "default" else f"{spec['tenant']}@{spec['name']}"
+        found[name] = (str(each.get("host", "")), str(spec["isolation"]))
+    return found
+
+
+def _check(
+    steps: list[dict[str, Any]], levels: Mapping[str, str], where: Mapping[str, tuple[str, str]], path: str
+) -> None:
+    """Everything that stands in the way, before anything is done."""
+    problems = []
+    for step in steps:
+        name = step["workload"]
+        if step["what"] == "create":
+            problems.append(
+                Problem(f"{step['text']}: --add is a question, and says no image", "create it by bulkhead run")
+            )
+        elif step["what"] in DOING and (name not in where or name not in levels):
+            problems.append(Problem(f"{step['text']}: there is no instance {name}"))
+    places = {name: host for name, (host, _) in where.items()}
+    for step in steps:
+        name = step["workload"]
+        known = _hosts(steps, name) | {each.get("source", "") for each in steps if each["workload"] == name}
+        if step["what"] == "move" and name in places and places[name] not in known:
+            problems.append(
+                Problem(f"{step['text']}: it is on {places[name]} by now", "have the fleet looked at again")
+            )
+    if problems:
+        raise Refused([*problems[:-1], Problem(problems[-1].what, problems[-1].hint or f"nothing of {path} was done")])
+
+
+def _hosts(steps: Sequence[Mapping[str, Any]], name: str) -> set[str]:
+    """Where these steps bring an instance: on a detour to several hosts."""
+    return {step["host"] for step in steps if step["what"] == "move" and step["workload"] == name}
+
+
+def _left(
+    steps: Sequence[Mapping[str, Any]], level: str, where: Mapping[str, tuple[str, str]]
+) -> list[dict[str, object]]:
+    """What the first of these steps still has to do: bodies of moves. What a later one has done is behind it."""
+    step = steps[0]
+    if step["workload"] not in where:
+        raise Conflict(f"{step['text']}: there is no instance {step['workload']} any more")
+    host, wall = where[step["workload"]]
+    left: list[dict[str, object]] = []
+    if step["what"] == "move" and host not in _hosts(steps, step["workload"]):
+        left.append({"host": step["host"], "dry_run": False})
+    if wall != level:
+        left.append({"isolation": level, "plan": {}})
+    return left
+
+
+def _move(app: App, name: str, body: Mapping[str, object]) -> None:
+    from bulkhead.cli.steps import show
+
+    with app.client.stream("POST", instance_path(name, "move"), body=dict(body)) as response:
+        show(response.json_lines())
