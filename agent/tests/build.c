@@ -84,9 +84,10 @@ void put_start(struct buffer *to)
 	put_operation(to, OP_OVERLAY, 0, "ppppi", "l", "d/u", "d/w", "root", N(4));
 	put_operation(to, OP_ROOT, 0, "p", "root");
 	put_operation(to, OP_BIND, 0, "ppii", "/data", "/data", N(0), N(3));
-	put_integer(to, 13, 4);
+	put_integer(to, 14, 4);
 	put_operation(to, OP_MOUNT, 0, "pppip", "proc", "proc", "/proc", N(14), "");
 	put_operation(to, OP_MASK, 0, "p", "/proc/kcore");
+	put_operation(to, OP_SECRET, 0, "piiip", "/run/secrets/key", N(0400), N(7), N(9), "the value");
 	put_operation(to, OP_PIVOT, 0, "");
 	put_inside(to);
 	put_integer(to, 2, 4);

@@ -171,6 +171,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const targets[FUZZ_TARGETS])(const uint8_t *, size_t) = {
 		fuzz_frames, fuzz_start, fuzz_exec, fuzz_list, fuzz_users, fuzz_files, fuzz_connection, fuzz_guest,
+		fuzz_secrets,
 	};
 	if (size > 0)
 		targets[data[0] % FUZZ_TARGETS](data + 1, size - 1);

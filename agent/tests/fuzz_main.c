@@ -5,11 +5,12 @@
 #include <time.h>
 
 #include "../src/frames.h"
+#include "../src/protocol.h"
 #include "build.h"
 #include "fuzz.h"
 
 enum { FROM_CLIENT = 1, FROM_GUEST = 2 };
-enum { SEEDS = 48, SIZE_MAX_INPUT = 1 << 14 };
+enum { SEEDS = 56, SIZE_MAX_INPUT = 1 << 14 };
 
 static struct buffer seeds[SEEDS];
 static size_t seed_count;
@@ -155,6 +156,18 @@ static void make_files_seed(unsigned code)
 	}
 }
 
+/* Secrets at a path, before and after a link that is made to stand in their way. */
+static void make_secret_seed(unsigned failing, const char *path, const char *link)
+{
+	struct buffer *seed = new_seed(FUZZ_SECRETS);
+	put_integer(seed, failing, 1);
+	put_integer(seed, 4, 4);
+	put_operation(seed, OP_SECRET, 0, "piiip", path, (uint64_t)0400, (uint64_t)7, (uint64_t)9, "the value");
+	put_operation(seed, OP_SYMLINK, 0, "pp", "../../outside", link);
+	put_operation(seed, OP_FILE, 0, "piiip", "/etc/hosts", (uint64_t)0644, (uint64_t)0, (uint64_t)0, "127.0.0.1 me");
+	put_operation(seed, OP_SECRET, 0, "piiip", link, (uint64_t)0444, (uint64_t)0, (uint64_t)0, "another");
+}
+
 /* Steps of fuzz_guest by chance, most of them in a guest that has answered. */
 static void make_steps_seed(size_t number)
 {
@@ -187,6 +200,10 @@ static void make_seeds(void)
 		make_guest_seed(i * 40);
 	for (size_t i = 0; i < 8; i++)
 		make_steps_seed(i);
+	static const char *const paths[][2] = {{"/run/secrets/key", "/run/more"}, {"/up/etc/key", "/out"}, {"/out/key", "/dir/key"},
+					       {"/dir/away", "/top/new"}, {"/pipe", "/loop"}, {"/proc/key", "/file/key"}};
+	for (unsigned i = 0; i < sizeof paths / sizeof *paths; i++)
+		make_secret_seed(i < 3 ? 0 : 1u << i >> 2, paths[i][0], paths[i][1]);
 }
 
 /* One change: a bit, a byte, a number that is often wrong, a piece removed, doubled, or taken from another seed. */

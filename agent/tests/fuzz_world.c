@@ -17,6 +17,7 @@
 #include "../src/log.h"
 #include "../src/report.h"
 #include "../src/spawn.h"
+#include "../src/text.h"
 
 enum { ALIVE_MAX = 600 };
 
@@ -228,6 +229,22 @@ int spawn_files(const struct joined *joined, struct launch *launch, struct failu
 void context_init(struct context *context, enum place place, enum phase phase)
 {
 	*context = (struct context){.place = place, .phase = phase};
+}
+
+int failed(struct context *context, int error, const char *what, const char *name)
+{
+	TEXT(context->failure.text, what, *name ? " " : "", name);
+	return -error;
+}
+
+int need_root(struct context *context)
+{
+	return context->root >= 0 ? 0 : failed(context, ENOTDIR, "no root has been set", "");
+}
+
+int need_guest(struct context *context)
+{
+	return failed(context, EPERM, "this is for the agent of a guest", "");
 }
 
 /* Nothing is carried out; some fail, some report. */

@@ -35,8 +35,8 @@ static void test_start(void)
 	CHECK_NUMBER(operation_integer(&request.prepare.operations[0], 1), 0755);
 	CHECK_NUMBER(request.stage.count, 5);
 	CHECK_NUMBER(operation_integer(&request.stage.operations[4], 3), 3);
-	CHECK_NUMBER(request.inside.count, 13);
-	CHECK_TEXT(request.inside.operations[12].arguments[1].data, "two");
+	CHECK_NUMBER(request.inside.count, 14);
+	CHECK_TEXT(request.inside.operations[13].arguments[1].data, "two");
 	CHECK_NUMBER(request.finish_length, 4 + 4 + 4 + 15 + 4 + 4 + 10);
 	size_t before_finish = payload.length - request.finish_length;
 	start_free(&request);

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from bulkhead.cli.values import NAME
 
+_NUMBER, _MODE = re.compile("[0-9]{1,10}"), re.compile("0{0,4}[0-7]{1,3}")
 SHAPE = "NAME[,target=/PATH][,uid=N][,gid=N][,mode=0400]"
 
 
@@ -15,7 +18,7 @@ def parse_secret(text: str) -> dict[str, object]:
     name, *options = text.split(",")
     if name.startswith("source="):
         name = name.removeprefix("source=")
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise ValueError(f"--secret {text!r}: secrets are given as {SHAPE}")
     found: dict[str, object] = {"source": name}
     for option in options:
@@ -45,19 +48,15 @@ def _target(text: str, value: str) -> str:
 
 
 def _number(text: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and int(value[:11]) < (1 << 32) - 1):
+    if not (_NUMBER.fullmatch(value) and int(value) < (1 << 32) - 1):
         raise ValueError(f"--secret {text!r}: {value!r} is no uid or gid: a number")
     return int(value)
 
 
 def _mode(text: str, value: str) -> int:
-    try:
-        mode = int(value, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o777:
+    if not _MODE.fullmatch(value):
         raise ValueError(f"--secret {text!r}: {value!r} is no mode such as 0400")
-    return mode
+    return int(value, 8)
 
 
 _READ = {"type": _type, "target": _target, "uid": _number, "gid": _number, "mode": _mode}

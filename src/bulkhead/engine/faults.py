@@ -104,6 +104,8 @@ PULLS = ("pull.blobs", "pull.stored")
 """Of an image that comes from a registry."""
 ROOMS = ("room.created", "room.held", "room.changes", "room.layer", "room.closing", "room.closed")
 """Of clean rooms."""
+SECRETS = ("secret.written", "secret.recorded", "secret.forgotten")
+"""Of a secret that is kept, replaced, removed."""
 RESCUES = ("rescue.made", "rescue.opened", "rescue.closing", "rescue.stopped")
 """Of a helper machine with a disk of the host's that it writes to."""
 IMPORTS = ("import.receiving", "import.stored")

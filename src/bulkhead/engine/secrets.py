@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from bulkhead.agent.operations import Hidden
 from bulkhead.engine.context import Context
+from bulkhead.engine.faults import checkpoint
 from bulkhead.errors import Conflict, NotFound, Problem, Refused
 from bulkhead.isolation.base import GivenSecret
 from bulkhead.model import DEFAULT_TENANT, CreateRequest, Spec
@@ -73,6 +74,7 @@ class SecretCatalog:
         with ExitStack() as undo:
             undo.callback(self._context.secrets.delete, made.id)
             self._context.secrets.write(made.id, value)
+            checkpoint("secret.written")
             with self._context.state.atomic():
                 before = self._replaced(made, replace=replace)
                 if before and before.labels == made.labels and self._holds(before, value):
@@ -80,6 +82,7 @@ class SecretCatalog:
                 kept = made.model_copy(update={"created": before.created}) if before else made
                 self._records.save(kept)
             undo.pop_all()
+        checkpoint("secret.recorded")
         if before:
             self._context.secrets.delete(before.id)
         return kept
@@ -92,6 +95,7 @@ class SecretCatalog:
             if users:
                 raise Conflict(f"secret {name} is used by {', '.join(users)}", hint="remove these instances first")
             self._records.delete(secret.key)
+        checkpoint("secret.forgotten")
         self._context.secrets.delete(secret.id)
 
     def _replaced(self, made: Secret, *, replace: bool) -> Secret | None:

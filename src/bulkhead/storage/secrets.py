@@ -5,16 +5,14 @@ A file is named by a random id that its record has, written once and never chang
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection
-from contextlib import ExitStack
 from pathlib import Path
 
 from bulkhead.errors import HostError, NotFound
+from bulkhead.host import private
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_DRAFT = ".new"
 
 
 class SecretFiles:
@@ -24,21 +22,10 @@ class SecretFiles:
         self._directory = directory
 
     def write(self, identifier: str, value: bytes) -> None:
-        """Keep a value, on the disk when this returns. With an error, or after a crash, there is none, or a draft."""
+        """Keep a value, on the disk when this returns. After an error it may be there: `delete` it."""
         path = self._path(identifier)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_name(path.name + _DRAFT)
-        with ExitStack() as undo:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
-                undo.callback(draft.unlink, missing_ok=True)
-                file.write(value)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(path)
-            undo.callback(path.unlink, missing_ok=True)
-            self._sync()
-            undo.pop_all()
+        private.write(path, value)
 
     def read(self, identifier: str) -> bytes:
         """A value. Raises NotFound."""
@@ -65,10 +52,3 @@ class SecretFiles:
         if not _ID.fullmatch(identifier):
             raise HostError(f"{identifier[:40]!r} is no id of a secret's value")
         return self._directory / identifier
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -5,7 +5,6 @@ A host is a member while `state_dir/fleet/member.json` is there: it is written l
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from bulkhead.errors import HostError
 from bulkhead.fleet import Address, HostId, HostName
+from bulkhead.host import private
 from bulkhead.model import Model
 from bulkhead.store.fleet import FleetState
 
@@ -70,14 +70,9 @@ class Files:
             (self.authority, authority.encode()),
             (self.certificate, certificate),
             (self.key, key),
-            (self.member.with_suffix(".new"), identity.model_dump_json().encode()),
+            (self.member, identity.model_dump_json().encode()),
         ):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        self.member.with_suffix(".new").rename(self.member)
+            private.write(path, data)
 
     def remove(self) -> None:
         """Be none any more. Idempotent."""

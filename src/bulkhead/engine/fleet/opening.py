@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from bulkhead.engine.fleet.identity import Coordinates
+from bulkhead.host import private
 from bulkhead.store.base import Store
 from bulkhead.store.etcd import TLS, EtcdStore
 
@@ -28,10 +28,5 @@ def open_shared(run_dir: Path, coordinates: Coordinates) -> Store:
 
 def _kept(path: Path, text: str) -> Path:
     """A file for the library that reads certificates from files alone."""
-    made = path.with_suffix(path.suffix + ".new")
-    made.unlink(missing_ok=True)
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    made.rename(path)
+    private.write(path, text.encode())
     return path

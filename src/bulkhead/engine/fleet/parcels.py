@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bulkhead.errors import Refused
-from bulkhead.host import sparse
+from bulkhead.host import private, sparse
 from bulkhead.moves import Parcel, Receipt
 
 _FRAME = struct.Struct(">BQI")
@@ -81,8 +81,7 @@ def receive(parcel: Parcel, stream: BinaryIO, directory: Path) -> Receipt:
     with ExitStack() as always:
         files = []
         for name, size in parcel.files.items():
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(directory / name, flags, 0o600)
+            descriptor = private.create(directory / name)
             always.callback(os.close, descriptor)
             os.truncate(descriptor, size)
             files.append(descriptor)
