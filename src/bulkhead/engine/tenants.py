@@ -89,6 +89,7 @@ class Tenants:
             for network in context.state.networks(name):
                 context.networks.down(network)
                 context.state.delete_network(network.key)
+            context.seen_by(name).images.forget_partial()
             self._access.delete_tenant(name)
 
     def _has(self, name: str) -> Sequence[str]:

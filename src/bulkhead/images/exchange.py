@@ -55,7 +55,7 @@ class Exchange:
     def pull(self, repository: Repository, source: Source, *, platform: Platform | None, progress: Progress) -> Image:
         """Have an image of a registry in the store, under its name. Raises NotFound, ImageError, Unavailable, Refused.
 
-        What has come of a pull that failed is kept for the next one.
+        What has come of a pull that failed is kept for the next one, as far as its tenant's images may grow.
         """
         layout = self._images.layout
         progress(Step(f"asking {repository} for {source.reference}"))
@@ -63,7 +63,9 @@ class Exchange:
         found = pulling.resolve(repository, source.reference, platform, layout.bounds)
         digest = found.manifest.digest
         names = () if "@" in source.name else (stored_name(source.name),)
-        with self._alone(digest):
+        with ExitStack() as always:
+            always.callback(layout.settle)
+            always.enter_context(self._alone(digest))
             if digest in layout.index().images:
                 there = self._images.resolve(digest)
                 pulling.check_platform(there.architecture, platform)

@@ -292,7 +292,8 @@ class Ingest:
 @contextmanager
 def ingest(layout: Layout) -> Iterator[Ingest]:
     """An import under way. Without a commit nothing of it remains."""
-    with workspace(layout.ingest) as (directory, _), layout.shares.begin(layout.tenant, layout.left) as share:
+    begun = layout.shares.begin(layout.tenant, layout.left, layout.settle)
+    with workspace(layout.ingest) as (directory, _), begun as share:
         yield Ingest(layout, directory, share)
 
 

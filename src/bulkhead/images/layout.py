@@ -3,7 +3,7 @@
 oci-layout  index.json  blobs/sha256/<hex>      what every OCI tool reads
 erofs/<hex of the layer's key>.erofs            a layer, ready to be mounted; the key is its diff id, mostly
 erofs/<hex of the blob's digest>.raw            a disk, unpacked: a sparse file
-partial/<hex of the blob's digest>              beginnings of blobs that a pull has brought; see registry/fetch.py
+partial[@TENANT]/<hex of the blob's digest>    beginnings of blobs that a pull has brought; see registry/fetch.py
 ingest/<random>/                                imports under way; nothing of them is in the rest until they commit
 lock                                            held while index.json or what it leads to changes
 """
@@ -21,6 +21,7 @@ from bulkhead.host.workspace import locked
 from bulkhead.images import documents, ondisk
 from bulkhead.images.bounds import Bounds
 from bulkhead.images.documents import REF_NAME, ConfigFile, Descriptor, Digest, Manifest
+from bulkhead.images.registry import fetch
 from bulkhead.images.shares import Left, Shares
 from bulkhead.tenancy.names import DEFAULT, SEPARATOR
 
@@ -81,6 +82,19 @@ class Layout:
                 _replace(root / "oci-layout", _MARK)
             if not self._index.exists():
                 self.write(Draft())
+
+    def partials(self) -> list[Path]:
+        """The directories of beginnings of blobs: everybody's."""
+        return sorted(self.root.glob("partial*"))
+
+    def settle(self) -> None:
+        """Beginnings of blobs that nobody goes on with take no more than what the images of `tenant` may grow by.
+
+        What is under way goes before them, and of them what is younger.
+        """
+        left = self.left()
+        if left is not None:
+            fetch.fit(self.partial, max(0, left - self.shares.of(self.tenant)))
 
     def blob_path(self, digest: Digest) -> Path:
         """Where a blob is or would be."""

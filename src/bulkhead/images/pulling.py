@@ -119,6 +119,7 @@ def take(
         said = documents.read(Platform, known[config.digest], "the config", layout.bounds)
         check_platform(said.architecture, found.platform)
         downloads.begin(missing, lambda download: _fill(repository, download, layout if patch else None))
+        into.share.settle()  # now that what it goes on with is its own
         try:
             return OciImage(into, archive, request).take(found.manifest, request.names)
         except Refused:

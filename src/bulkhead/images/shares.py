@@ -35,9 +35,9 @@ class Shares:
             return sum(share.new for share in self._open.values())
 
     @contextmanager
-    def begin(self, tenant: str, left: Left) -> Iterator[Share]:
-        """One import's share while it is under way."""
-        share = Share(self, tenant, left)
+    def begin(self, tenant: str, left: Left, settle: Callable[[], None] = lambda: None) -> Iterator[Share]:
+        """One import's share while it is under way. `settle`: what broken imports have left makes room for it."""
+        share = Share(self, tenant, left, settle)
         with self._guard:
             self._open[id(share)] = share
         try:
@@ -59,8 +59,8 @@ class Shares:
 class Share:
     """What one import takes. `image`: bytes that its images will count; `new`: of them, what the store lacks."""
 
-    def __init__(self, shares: Shares, tenant: str, left: Left) -> None:
-        self._shares, self._left = shares, left
+    def __init__(self, shares: Shares, tenant: str, left: Left, settle: Callable[[], None]) -> None:
+        self._shares, self._left, self.settle = shares, left, settle
         self.tenant = tenant
         self.image = self.new = 0
         self._judged = 0
@@ -81,6 +81,7 @@ class Share:
         self.image, self.new = max(self.image, size), max(self.new, size)
         if last or self.image - self._judged >= STEP:
             self._judge()
+            self.settle()
 
     def end(self) -> None:
         """It is in the store."""

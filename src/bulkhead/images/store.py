@@ -334,8 +334,12 @@ class ImageStore:
             draft.names = {known: digest for known, digest in draft.names.items() if digest in draft.images}
             self._layout.write(draft)
             steps.drop(self._layout, draft, held)
-            freed = sweep.collect(self._layout, draft) + fetch.forget(self._layout.partial)
+            freed = sweep.collect(self._layout, draft) + sum(map(fetch.forget, self._layout.partials()))
             return Pruned(tuple(gone), freed)
+
+    def forget_partial(self) -> None:
+        """Drop what this tenant's pulls that were broken off have brought."""
+        fetch.forget(self._layout.partial)
 
     def recover(self) -> builtins.list[str]:
         """Make the store whole after a crash: drop what imports left, make lost EROFS files again from their blobs.

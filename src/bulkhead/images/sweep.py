@@ -43,7 +43,8 @@ def collect(layout: Layout, draft: Draft) -> int:
 def recover(layout: Layout) -> list[str]:
     """Repair what a crash left; what was done, in words. `ImageStore.recover` says more."""
     done = [f"removed an unfinished import ({path.name})" for path in abandoned(layout.ingest)]
-    fetch.forget(layout.partial, older=fetch.KEPT_SECONDS)
+    for directory in layout.partials():
+        fetch.forget(directory, older=fetch.KEPT_SECONDS)
     lost, unpacked = {}, {}
     index = layout.index()
     for digest in index.images:

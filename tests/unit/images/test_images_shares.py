@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -11,14 +12,15 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from bulkhead.errors import NoRoom, Refused
+from bulkhead.errors import NoRoom, Refused, Unavailable
 from bulkhead.events import quiet
 from bulkhead.images import Bounds, Image, ImageStore
 from bulkhead.images.exchange import Exchange
+from bulkhead.images.registry import addresses
 from bulkhead.images.shares import Share, Shares
 from tests.unit.images.lab import entry, folder, make_tar
-from tests.unit.images.oci import Layout
-from tests.unit.images.registry_server import Server, serving
+from tests.unit.images.oci import Layout, digest
+from tests.unit.images.registry_server import Request, Server, response, serving
 
 MIB = 1 << 20
 
@@ -209,3 +211,68 @@ def test_what_is_refused_is_not_reserved_after_it(act: Callable[[Share], None]) 
         act(share)
         share.grew(0, last=True)
     assert shares.coming() == shares.of("acme") == 0
+
+
+def break_off(server: Server, tmp_path: Path, store: ImageStore, tag: str, layer: bytes, *, after: int) -> None:
+    """A pull of an image of one layer, of which so many bytes come."""
+    layout = Layout()
+    layout.image(layer)
+    server.add(layout, tag)
+    blob = digest(layer)
+
+    def cut(request: Request, answer: bytes) -> bytes:
+        if blob not in request.path:
+            return answer
+        return response(500, b"") if "range" in request.headers else answer[:after]
+
+    server.twist = cut
+    try:
+        with pytest.raises(Unavailable):
+            pull(store, tmp_path, server, tag)
+    finally:
+        server.twist = lambda _, answer: answer
+
+
+def test_what_broken_pulls_leave_is_no_more_than_the_quota_leaves(
+    tmp_path: Path, store: ImageStore, acme: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again and again an image that would fit is pulled, and given up when most of it is there."""
+    monkeypatch.setattr(addresses, "READ_SECONDS", 0.5)
+    partial = acme.layout.partial
+    layers = [layer(f"of {number}", 3 * MIB) for number in range(4)]
+    with serving() as server:
+        for number, one in enumerate(layers):
+            break_off(server, tmp_path, acme, str(number), one, after=2 * MIB + MIB // 2)
+            assert sum(path.stat().st_size for path in partial.iterdir()) <= 4 * MIB
+        assert [path.name for path in partial.iterdir()] == [digest(layers[-1])[7:]], "the last one's is kept"
+        # It goes on with that.
+        before = len(server.requests)
+        image = pull(acme, tmp_path, server, "3")
+        ranges = [request.headers.get("range") for request in server.requests[before:]]
+        assert any(ranges) and not list(partial.iterdir())
+        acme.remove(image.references[0])
+        # What it imports goes before what it has left.
+        break_off(server, tmp_path, acme, "0", layers[0], after=2 * MIB + MIB // 2)
+        assert list(partial.iterdir())
+        (tmp_path / "tar").write_bytes(layer("whole", 3 * MIB))
+        acme.import_file(tmp_path / "tar", name="whole")
+        assert not list(partial.iterdir())
+        # The operator has no quota, and keeps what has come.
+        for number in (0, 1):
+            break_off(server, tmp_path, store, str(number), layers[number], after=2 * MIB + MIB // 2)
+        assert len(list(store.layout.partial.iterdir())) == 2
+
+
+def test_what_tenants_have_left_goes_with_a_prune_and_in_time(
+    tmp_path: Path, store: ImageStore, acme: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "READ_SECONDS", 0.5)
+    left = acme.layout.partial / ("0" * 64)
+    for forget in (lambda: store.prune(), lambda: store.recover(), acme.forget_partial):
+        left.write_bytes(b"some of it")
+        os.utime(left, (0, 0))
+        forget()
+        assert not left.exists()
+    left.write_bytes(b"some of it")
+    store.recover()
+    assert left.exists(), "a week has not passed"

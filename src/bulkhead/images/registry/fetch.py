@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from itertools import accumulate
 from pathlib import Path
 
 from bulkhead.errors import ImageError
@@ -193,11 +194,26 @@ def _is_ours(fd: int, path: Path) -> bool:
 def forget(directory: Path, *, older: float = 0.0) -> int:
     """Remove what nobody fills and has not been touched for `older` seconds; the bytes that this freed."""
     freed = 0
+    for path, found in _left_behind(directory):
+        if time.time() - found.st_mtime >= older or "-" in path.name:
+            path.unlink()
+            freed += found.st_blocks * 512
+    return freed
+
+
+def fit(directory: Path, most: int) -> None:
+    """Remove what nobody fills, what was touched longest ago first, until the rest has at most `most` bytes."""
+    there = sorted(_left_behind(directory), key=lambda one: -one[1].st_mtime)
+    sizes = accumulate(found.st_size for _, found in there)
+    gone = {path for (path, _), size in zip(there, sizes, strict=True) if size > most}
+    for path, _ in _left_behind(directory) if gone else ():
+        if path in gone:
+            path.unlink()
+
+
+def _left_behind(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files that nobody fills, each locked until the next one is asked for."""
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = os.fstat(file.fileno())
-            if time.time() - found.st_mtime >= older or "-" in path.name:
-                path.unlink()
-                freed += found.st_blocks * 512
-    return freed
+            yield path, os.fstat(file.fileno())
