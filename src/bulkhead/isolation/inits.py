@@ -16,6 +16,8 @@ from bulkhead.model import Spec
 NOT_ISOLATED = (
     "as a system: its root mounts file systems, makes namespaces and manages cgroups of its own; more of the kernel's "
     "code can be reached than from other containers, and the masks of /proc are no wall to it",
+    "terminals of other containers: its root can mount a second /dev/pts, and take as many as the kernel has but for "
+    "those that the host keeps (kernel.pty.reserve)",
 )
 BOUNDING = mask(SYSTEM)
 RUN = "/run"

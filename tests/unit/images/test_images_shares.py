@@ -268,7 +268,7 @@ def test_what_tenants_have_left_goes_with_a_prune_and_in_time(
 ) -> None:
     monkeypatch.setattr(addresses, "READ_SECONDS", 0.5)
     left = acme.layout.partial / ("0" * 64)
-    for forget in (lambda: store.prune(), lambda: store.recover(), acme.forget_partial):
+    for forget in (store.prune, store.recover, acme.forget_partial):
         left.write_bytes(b"some of it")
         os.utime(left, (0, 0))
         forget()
