@@ -23,6 +23,7 @@ from bench.measures import (
     commands,
     density,
     execs,
+    fleet,
     imports,
     machines,
     memory,
@@ -61,14 +62,12 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "density": density.measure,
     "placement": placement.measure,
     "packing": lambda cast, sizes: packing.measure(sizes, cast.scene.output or Path("bench-results")),
+    "fleet": fleet.measure,
 }
 
 WALLS = ("chroot", "container", "vm", "inside", "unikernel", "podman")
-USUAL = [
-    name
-    for name in FIGURES
-    if name not in ("plans", "density", "placement", "packing") and not name.startswith("rogues")
-]
+UNUSUAL = ("plans", "density", "placement", "packing", "fleet")
+USUAL = [name for name in FIGURES if name not in UNUSUAL and not name.startswith("rogues")]
 
 
 def main() -> int:

@@ -18,6 +18,8 @@ from bulkhead.errors import Problem, Refused
 from bulkhead.tenancy.names import TenantName
 
 DEFAULT_FILE = Path("/etc/bulkhead/config.toml")
+FLEET_DIRECTORY, FLEET_MEMBER = "fleet", "member.json"
+"""Below state_dir: what a host keeps of its fleet, and the file by which it is a member."""
 
 
 class Listen(BaseModel):
@@ -119,12 +121,17 @@ class Config(BaseModel):
 
     host_ghz: float | None = Field(default=None, gt=0)
     """Speed of this host's cores where cpufreq and cpuinfo do not tell or are wrong."""
+    host_factor: float | None = Field(default=None, ge=0.1, le=10)
+    """Work of a core in one of its cycles over that of a reference core; None: measured on a host of a fleet."""
     host_bandwidth: int | None = Field(default=None, gt=0)
     """Bits per second of this host's uplink, each way, where it is to be sold by."""
     host_iops: int | None = Field(default=None, gt=0)
     """Operations per second of the disks under state_dir, where they are to be sold by."""
     host_disk_bps: int | None = Field(default=None, gt=0)
     """Bytes per second of the disks under state_dir, where they are to be sold by."""
+    host_idle_watts: float | None = Field(default=None, ge=0, le=100_000)
+    host_peak_watts: float | None = Field(default=None, ge=0, le=100_000)
+    """What this host draws with nothing to do and with everything busy; both or neither. Its labels go first."""
     reserve_memory: int | None = Field(default=None, ge=0)
     """Bytes that are never sold; None: 1/16 of the host's, at least 512 MiB and at most 4 GiB."""
     reserve_cpus: float | None = Field(default=None, ge=0)
@@ -169,6 +176,15 @@ class Config(BaseModel):
     metrics_instances: int = Field(default=1000, ge=0, le=100_000)
     """How many instances Prometheus is told of at most."""
     invoice: Seller = Seller()
+
+    @model_validator(mode="after")
+    def _draws_power(self) -> Self:
+        idle, peak = self.host_idle_watts, self.host_peak_watts
+        if (idle is None) is not (peak is None):
+            raise ValueError("host_idle_watts and host_peak_watts belong together")
+        if idle is not None and peak is not None and idle > peak:
+            raise ValueError(f"host_idle_watts {idle:g} is more than host_peak_watts {peak:g}")
+        return self
 
     @property
     def socket_path(self) -> Path:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -26,6 +27,10 @@ Address = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$")]
 Policy = Literal["pack", "spread", "balance"]
 """Which of the hosts that would do is taken; see cluster/policies.py."""
+IDLE, PEAK = "power.idle", "power.peak"
+"""Labels by which an operator says how many watts a host draws."""
+MOST_WATTS = 100_000.0
+WATTS_HINT = f"bulkhead host label HOST {IDLE}=80 {PEAK}=250"
 CERTIFICATE_PREFIX = "host:"
 """Of the common name in a host's certificate; no user's name has a colon."""
 _INVITATION = re.compile(r"^bhj_([A-Za-z0-9_-]{1,2000})$")
@@ -66,6 +71,8 @@ class Machine(Model):
 
     cores: int
     ghz: float | None
+    """By which its cores are sold: their clock times the host's factor."""
+    clock: float | None = None
     memory: int
     kernel: str
     architecture: str
@@ -73,6 +80,9 @@ class Machine(Model):
     """Of Bulkhead."""
     accelerator: Literal["kvm", "tcg"] = "tcg"
     """Of its virtual machines."""
+    idle_watts: float | None = Field(default=None, ge=0, le=MOST_WATTS)
+    peak_watts: float | None = Field(default=None, ge=0, le=MOST_WATTS)
+    """What it draws with nothing to do and with everything busy, as its configuration says; None: nobody said."""
 
 
 class Host(Model):
@@ -89,7 +99,34 @@ class Host(Model):
     sellable: dict[str, int] = {}
     """Of each resource that it is sold by, in the units of Amounts."""
     factor: float = Field(default=1.0, gt=0, le=100)
-    """How much a GHz does here, where that was measured against another host's."""
+    """Work of one of its cores in a cycle over that of a reference core. It is in `machine.ghz`, and so in all that the
+    host sells by.
+    """
+
+    @property
+    def watts(self) -> tuple[float, float] | None:
+        """What it draws, idle and at its peak: by its labels, else by its configuration; None where one is not known.
+
+        Raises Refused where the labels tell of no such host.
+        """
+        machine = self.machine
+        known = machine.idle_watts, machine.peak_watts
+        told = (_watts(self.labels, IDLE), _watts(self.labels, PEAK))
+        idle, peak = (known[0] if told[0] is None else told[0]), (known[1] if told[1] is None else told[1])
+        if idle is None or peak is None:
+            return None
+        if idle > peak:
+            raise Refused(f"host {self.name} would draw more idle ({idle:g} W) than busy ({peak:g} W)", hint=WATTS_HINT)
+        return idle, peak
+
+
+def _watts(labels: Mapping[str, str], key: str) -> float | None:
+    text = labels.get(key)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) or float(text) > MOST_WATTS:
+        raise Refused(f"label {key}={text!r} is no number of watts up to {MOST_WATTS:g}", hint=WATTS_HINT)
+    return float(text)
 
 
 class HostLine(Host):
@@ -155,11 +192,28 @@ class Place(Model):
     trusted: bool = True
     """Whether it may share a kernel with other tenants."""
     where: Where = Where()
+    moved: float = 0.0
+    """When it last went from one host to another, seconds since the epoch; 0: never."""
 
     @property
     def key(self) -> str:
         """Its name in the whole fleet."""
         return qualified(self.tenant, self.name)
+
+
+class Load(Model):
+    """What an instance takes and uses, as its host has measured it."""
+
+    id: HostId
+    running: bool
+    written: int = Field(ge=0)
+    """Bytes of its disk that hold something."""
+    resident: int = Field(ge=0)
+    """Bytes of memory that it uses."""
+    used: dict[str, int] | None
+    """In the units of Amounts, the mean of up to an hour; None where it has not been measured for long enough."""
+    pinned: str = ""
+    """Why it cannot leave its host; "" where it can."""
 
 
 class Invitation(Model):

@@ -165,3 +165,58 @@ class Drained(Model):
     """False of one that was only asked about."""
     went: tuple[Went, ...]
     stays: tuple[Stays, ...]
+
+
+class Proposal(Model):
+    """A move that makes hosts more alike or frees one, and what became of it. Bytes, seconds."""
+
+    id: Token
+    """The instance's."""
+    name: str
+    tenant: str
+    source: str
+    target: str
+    """Names of the hosts."""
+    how: Literal["live", "copied", "carried"]
+    """live: it runs on; copied: it is stopped, sent and started; carried: it does not run."""
+    gain: float | None
+    """By how much the fuller of both hosts gets less full, 0 to 1 of its scarcest resource; None: it frees a host."""
+    size: int
+    predicted: float
+    """For how long it was to be down."""
+    done: bool = False
+    downtime: float | None = None
+    """For how long it was; None where it has not been moved."""
+    problem: str = ""
+    hint: str = ""
+    """Why it was not moved when it was to be."""
+
+
+class FreedHost(Model):
+    """A host on which nothing is left, or would be."""
+
+    host: str
+    done: bool
+    """It is empty now, and takes nothing new."""
+    watts: float | None
+    """What switching it off saves, less what the others draw more; None where nobody said what hosts draw."""
+    problem: str = ""
+    """Why it was not freed when it was to be."""
+
+
+class Rebalanced(Model):
+    """What a rebalance came to. `before` and `after`: the fullest host above the mean of all, 0 to 1."""
+
+    done: bool
+    """False of one that was only asked about."""
+    moves: tuple[Proposal, ...]
+    freed: tuple[FreedHost, ...]
+    before: float
+    after: float
+    """As it was foreseen."""
+    watts: float | None
+    """Saved in all; None where it is not known of every freed host, or none is freed."""
+    reason: str
+    """Why nothing, or nothing more, is worth moving; "" where it is as it should be."""
+    unheard: tuple[str, ...]
+    """Names of hosts that did not say what their instances use, and were left out."""

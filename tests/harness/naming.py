@@ -38,6 +38,7 @@ def make_config(directory: Path, **settings: object) -> Config:
         "cgroup": f"{PREFIX}-{number}",
         "link_prefix": LINK_PREFIX,
         "nft_table": f"{PREFIX}_{number}",
+        "host_factor": 1.0,  # how fast this machine is while tests run is chance
         "warm_memory": 0,  # what waits in the background is no leak, but looks like one
         # What a small machine can sell is no business of most tests; those that are about it set these themselves.
         "overcommit_memory": 16.0,

@@ -391,8 +391,8 @@ def test_a_host_is_emptied_and_what_cannot_go_says_why(hosts: list[Host]) -> Non
         alpha.cli("host", "label", "beta", "far=")
         told = alpha.daemon.cli("host", "drain", "--dry-run", "--format", "json", "alpha", check=False)
         plan = json.loads(told.stdout)
-        assert {each["name"]: each["host"] for each in plan["went"]} == {"one": "beta", "two": "beta", "bound": "beta"}
-        assert [each["name"] for each in plan["stays"]] == ["here"]
+        assert {each["name"]: each["host"] for each in plan["went"]} == {"one": "beta", "two": "beta"}
+        assert {each["name"] for each in plan["stays"]} == {"bound", "here"}
         assert {at for at, _ in listed(beta).values()} == {"alpha"}
         assert {each["name"]: each["state"] for each in beta.status()["hosts"]}["alpha"] == "ready"
         done = beta.daemon.cli("host", "drain", "alpha", check=False)  # from another host

@@ -17,14 +17,14 @@ from bulkhead.api.sse import EVENT_STREAM
 from bulkhead.engine.fleet.membership import Welcome
 from bulkhead.engine.reports import Usage
 from bulkhead.events import Event
-from bulkhead.fleet import FleetView, Host, HostLine
+from bulkhead.fleet import FleetView, Host, HostLine, Load
 from bulkhead.images import Image, Pruned
 from bulkhead.images.pushing import Pushed
 from bulkhead.isolation.base import Ability
 from bulkhead.metering.invoices import Invoice
 from bulkhead.metering.prices import Price
 from bulkhead.model import Exit, Instance, Isolation, NamedPlan, Network, Snapshot, Volume
-from bulkhead.moves import Drained, Judgement, Moved, Receipt, Settled
+from bulkhead.moves import Drained, Judgement, Moved, Rebalanced, Receipt, Settled
 from bulkhead.operation import Operation
 from bulkhead.secret import Secret
 from bulkhead.storage.changes import Changes
@@ -285,6 +285,8 @@ ANSWERS: dict[str, Answer] = {
     "change_host": Answer(Host),
     "remove_host": _DONE,
     "drain_host": _long(Drained),
+    "rebalance_fleet": _long(Rebalanced),
+    "list_loads": Answer(list[Load]),
 }
 """By the name of the route's function, which is its operationId and the kind of its operations."""
 EVENT_STREAMS = ("events", "follow_operation")

@@ -12,6 +12,7 @@ from bulkhead.api.auth import principal_of
 from bulkhead.api.progress import with_progress
 from bulkhead.api.responses import json_response
 from bulkhead.api.service import Service
+from bulkhead.engine.fleet.balancing import Aim
 from bulkhead.engine.fleet.identity import Coordinates
 from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.fleet.membership import INVITED_SECONDS, Wish
@@ -97,6 +98,17 @@ class DrainRequest(Model):
     dry_run: bool = Field(default=False, description="only say what would go where")
 
 
+class RebalanceRequest(Model):
+    """How the hosts of the fleet are to be made more alike."""
+
+    consolidate: bool = Field(default=False, description="free whole hosts instead")
+    by: Literal["use", "sold"] = Field(
+        default="use", description="what loads a host: what its instances use, as measured, or what is sold to them"
+    )
+    most_moves: int = Field(default=50, ge=1, le=1000)
+    dry_run: bool = Field(default=False, description="only say what would go where")
+
+
 class HostChange(Model):
     """What to change of a host; a label that is null is removed."""
 
@@ -145,6 +157,28 @@ async def explain_place(request: Request, body: CreateRequest, host: str | None 
     order = await service.call(fleet.placer.order, body, tenant=tenant, host=pinned)
     found = await service.call(fleet.placer.explain, order)
     return json_response(found.as_dict())
+
+
+@router.post("/fleet/rebalance")
+async def rebalance_fleet(request: Request, body: RebalanceRequest) -> Response:
+    """Move instances between hosts where that is worth its cost; progress and what it came to as NDJSON. A client that
+    goes ends it: what is under way goes back, what has gone stays where it is.
+    """
+    service, fleet = fleet_of(request)
+    await service.call(fleet.opened)
+    principal, aim = principal_of(request), Aim(**body.model_dump())
+
+    def work(progress: Progress) -> object:
+        return fleet.travels.balance(aim, principal=principal, progress=progress)
+
+    return with_progress(request, work)
+
+
+@router.get("/fleet/loads")
+async def list_loads(request: Request) -> Response:
+    """What instances of this host take and use, by which moves are weighed."""
+    service, fleet = fleet_of(request)
+    return json_response(await service.call(fleet.travels.loads))
 
 
 @router.post("/fleet/membership", status_code=201)
@@ -213,7 +247,9 @@ async def change_host(request: Request, ref: str, body: HostChange) -> Response:
     def change(host: Host) -> Host:
         labels = {**host.labels, **body.labels}
         kept = {key: value for key, value in labels.items() if value is not None}
-        return host.model_copy(update={"state": body.state or host.state, "labels": kept})
+        changed = host.model_copy(update={"state": body.state or host.state, "labels": kept})
+        _ = changed.watts  # labels that tell of no such host are refused
+        return changed
 
     return json_response(await service.call(fleet.change_host, ref, change))
 

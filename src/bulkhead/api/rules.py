@@ -133,6 +133,8 @@ RULES: Mapping[str, Permission] = {
     "POST /v1/fleet": _T,
     "PATCH /v1/fleet": _T,
     "POST /v1/fleet/explain": _H,
+    "POST /v1/fleet/rebalance": _H,
+    "GET /v1/fleet/loads": _H,
     "POST /v1/fleet/membership": _T,
     "DELETE /v1/fleet/membership": _T,
     "POST /v1/fleet/invitations": _T,

@@ -30,6 +30,8 @@ def _info(args: Namespace, app: App) -> int:
         write_json(host)
         return 0
     speed = f" at {host['ghz']:g} GHz" if host["ghz"] else ""
+    if host["factor"] != 1:
+        speed += f" (clock {host['ghz'] / host['factor']:.3g} GHz, factor {host['factor']:g}, {host['factor_source']})"
     cores, there = _count(host["cores"], "core"), _count(host["instances"], "instance")
     write(f"{cores}{speed}, {there}, {host['running']} running\n")
     write(table(RESOURCES, [resource_row(row) for row in host["resources"]]))

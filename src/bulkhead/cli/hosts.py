@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-HEADER = ("HOST", "STATE", "ADDRESS", "INSTANCES", "CPU SOLD", "MEMORY SOLD", "DISK SOLD", "LEVELS", "LABELS")
+HEADER = ("HOST", "STATE", "ADDRESS", "SPEED", "INSTANCES", "CPU SOLD", "MEMORY SOLD", "DISK SOLD", "LEVELS", "LABELS")
 
 
 def host_row(host: dict[str, Any]) -> tuple[str, ...]:
@@ -19,11 +19,20 @@ def host_row(host: dict[str, Any]) -> tuple[str, ...]:
         host["name"] + (" *" if host["here"] else ""),
         state,
         host["address"],
+        _speed(host),
         str(host["instances"]),
         *(_part(host, name) for name in ("cpu", "memory", "disk")),
         " ".join(level for level, found in host["levels"].items() if found["works"]) or "-",
         labels or "-",
     )
+
+
+def _speed(host: dict[str, Any]) -> str:
+    """Cores, and what each is sold as: with its factor where it has one."""
+    cores, ghz, factor = host["machine"]["cores"], host["machine"]["ghz"], host["factor"]
+    if not ghz:
+        return f"{cores} cores"
+    return f"{cores} x {ghz:.3g} GHz" + (f" (x{factor:g})" if factor != 1 else "")
 
 
 def _part(host: dict[str, Any], name: str) -> str:

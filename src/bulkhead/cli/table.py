@@ -54,6 +54,7 @@ COMMANDS = {
     "ca": "Make certificates for the API over TCP",
     "completion": "Print what bash or zsh needs to complete command lines",
     "host": "Show what of this host is sold, used and free, and manage the hosts of the fleet",
+    "rebalance": "Move instances between hosts of the fleet where that is worth its cost, or free whole hosts",
     "cluster": "Make a fleet of hosts, join and leave it, and show it",
     "doctor": "Show what this host can and cannot do",
     "web": "Open the web page on a port of this host's loopback",

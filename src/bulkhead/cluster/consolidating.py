@@ -88,8 +88,8 @@ def _free(
             index.put(view)
         return None, reason
 
-    if any(placed.moved and now - placed.moved < thrift.rest for placed in host.instances):
-        return None, "something was moved there a short time ago"
+    if why := _stays(host, thrift, now):
+        return None, why
     full = {view.id for view in index.views() if use(view) >= thrift.fill}
     index.put(replace(host, state="draining"))
     moves: list[Proposed] = []
@@ -109,6 +109,13 @@ def _free(
     if watts is not None and watts < thrift.least_watts:
         return back(f"it would save {watts:.0f} W")
     return Freed(host.id, tuple(moves), watts), ""
+
+
+def _stays(host: HostView, thrift: Thrift, now: float) -> str:
+    """Why something on a host is not to be moved now; "" where all may be."""
+    if any(placed.moved and now - placed.moved < thrift.rest for placed in host.instances):
+        return "something was moved there a short time ago"
+    return next((placed.pinned for placed in host.instances if placed.pinned), "")
 
 
 def _fill(

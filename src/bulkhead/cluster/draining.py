@@ -63,6 +63,9 @@ def drain(
     clock = 0.0
     for group in sorted(groups(index.host(host_id)), key=_order):
         source = index.host(host_id)
+        if pinned := next((placed.pinned for placed in group if placed.pinned), ""):
+            left += [Left(placed.wanted, placed.pinned or pinned) for placed in group]
+            continue
         made, reasons = move_group(index, source, group, policy, avoid=frozenset(), rate=rate, now=now)
         if not made:
             why, hint = (reasons[0].what, reasons[0].hint) if reasons else ("no other host will do", "")

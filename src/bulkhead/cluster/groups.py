@@ -111,7 +111,9 @@ def move_group(
         full, broken = _all_on(target, group, now)
         if not broken:
             index.put(full)
-            return [_proposed(placed, source, target, rate) for placed in group], ()
+            # Who must be near to others comes after them: each is judged by itself when it gets there.
+            order = sorted(group, key=lambda placed: any(_clings(placed.wanted, one.wanted) for one in group))
+            return [_proposed(placed, source, target, rate) for placed in order], ()
         reasons = reasons or broken
         one = replace(one, avoid=one.avoid | {target.id})
     index.put(source)

@@ -8,7 +8,7 @@ moved rests for a day; each move lowers the higher of the two hosts by `gain` at
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bulkhead.cluster.costs import USUAL_RATE, cost
 from bulkhead.cluster.groups import Proposed, holds_back, move_group
@@ -25,7 +25,7 @@ class Limits:
     """When a move is worth it."""
 
     start: float = 0.15
-    settle: float = 0.08
+    settle: float = 0.05
     """Of a host's scarcest resource, above the fleet's mean."""
     gain: float = 0.03
     """By which each move lowers the higher of the two hosts, at least."""
@@ -113,6 +113,14 @@ def use(host: HostView, *, less: Placed | None = None, more: Placed | None = Non
     return most
 
 
+def gain(snapshot: Snapshot, move: Proposed) -> float:
+    """By how much a move lowers the higher of its two hosts now. Raises KeyError where they, or it, are gone."""
+    source, target = snapshot.host(move.source), snapshot.host(move.target)
+    placed = source.find(move.instance)
+    arrives = replace(placed, amounts=placed.wanted.need.on(target.speed))
+    return use(source) - max(use(source.without(placed.id)), use(target.holding(arrives)))
+
+
 def _above(heat: dict[str, float]) -> float:
     return max(heat.values()) - sum(heat.values()) / len(heat)
 
@@ -176,7 +184,7 @@ def _candidates(source: HostView, hot: float, limits: Limits, *, now: float, lef
         price = cost(placed, source, source, limits.rate)
         relief = hot - use(source, less=placed)
         rests = placed.moved and now - placed.moved < limits.rest
-        if rests or placed.wanted.inside or price.size > left or relief < limits.gain:
+        if rests or placed.pinned or placed.wanted.inside or price.size > left or relief < limits.gain:
             continue
         if price.size <= _worth(relief, limits) and not holds_back(source, placed.wanted):
             found.append((-relief / (price.size + (64 << 20)), placed.id, placed))

@@ -151,7 +151,9 @@ class Placed:
     used: Amounts | None = None
     """What it uses, measured and smoothed; None: it counts as what is sold to it."""
     moved: float = 0.0
-    """When it was last moved, seconds since the epoch."""
+    """When it was last moved, seconds since the epoch; infinite while it is being moved."""
+    pinned: str = ""
+    """Why it cannot leave its host; "" where it can."""
 
     @property
     def id(self) -> str:

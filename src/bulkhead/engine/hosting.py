@@ -68,6 +68,8 @@ def report(context: Context) -> dict[str, object]:
     return {
         "cores": context.facts.cores,
         "ghz": context.facts.ghz,
+        "factor": context.facts.factor,
+        "factor_source": context.facts.factor_source,
         "kernel": context.facts.kernel,
         "instances": len(instances),
         "running": sum(instance.pid != 0 for instance in instances),

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from bulkhead.config import Config
+from bulkhead.config import FLEET_DIRECTORY, FLEET_MEMBER, Config
+from bulkhead.errors import HostError
+from bulkhead.host import speed
 
 _CPUS = Path("/sys/devices/system/cpu")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -24,13 +26,19 @@ class HostFacts:
     online: tuple[int, ...]
     """Their numbers."""
     ghz: float | None
-    """What a core does when all of them are busy; None where nothing tells."""
+    """What a core does when all of them are busy; None where nothing tells. Of a host of a fleet it is that of the
+    reference core which does as much: its clock times `factor`.
+    """
     ghz_source: str
     memory: int
     swap: int
     kernel: str
     memory_nodes: tuple[int, ...] = (0,)
     """Numbers of the NUMA nodes that have memory."""
+    factor: float = 1.0
+    """What is in `ghz` over the clock: work of a core in one of its cycles over that of a reference core."""
+    factor_source: str = ""
+    """measured, or configuration; "": neither, or why it could not be measured."""
 
 
 def disk_size(directory: Path) -> int:
@@ -145,6 +153,23 @@ def processor() -> str:
 
 def facts(config: Config) -> HostFacts:
     """The facts of this host, with what the configuration says of it. Cached for the life of the process."""
-    if config.host_ghz is None:
-        return _facts()
-    return replace(_facts(), ghz=config.host_ghz, ghz_source="configuration")
+    found = _facts()
+    if config.host_ghz is not None:
+        found = replace(found, ghz=config.host_ghz, ghz_source="configuration")
+    if found.ghz is None:
+        return found
+    factor, source = _factor(config, found.ghz)
+    return replace(found, ghz=round(found.ghz * factor, 3), factor=factor, factor_source=source)
+
+
+def _factor(config: Config, clock: float) -> tuple[float, str]:
+    """Only a fleet has cores of several kinds: a host in none counts by its clock."""
+    directory = config.state_dir / FLEET_DIRECTORY
+    if config.host_factor is not None:
+        return config.host_factor, "configuration"
+    if not (directory / FLEET_MEMBER).exists():
+        return 1.0, ""
+    try:
+        return speed.cached(directory, boot=boot_id(), processor=processor(), ghz=clock), "measured"
+    except HostError as error:
+        return 1.0, error.what

@@ -11,7 +11,12 @@ from threading import Event
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
-from bulkhead.store.base import Transaction
+from bulkhead.store.base import Reader, Transaction
+
+EVERY = ""
+"""As the kind of a watch: records of all kinds, each commit's followed by a change of kind COMMITTED."""
+COMMITTED = "~at"
+"""All changes of this revision have been told."""
 
 
 class Lease(Protocol):
@@ -109,6 +114,14 @@ class Watch(Protocol):
         """close."""
 
 
+class Dated(Reader, Protocol):
+    """A Reader of one moment that says which it is."""
+
+    @property
+    def revision(self) -> int:
+        """What it has read is as of this revision; 0: it has read nothing yet."""
+
+
 @runtime_checkable
 class Watches(Protocol):
     """A store that tells what changes."""
@@ -116,8 +129,17 @@ class Watches(Protocol):
     def revision(self) -> int:
         """The revision of the newest change of anything. Raises Unavailable."""
 
+    def newest(self) -> int:
+        """The revision of the newest commit of any client of this store; 0: there is none. Raises Unavailable.
+
+        Whoever has seen all changes up to it has seen all that was committed before this was asked.
+        """
+
+    def dated(self) -> Dated:
+        """A reader of one moment: what to `watch` after is its revision."""
+
     def listing(self, kind: str, prefix: str = "", *, stale: bool = False) -> tuple[list[tuple[str, str]], int]:
         """Reader.list, with the revision that it is as of: what to `watch` after."""
 
     def watch(self, kind: str, prefix: str = "", *, after: int) -> Watch:
-        """Changes of a kind's records whose keys begin with `prefix`, with a revision above `after`."""
+        """Changes of a kind's records (or EVERY) whose keys begin with `prefix`, with a revision above `after`."""

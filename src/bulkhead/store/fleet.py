@@ -7,38 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from bulkhead.amounts import NOTHING, RESOURCES, Amounts
+from bulkhead.amounts import NOTHING, Amounts
 from bulkhead.errors import Conflict, NotFound, Unauthorized
 from bulkhead.fleet import Fleet, Host, Invitation, Phase, Place
 from bulkhead.store.base import Reader, Store, Transaction
+from bulkhead.store.following import Following
 from bulkhead.store.records import Records, near
+from bulkhead.store.seen import ALIVE, SELF, SOLD, Seen, Sold, parse_sold
 from bulkhead.store.state import within
 
-SELF, ALIVE, SOLD, NAME = "self", "alive", "sold", "place-name"
+NAME = "place-name"
 NOT_GOOD = "this token to join is not good: it was used, it has expired, or it never was one"
-
-
-@dataclass(frozen=True, slots=True)
-class Sold:
-    """What is sold on a host, and the number of the change that made it so: what a placement is judged by."""
-
-    amounts: Amounts = NOTHING
-    places: int = 0
-    version: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The fleet as of one moment."""
-
-    hosts: tuple[Host, ...]
-    alive: frozenset[str]
-    """Ids of the hosts whose lease stands."""
-    sold: dict[str, Sold]
-    places: tuple[Place, ...]
-    fleet: Fleet | None = None
 
 
 class FleetState:
@@ -46,6 +26,8 @@ class FleetState:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.following: Following | None = None
+        """The records as a watch keeps them, where somebody has begun one."""
         self._fleet = Records("fleet", Fleet, lambda _: SELF)
         self._hosts = Records("host", Host, lambda host: host.id)
         self._places = Records("place", Place, lambda place: place.id)
@@ -153,12 +135,18 @@ class FleetState:
         return self.store.attempt(body)
 
     def seen(self, *, stale: bool = False) -> Seen:
-        """All of it as of one moment; `stale`: as one member of the store knows it."""
+        """All of it as of one moment, as it is now; `stale`: as one member of the store knows it."""
+        if self.following is not None and not stale and (found := self.following.seen()) is not None:
+            return found
+        return self.read_all(stale=stale)
+
+    def read_all(self, *, stale: bool = False) -> Seen:
+        """The same, of the store."""
         with self.store.read(stale=stale) as reader:
             return Seen(
                 hosts=tuple(sorted(self._hosts.all(reader), key=lambda host: host.name)),
                 alive=frozenset(key for key, _ in reader.list(ALIVE)),
-                sold={key: _sold(text) for key, text in reader.list(SOLD)},
+                sold={key: parse_sold(text) for key, text in reader.list(SOLD)},
                 places=tuple(self._places.all(reader)),
                 fleet=self._fleet.get(reader, SELF),
             )
@@ -168,7 +156,7 @@ class FleetState:
     def seen_sold(self, host_id: str) -> Sold:
         """What is sold on a host."""
         with self.store.read() as reader:
-            return _sold(reader.get(SOLD, host_id))
+            return parse_sold(reader.get(SOLD, host_id))
 
     def reserve(self, place: Place, *, scored: int, whole: Mapping[str, int] | None = None) -> None:
         """Take a place on a host whose sum has the version that was scored; with `whole` where those of all hosts
@@ -177,10 +165,10 @@ class FleetState:
         """
 
         def body(transaction: Transaction) -> None:
-            before = _sold(transaction.get(SOLD, place.host))
+            before = parse_sold(transaction.get(SOLD, place.host))
             if before.version != scored:
                 raise Stale(f"host {place.host} has sold something else meanwhile")
-            if whole is not None and whole != {key: _sold(text).version for key, text in transaction.list(SOLD)}:
+            if whole is not None and whole != {key: parse_sold(text).version for key, text in transaction.list(SOLD)}:
                 raise Stale("other hosts have sold something else meanwhile")
             if self._hosts.get(transaction, place.host) is None:
                 raise NotFound(f"host {place.host} is not in the fleet any more")
@@ -267,6 +255,9 @@ class FleetState:
         return found
 
 
+__all__ = ["ALIVE", "SELF", "SOLD", "FleetState", "Seen", "Sold", "Stale", "add_sold", "pick_host"]
+
+
 class Stale(Conflict):
     """What was judged by is not so any more: judge again."""
 
@@ -287,16 +278,8 @@ def pick_host(hosts: list[Host], reference: str) -> Host:
     raise NotFound(f"no such host: {reference}", hint=hint)
 
 
-def _sold(text: str | None) -> Sold:
-    if text is None:
-        return Sold()
-    document = json.loads(text)
-    amounts = Amounts(**{name: document["amounts"].get(name, 0) for name in RESOURCES})
-    return Sold(amounts, document["places"], document["version"])
-
-
 def add_sold(transaction: Transaction, host: str, change: Amounts, places: int) -> None:
     """In a transaction: a host has sold so much more, for so many more places; less where it is below zero."""
-    before = _sold(transaction.get(SOLD, host))
+    before = parse_sold(transaction.get(SOLD, host))
     after = {"amounts": (before.amounts + change).as_dict(), "places": before.places + places}
     transaction.put(SOLD, host, json.dumps({**after, "version": before.version + 1}))

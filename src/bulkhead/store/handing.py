@@ -6,6 +6,8 @@ once it is taken back, a hand-over that is still on its way to the store can nev
 
 from __future__ import annotations
 
+import time
+
 from bulkhead.amounts import NOTHING, Amounts
 from bulkhead.errors import Conflict, NotFound
 from bulkhead.fleet import Host, Phase, Place
@@ -54,7 +56,7 @@ def hand_over(state: FleetState, instance_id: str, leaving: Leaving, amounts: Am
         add_sold(transaction, place.host, NOTHING - Amounts(**place.amounts), -1)
         add_sold(transaction, leaving.target, amounts, 1)
         changed = {"host": leaving.target, "generation": place.generation + 1, "amounts": amounts.as_dict()}
-        return _put(transaction, place.model_copy(update={**changed, **_STILL}))
+        return _put(transaction, place.model_copy(update={**changed, **_STILL, "moved": time.time()}))
 
     return state.store.attempt(body)
 

@@ -62,8 +62,14 @@ class Records(Generic[Record]):
         known = self._parsed.get(key)
         if known and known[0] == text:
             return known[1]
+        record = self.read(key, text)
+        self._parsed[key] = (text, record)
+        return record
+
+    def read(self, key: str, text: str) -> Record:
+        """The record that a text is, of which nothing is kept here. Raises HostError where it cannot be read."""
         try:
-            record = self._model.model_validate_json(text)
+            return self._model.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -71,8 +77,6 @@ class Records(Generic[Record]):
                 f"the {self.kind} record {key} in the state cannot be read: {where}: {first['msg']}",
                 hint="a newer Bulkhead may have written it; install that one",
             ) from error
-        self._parsed[key] = (text, record)
-        return record
 
 
 def near(asked: str, names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import cast
 
 import pytest
@@ -22,6 +23,7 @@ from bulkhead.fleet import Fleet, Host, Invitation, Level, Machine
 from bulkhead.model import CreateRequest, Isolation
 from bulkhead.store.etcd import EtcdStore
 from bulkhead.store.fleet import ALIVE, FleetState
+from bulkhead.store.following import Following
 from bulkhead.where import Where
 
 pytestmark = pytest.mark.timeout(600)
@@ -66,7 +68,7 @@ def made(make_store: Callable[..., EtcdStore], *, spare: bool) -> FleetState:
     return state
 
 
-def placer(number: int, store: EtcdStore) -> Placer:
+def placer(number: int, store: EtcdStore, follows: Following | None) -> Placer:
     own = host(number % HOSTS + 1)
     identity = Identity(
         fleet_id=FLEET.id,
@@ -77,12 +79,23 @@ def placer(number: int, store: EtcdStore) -> Placer:
         store=Coordinates(endpoints=("x",)),
     )
     opened = Opened(identity, FleetState(store))
+    opened.state.following = follows
     return Placer(cast(Context, None), member=lambda: opened)
 
 
 def carry_out(number: int, store: EtcdStore, kinds: list[str]) -> Counter[str]:
     """Place what one placer is asked for; how it went."""
-    chooser, told = placer(number, store), Counter[str]()
+    # Half of them go by what a watch keeps, half read all records for each decision.
+    follows = Following(store) if number % 2 else None
+    with ExitStack() as stack:
+        if follows:
+            follows.begin()
+            stack.callback(follows.close)
+        return _placed(number, placer(number, store, follows), kinds)
+
+
+def _placed(number: int, chooser: Placer, kinds: list[str]) -> Counter[str]:
+    told = Counter[str]()
     for turn, kind in enumerate(kinds):
         fields = dict(KINDS[kind])
         where = cast(Where, fields.pop("where", Where()))

@@ -292,7 +292,7 @@ def test_nothing_is_left_of_a_store_that_is_closed(make_store: MakeStore, etcd: 
     store.attempt(count)
     store.close()
     after = etcd.ctl("get", "--prefix", "--keys-only", "/bulkhead/leaving/").split()
-    assert before == "" and after == ["/bulkhead/leaving/counter/n"]
+    assert before == "" and after == ["/bulkhead/leaving/counter/n", "/bulkhead/leaving/~at/"]
 
 
 def test_what_is_damaged_is_told(store: EtcdStore, etcd: Etcd) -> None:

@@ -620,6 +620,8 @@ class FakeEngine:
         return {
             "cores": 2,
             "ghz": 2.5,
+            "factor": 1.0,
+            "factor_source": "",
             "kernel": "6.1",
             "instances": 3,
             "running": 2,

@@ -54,9 +54,12 @@ def wanted(
     return Wanted(id=fields.pop("id", f"id-{name}"), name=name, need=need, **fields)
 
 
+_OF_PLACED = ("written", "resident", "running", "used", "moved", "pinned")
+
+
 def placed(name: str = "old", speed: Speed = FAST, **fields: Any) -> Placed:
     """As it is on a host of this speed."""
-    own = {key: fields.pop(key) for key in ("written", "resident", "running", "used", "moved") if key in fields}
+    own = {key: fields.pop(key) for key in _OF_PLACED if key in fields}
     it = wanted(name, **fields)
     return Placed(it, it.need.on(speed), **own)
 

@@ -84,12 +84,13 @@ def test_what_moves_takes_its_room_on_both_hosts() -> None:
 
 
 def test_cores_of_another_speed_are_counted_by_what_they_do() -> None:
-    fast, slow = host(1, factor=1.0), host(2, factor=0.5)
+    """A host counts by the reference core itself: its factor is in its GHz, and in what it sells."""
+    slower = {"memory": 1000, "cpu": 4 * GHZ, "disk": 1000}
+    fast, slow = host(1), host(2, ghz=1.0, factor=0.5, sellable=slower)
     need = views.need_of(Plan(memory=100 << 20, cpus=2.0, disk=1 << 30, pids=10), Isolation.CONTAINER)
     assert [need.on(views.speed_of(each)).cpu for each in (fast, slow)] == [4 * GHZ, 2 * GHZ]
     assert [each.free.cpu for each in views.snapshot(seen(fast, slow)).hosts] == [8 * GHZ, 4 * GHZ]
-    # What is recorded is what the host itself counts.
-    assert views.sold_there(need, slow).cpu == 4 * GHZ
+    assert views.sold_there(need, slow).cpu == 2 * GHZ
     asked = views.need_of(Plan(memory=100 << 20, cpus=1.0, ghz=1.5, disk=1 << 30, pids=10), Isolation.CONTAINER)
     found = judge(views.snapshot(seen(slow)), wanted(need=asked), "balance")
     assert "ghz 1.5 is faster than the cores of host2" in str(found.refusals[slow.id].reasons)

@@ -1,51 +1,59 @@
 """Everything off this host, one instance after the other, to the hosts that the fleet's rules choose.
 
-What is next is judged anew after each move, by the fleet as it is then (design 0029); what a host refuses, or what does
-not go, stays and is told with the reason. An end in between leaves every instance where it is by then.
+The plan is kept while its next move would still be judged so by the fleet as it is then (design 0029), and made anew
+where it would not, and when it is through; what a host refuses, or what does not go, stays and is told with the reason.
+An end in between leaves every instance where it is by then.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bulkhead.engine.fleet import views
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.errors import BulkheadError
 from bulkhead.events import Progress, Step
-from bulkhead.fleet import Host, HostState
+from bulkhead.fleet import Host, HostState, Load
 from bulkhead.moves import Drained, Moved, Stays, Went
-from bulkhead.store.fleet import Seen
 
 if TYPE_CHECKING:
-    from bulkhead.cluster.draining import Drain
+    from bulkhead.cluster.draining import Left
     from bulkhead.cluster.groups import Proposed
+    from bulkhead.cluster.snapshot import Snapshot
 
 Carry = Callable[[str, str, Progress], Moved]
 """Moves an instance (id) to a host (id)."""
 
 
-def empty(opened: Opened, carry: Carry, *, deadline: float, dry_run: bool, progress: Progress) -> Drained:
+def empty(
+    opened: Opened, carry: Carry, loads: Mapping[str, Load], *, deadline: float, dry_run: bool, progress: Progress
+) -> Drained:
     """Let this host take nothing new, and move what is there within `deadline` seconds; with `dry_run` say only what
-    would go where.
+    would go where. `loads`: what its instances take, by id.
     """
     own, ends = opened.identity, time.monotonic() + deadline
     if not dry_run:
         opened.state.change_host(own.id, _draining)
     went: list[Went] = []
     failed: dict[str, Stays] = {}
+    moves: list[Proposed] = []
     while True:
-        seen, plan = _plan(opened, ends - time.monotonic())
-        names = {host.id: host.name for host in seen.hosts}
-        moves = [timed.move for timed in plan.moves if timed.move.instance not in failed]
-        if dry_run:
-            went = [_foreseen(move, names[move.target]) for move in moves]
-        if dry_run or not moves:
-            left = [Stays(name=each.wanted.name, reason=each.reason, hint=each.hint) for each in plan.left]
-            return Drained(host=own.name, done=not dry_run, went=tuple(went), stays=(*failed.values(), *left))
-        move, target = moves[0], names[moves[0].target]
-        progress(Step(f"{move.name} goes to {target}", len(went), len(went) + len(moves)))
+        snapshot, names = _look(opened, loads)
+        if not moves or _over(moves[0], ends) or not _stands(snapshot, moves[0]):
+            moves, left = _plan(opened, snapshot, ends - time.monotonic())
+            moves = [move for move in moves if move.instance not in failed]
+            if dry_run:
+                went = [_foreseen(move, names[move.target]) for move in moves]
+            if dry_run or not moves:
+                stays = [Stays(name=each.wanted.name, reason=each.reason, hint=each.hint) for each in left]
+                named = {each.name for each in failed.values()}
+                stays = [*failed.values(), *(each for each in stays if each.name not in named)]
+                return Drained(host=own.name, done=not dry_run, went=tuple(went), stays=tuple(stays))
+        move = moves.pop(0)
+        target = names[move.target]
+        progress(Step(f"{move.name} goes to {target}", len(went), len(went) + 1 + len(moves)))
         try:
             moved = carry(move.instance, move.target, progress)
         except BulkheadError as error:
@@ -59,13 +67,29 @@ def _draining(host: Host) -> Host:
     return host.model_copy(update={"state": HostState.DRAINING})
 
 
-def _plan(opened: Opened, seconds: float) -> tuple[Seen, Drain]:
+def _look(opened: Opened, loads: Mapping[str, Load]) -> tuple[Snapshot, dict[str, str]]:
+    seen = opened.state.seen()
+    snapshot = views.snapshot(seen, heard={opened.identity.id}, loads=loads)
+    return snapshot, {host.id: host.name for host in seen.hosts}
+
+
+def _plan(opened: Opened, snapshot: Snapshot, seconds: float) -> tuple[list[Proposed], tuple[Left, ...]]:
     from bulkhead.cluster.draining import drain  # numpy: a daemon that serves no large fleet does without
 
-    seen = opened.state.seen()
-    policy = seen.fleet.policy if seen.fleet else "balance"
-    snapshot = views.snapshot(seen, heard={opened.identity.id})
-    return seen, drain(snapshot, opened.identity.id, max(0.0, seconds), policy=policy)
+    policy = opened.state.fleet().policy
+    plan = drain(snapshot, opened.identity.id, max(0.0, seconds), policy=policy)
+    return [timed.move for timed in plan.moves], plan.left
+
+
+def _over(move: Proposed, ends: float) -> bool:
+    """Whether it would end after the deadline, since those before it took longer than was foreseen."""
+    return time.monotonic() + move.cost.seconds > ends
+
+
+def _stands(snapshot: Snapshot, move: Proposed) -> bool:
+    from bulkhead.cluster.standing import objection
+
+    return not objection(snapshot, move)
 
 
 def _foreseen(move: Proposed, target: str) -> Went:

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from bulkhead.config import FLEET_DIRECTORY, FLEET_MEMBER
 from bulkhead.errors import HostError
 from bulkhead.fleet import Address, HostId, HostName
 from bulkhead.host import private
 from bulkhead.model import Model
 from bulkhead.store.fleet import FleetState
-
-DIRECTORY, MEMBER = "fleet", "member.json"
 
 
 class Coordinates(Model):
@@ -49,9 +48,9 @@ class Files:
     """Its files. Only root can look inside."""
 
     def __init__(self, state_dir: Path) -> None:
-        self.directory = state_dir / DIRECTORY
+        self.directory = state_dir / FLEET_DIRECTORY
         self.authority, self.certificate = self.directory / "ca.pem", self.directory / "host.pem"
-        self.key, self.member = self.directory / "host.key", self.directory / MEMBER
+        self.key, self.member = self.directory / "host.key", self.directory / FLEET_MEMBER
 
     def read(self) -> Identity | None:
         """Who this host is; None where it is in no fleet. Raises HostError where the file cannot be read."""

@@ -21,8 +21,9 @@ from bulkhead.engine.fleet.placing import Placer
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Unavailable
 from bulkhead.fleet import FleetView, Host, HostLine, Place, Policy
 from bulkhead.host import peers
-from bulkhead.store.abilities import Lease, Leases
+from bulkhead.store.abilities import Lease, Leases, Watches
 from bulkhead.store.fleet import ALIVE, Seen, pick_host
+from bulkhead.store.following import Following
 from bulkhead.store.state import within
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class Member:
         self._end()
 
     def _begin(self, opened: Opened) -> None:
+        if isinstance(opened.state.store, Watches):
+            opened.state.following = Following(opened.state.store)
+            opened.state.following.begin()
         self._opened = self._context.places.member = opened
         self._stop.clear()
         self._thread = threading.Thread(target=self._keep, args=(opened,), name="fleet", daemon=True)
@@ -93,6 +97,8 @@ class Member:
             self._thread = None
         self.travels.close()
         if opened is not None:
+            if opened.state.following is not None:
+                opened.state.following.close()
             opened.state.store.close()
         self._view = None
 

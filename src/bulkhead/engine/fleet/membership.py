@@ -194,14 +194,17 @@ class Membership:
         machine = Machine(
             cores=facts.cores,
             ghz=facts.ghz,
+            clock=facts.ghz and round(facts.ghz / facts.factor, 3),
             memory=facts.memory,
             kernel=facts.kernel,
             architecture=platform.machine(),
             version=version("bulkhead"),
             accelerator=context.scales.accelerator(),
+            idle_watts=context.config.host_idle_watts,
+            peak_watts=context.config.host_peak_watts,
         )
         sellable = {resource: has.shares[resource].sellable for resource in RESOURCES if resource in has.shares}
-        return {"machine": machine, "levels": levels, "sellable": sellable}
+        return {"machine": machine, "levels": levels, "sellable": sellable, "factor": facts.factor}
 
 
 def _sign(fleet: Fleet, request: bytes, host: Host) -> bytes:

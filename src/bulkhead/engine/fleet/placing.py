@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from bulkhead.cluster import explain as explaining
@@ -21,6 +21,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import views
 from bulkhead.engine.fleet.identity import Opened
+from bulkhead.engine.fleet.indexing import Indexed
 from bulkhead.engine.fleet.places import PASSING_SECONDS, RESERVED_SECONDS
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.names import generate_name
@@ -29,10 +30,8 @@ from bulkhead.errors import BulkheadError, Conflict, NoRoom, Problem, Refused, U
 from bulkhead.fleet import Host, Place
 from bulkhead.images import Image
 from bulkhead.model import CreateRequest
-from bulkhead.store.fleet import Seen, Stale
+from bulkhead.store.fleet import Sold, Stale
 
-MOST_INDEXED = 100
-"""Hosts up to which the plain functions decide; above, the index, which decides the same."""
 _TRIES = 100
 _PAUSE = 0.2
 NAMELESS, USUAL_NETWORK = "unnamed", "default"
@@ -58,12 +57,30 @@ class Order:
         self.wanted = replace(self.wanted, avoid=self.wanted.avoid | {host.id})
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A decision, and by what it was made."""
+
+    decision: Decision
+    host: Host | None
+    """The one that is chosen."""
+    whole: Mapping[str, int] | None
+    """Versions of what is sold on all hosts, where it rests on them."""
+
+    @classmethod
+    def of(cls, decision: Decision, hosts: Mapping[str, Host], sold: Mapping[str, Sold]) -> Judged:
+        """Over these records."""
+        whole = {key: each.version for key, each in sold.items()} if decision.whole else None
+        return cls(decision, hosts[decision.chosen.id] if decision.chosen else None, whole)
+
+
 class Placer:
     """Judges and reserves."""
 
     def __init__(self, context: Context, *, member: Callable[[], Opened]) -> None:
         self._context, self._member = context, member
         self._plans = Plans(context)
+        self._indexed = Indexed()
 
     def order(self, request: CreateRequest, *, tenant: str, host: Host | None, seen_by_tenant: bool = False) -> Order:
         """What is to be placed, of a request that is judged in whole by the host that makes it.
@@ -106,26 +123,31 @@ class Placer:
             return ""
         return f"network {request.network} is the host's own where it was asked for"
 
-    def decide(self, order: Order) -> tuple[Decision, Seen]:
+    def decide(self, order: Order) -> Judged:
         """Judge by the fleet as it is now. Raises Unavailable."""
         member = self._member()
-        seen = member.state.seen()
-        if not order.named:
-            taken = [each.name for each in seen.places if each.tenant == order.wanted.tenant]
-            order.wanted = replace(order.wanted, name=generate_name(taken))
         # Whoever answers lives, and of one that was asked for the connection tells.
-        snapshot = views.snapshot(seen, heard={member.identity.id, order.wanted.host})
+        heard = {member.identity.id, order.wanted.host}
+        if member.state.following is not None:
+            with member.state.following.latest() as kept:
+                if kept is not None:
+                    self._name(order, kept.names.get(order.wanted.tenant, ()))
+                    policy = kept.fleet.policy if kept.fleet else "balance"
+                    decision = self._indexed.decide(kept, order.wanted, policy, heard=heard)
+                    return Judged.of(decision, kept.hosts, kept.sold)
+        seen = member.state.read_all()
+        self._name(order, [each.name for each in seen.places if each.tenant == order.wanted.tenant])
         policy = seen.fleet.policy if seen.fleet else "balance"
-        if len(snapshot.hosts) <= MOST_INDEXED:
-            return place(snapshot, order.wanted, policy), seen
-        from bulkhead.cluster.index import Index
+        decision = place(views.snapshot(seen, heard=heard), order.wanted, policy)
+        return Judged.of(decision, {host.id: host for host in seen.hosts}, seen.sold)
 
-        return Index(snapshot.hosts, spare=snapshot.spare).place(order.wanted, policy), seen
+    def _name(self, order: Order, taken: Collection[str]) -> None:
+        if not order.named:
+            order.wanted = replace(order.wanted, name=generate_name(taken))
 
     def explain(self, order: Order) -> explaining.Explanation:
         """The same in words; nothing is reserved."""
-        decision, _ = self.decide(order)
-        return explaining.explain(decision)
+        return explaining.explain(self.decide(order).decision)
 
     def reserve(self, order: Order, request: CreateRequest) -> tuple[Place, Host]:
         """The place that it has from now on for a while, and its host.
@@ -134,14 +156,12 @@ class Placer:
         """
         member = self._member()
         for _ in range(_TRIES):
-            decision, seen = self.decide(order)
-            if decision.chosen is None:
-                raise no_room(decision, order)
-            host = next(each for each in seen.hosts if each.id == decision.chosen.id)
-            made = self._place(order, request, host)
-            whole = {key: sold.version for key, sold in seen.sold.items()} if decision.whole else None
+            judged = self.decide(order)
+            if judged.host is None or judged.decision.chosen is None:
+                raise no_room(judged.decision, order)
+            host, made = judged.host, self._place(order, request, judged.host)
             try:
-                member.state.reserve(made, scored=decision.chosen.version, whole=whole)
+                member.state.reserve(made, scored=judged.decision.chosen.version, whole=judged.whole)
             except Stale:
                 time.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - somebody else has got on; not both at once again
                 continue

@@ -25,7 +25,7 @@ def problems(context: Context, instance: Instance, host: Host, *, here: str) -> 
     """Everything that stands in the way on this side. `here`: this host's id."""
     spec = instance.spec
     name = spec.name
-    found = _pinned(context, spec)
+    found = pinned(context, spec)
     if host.id == here:
         found.append(Problem(f"{name} is on host {host.name} already", "see: bulkhead host ls"))
     elif host.state is not HostState.READY:
@@ -44,7 +44,7 @@ def problems(context: Context, instance: Instance, host: Host, *, here: str) -> 
     return found
 
 
-def _pinned(context: Context, spec: Spec) -> list[Problem]:
+def pinned(context: Context, spec: Spec) -> list[Problem]:
     """What stays behind and is needed, or cannot be told apart from the host."""
     name, found = spec.name, []
     for mount in spec.mounts:

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 from bulkhead.engine.context import Context
-from bulkhead.engine.fleet import emptying, parcels
+from bulkhead.engine.fleet import balancing, emptying, loads, parcels
 from bulkhead.engine.fleet.arriving import Arrivals
 from bulkhead.engine.fleet.asking import Peer
+from bulkhead.engine.fleet.balancing import Aim
+from bulkhead.engine.fleet.commissioning import Commission
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.fleet.judging import Judge
 from bulkhead.engine.fleet.leaving import Departures
@@ -19,7 +21,10 @@ from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.engine.plans import Plans
 from bulkhead.errors import BulkheadError, Conflict, Forbidden, Refused
 from bulkhead.events import Progress
-from bulkhead.moves import Drained, Inquiry, Judgement, Moved, Objection, Parcel, Receipt, Settled
+from bulkhead.fleet import Host, HostState, Load
+from bulkhead.moves import Drained, Inquiry, Judgement, Moved, Objection, Parcel, Rebalanced, Receipt, Settled
+from bulkhead.store.fleet import Seen
+from bulkhead.tenancy.principal import Principal
 
 if TYPE_CHECKING:
     from bulkhead.engine.fleet.member import Member
@@ -55,7 +60,33 @@ class Travels:
         def carry(instance_id: str, target: str, progress: Progress) -> Moved:
             return self.move(instance_id, target, rate=None, dry_run=False, progress=progress)
 
-        return emptying.empty(self._member.opened(), carry, deadline=deadline, dry_run=dry_run, progress=progress)
+        own = {load.id: load for load in self.loads()}
+        return emptying.empty(self._member.opened(), carry, own, deadline=deadline, dry_run=dry_run, progress=progress)
+
+    def balance(self, aim: Aim, *, principal: Principal, progress: Progress) -> Rebalanced:
+        """Let the hosts of the fleet be more alike, or free whole ones, for whoever asked here."""
+        member, opened = self._member, self._member.opened()
+        own = opened.identity.id
+
+        def carry(instance_id: str, source: Host, target: str, progress: Progress) -> Moved:
+            if source.id == own:
+                return self.move(instance_id, target, rate=None, dry_run=False, progress=progress)
+            return Commission(source, member.tls(), principal).move(instance_id, target, progress)
+
+        def measure(seen: Seen) -> tuple[dict[str, Load], list[str]]:
+            others = [host for host in seen.hosts if host.id != own and host.id in seen.alive]
+            found, unheard = loads.of_others(others, member.tls())
+            return found | {load.id: load for load in self.loads()}, unheard
+
+        def mark(host_id: str, state: HostState) -> None:
+            opened.state.change_host(host_id, lambda host: host.model_copy(update={"state": state}))
+
+        return balancing.balance(balancing.Fleetwide(opened.state.seen, measure, carry, mark), aim, progress)
+
+    def loads(self) -> list[Load]:
+        """What this host's instances take and use."""
+        self._member.opened()
+        return loads.own(self._context)
 
     def judged(self, inquiry: Inquiry, stream: BinaryIO) -> Judgement:
         """What this host says of an instance that is to come; takes the padding as it would take its disk."""

@@ -1,22 +1,35 @@
 """The fleet's records as placement looks at them.
 
-A host counts in kHz of its own cores; placement in those of the fleet's reference core, which are `factor` times as
-many. What is sold and reserved is recorded as the host itself counts.
+A host of a fleet counts in kHz of the fleet's reference core: its clock times its factor (`HostFacts.ghz`). So does
+placement, and what is sold and reserved is recorded as the host itself counts.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from bulkhead.advise import Workload, may_share
-from bulkhead.amounts import Amounts, Capacity, Share
+from bulkhead.amounts import NOTHING, Amounts, Capacity, Share
 from bulkhead.cluster import rules
 from bulkhead.cluster.rules import Rule
-from bulkhead.cluster.snapshot import Able, HostState, HostView, Label, Need, Placed, Snapshot, Speed, Term, Wanted
-from bulkhead.errors import Problem
-from bulkhead.fleet import Host, Place
+from bulkhead.cluster.snapshot import (
+    Able,
+    HostState,
+    HostView,
+    Label,
+    Need,
+    Placed,
+    PowerCurve,
+    Snapshot,
+    Speed,
+    Term,
+    Wanted,
+)
+from bulkhead.errors import Problem, Refused
+from bulkhead.fleet import Host, Load, Place
 from bulkhead.limits.capacity import UNKNOWN_GHZ
 from bulkhead.limits.check import MACHINES
 from bulkhead.limits.machine import OVERHEAD
@@ -30,23 +43,44 @@ RUNS_ON = {"386": "amd64"}
 _OF_PLACED = frozenset({Rule.STATE, Rule.LABELS, Rule.TENANTS, Rule.KERNEL, Rule.NEAR, Rule.AWAY})
 
 
-def snapshot(seen: Seen, *, heard: Iterable[str] = ()) -> Snapshot:
-    """`heard`: ids of hosts that are taken to live whatever their lease says."""
+def snapshot(seen: Seen, *, heard: Iterable[str] = (), loads: Mapping[str, Load] | None = None) -> Snapshot:
+    """`heard`: ids of hosts that are taken to live whatever their lease says; `loads`: what instances (by id) use."""
     alive = seen.alive | set(heard)
-    factors = {host.id: host.factor for host in seen.hosts}
-    there: dict[str, list[Placed]] = defaultdict(list)
-    coming: dict[str, Amounts] = defaultdict(Amounts)
+    there: dict[str, list[Place]] = defaultdict(list)
     for place in seen.places:
-        placed = Placed(wanted_of(place, factors.get(place.host, 1.0)), _scaled(place, factors.get(place.host, 1.0)))
-        there[place.host].append(placed)
-        if place.target is not None:  # it is about to be there as well, and both have to hold it
-            there[place.target].append(placed)
-            coming[place.target] += placed.amounts
-    views = []
-    for host in sorted(seen.hosts, key=lambda each: each.id):
-        view = view_of(host, seen.sold.get(host.id, Sold()), there[host.id], alive=host.id in alive)
-        views.append(replace(view, sold=view.sold + coming[host.id]))
+        there[place.host].append(place)
+        if place.target is not None:
+            there[place.target].append(place)
+    views = [
+        standing(
+            host,
+            seen.sold.get(host.id, Sold()),
+            there[host.id],
+            alive=host.id in alive,
+            loads=loads,
+        )
+        for host in sorted(seen.hosts, key=lambda each: each.id)
+    ]
     return Snapshot(tuple(views), spare=seen.fleet.spare if seen.fleet else False)
+
+
+def standing(
+    host: Host,
+    sold: Sold,
+    places: Iterable[Place],
+    *,
+    alive: bool,
+    loads: Mapping[str, Load] | None = None,
+) -> HostView:
+    """One host with what is placed there, or is about to come there: both have to hold that."""
+    found, coming = [], NOTHING
+    for place in places:
+        placed = placed_of(place, loads.get(place.id) if loads else None)
+        found.append(placed)
+        if place.host != host.id:
+            coming += placed.amounts
+    view = view_of(host, sold, found, alive=alive)
+    return replace(view, sold=view.sold + coming) if coming != NOTHING else view
 
 
 def objections(seen: Seen, instance_id: str, host_id: str) -> list[Problem]:
@@ -62,8 +96,8 @@ def objections(seen: Seen, instance_id: str, host_id: str) -> list[Problem]:
 
 def view_of(host: Host, sold: Sold, placed: Iterable[Placed], *, alive: bool) -> HostView:
     """One host."""
-    factor, machine = host.factor, host.machine
-    shares = {name: Share(round(has * factor) if name == "cpu" else has, 0, 1.0) for name, has in host.sellable.items()}
+    machine = host.machine
+    shares = {name: Share(has, 0, 1.0) for name, has in host.sellable.items()}
     state: HostState = "unreachable" if not alive else "draining" if host.state == "draining" else "ready"
     return HostView(
         id=host.id,
@@ -71,12 +105,13 @@ def view_of(host: Host, sold: Sold, placed: Iterable[Placed], *, alive: bool) ->
         version=sold.version,
         speed=speed_of(host),
         has=Capacity(shares),
-        sold=replace(sold.amounts, cpu=round(sold.amounts.cpu * factor)),
+        sold=sold.amounts,
         state=state,
         labels=host.labels,
         abilities={level: Able(found.works, found.reason, found.hint) for level, found in host.levels.items()},
         kernel=machine.kernel,
         architecture=ARCHITECTURES.get(machine.architecture, machine.architecture),
+        power=power_of(host),
         instances=tuple(placed),
     )
 
@@ -84,15 +119,15 @@ def view_of(host: Host, sold: Sold, placed: Iterable[Placed], *, alive: bool) ->
 def speed_of(host: Host) -> Speed:
     """What plans come to there."""
     khz = round((host.machine.ghz or UNKNOWN_GHZ) * 1_000_000)
-    return Speed(host.machine.cores, khz, host.factor, host.machine.accelerator)
+    return Speed(host.machine.cores, khz, accelerator=host.machine.accelerator)  # its factor is in its GHz
 
 
-def wanted_of(place: Place, factor: float) -> Wanted:
+def wanted_of(place: Place) -> Wanted:
     """What is placed already. What it would take of other hosts is not known but as what it takes of its own."""
     return Wanted(
         id=place.id,
         name=place.name,
-        need=Need(_scaled(place, factor)),
+        need=Need(Amounts(**place.amounts)),
         level=place.level,
         tenant=place.tenant,
         trusted=place.trusted,
@@ -103,9 +138,27 @@ def wanted_of(place: Place, factor: float) -> Wanted:
     )
 
 
-def _scaled(place: Place, factor: float) -> Amounts:
-    amounts = Amounts(**place.amounts)
-    return replace(amounts, cpu=round(amounts.cpu * factor))
+def placed_of(place: Place, load: Load | None) -> Placed:
+    """What is placed, with what it uses where that is known."""
+    placed = Placed(
+        wanted_of(place),
+        Amounts(**place.amounts),
+        moved=math.inf if place.target is not None else place.moved,
+    )
+    if load is None:
+        return placed
+    used = None if load.used is None else Amounts(**load.used)
+    return replace(
+        placed, running=load.running, written=load.written, resident=load.resident, used=used, pinned=load.pinned
+    )
+
+
+def power_of(host: Host) -> PowerCurve | None:
+    """What it draws, on a straight line from idle to its peak; None where nobody said, or what was said makes none."""
+    try:
+        return PowerCurve(host.watts) if host.watts else None
+    except Refused:
+        return None
 
 
 def need_of(plan: Plan, level: Isolation) -> Need:
@@ -129,7 +182,7 @@ def need_of(plan: Plan, level: Isolation) -> Need:
 
 def sold_there(need: Need, host: Host) -> Amounts:
     """What it takes, as the host itself counts."""
-    return need.on(replace(speed_of(host), factor=1.0))
+    return need.on(speed_of(host))
 
 
 def trusted(tenant: str, trust: Trust | None, *, hostile_input: bool) -> bool:

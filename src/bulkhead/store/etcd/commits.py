@@ -96,7 +96,8 @@ class Commits:
         name = secrets.token_hex(16).encode()
         body = {
             "compare": [modified(slot.key, slot.revision), *compares],
-            "success": [put(slot.key, name, lease=slot.session.lease), *operations],
+            # The last one: who watches takes it for the end of the commit.
+            "success": [put(slot.key, name, lease=slot.session.lease), *operations, put(self._layout.newest(), b"")],
             "failure": [{"request_range": {"key": pack(slot.key)}}],
         }
         try:

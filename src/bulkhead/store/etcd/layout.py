@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bulkhead.errors import Problem, Refused
+from bulkhead.store.abilities import COMMITTED
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -66,6 +67,16 @@ class Layout:
     def slot(self, name: str) -> bytes:
         """Of a client's commits."""
         return self._root + b"~commit/" + name.encode()
+
+    def newest(self) -> bytes:
+        """Written by every commit, and compared by none: its last change is of the newest."""
+        return self._root + COMMITTED.encode() + b"/"
+
+    def every(self) -> tuple[bytes, bytes]:
+        """(first, end) of the records of all kinds and of `newest`: kinds begin with 0 to z, what the store keeps
+        besides with ~, and of that COMMITTED comes first.
+        """
+        return self._root + b"0", span(self.newest())[1]
 
     def event(self, name: str) -> bytes:
         """One event's."""

@@ -18,9 +18,9 @@ from bulkhead.store.etcd import checking
 from bulkhead.store.etcd.commits import Commits
 from bulkhead.store.etcd.events import MAX_EVENTS, Events, encoded, new_name
 from bulkhead.store.etcd.gateway import TLS, Gateway, Rejected
-from bulkhead.store.etcd.layout import Layout, pack
+from bulkhead.store.etcd.layout import KeyValue, Layout, pack
 from bulkhead.store.etcd.leases import HeldLease
-from bulkhead.store.etcd.views import Changes, Snapshot, View
+from bulkhead.store.etcd.views import Changes, DatedView, Snapshot, View
 from bulkhead.store.etcd.watches import RecordWatch
 
 MOST_BYTES = 4 << 20
@@ -147,6 +147,17 @@ class EtcdStore:
         self._check_open()
         answer = self._gateway.call("kv/range", {"key": pack(self._layout.everything()[0]), "count_only": True})
         return int(answer["header"]["revision"])
+
+    def newest(self) -> int:
+        """See Watches.newest."""
+        self._check_open()
+        found = self._gateway.call("kv/range", {"key": pack(self._layout.newest())}).get("kvs", [])
+        return KeyValue.of(found[0]).modified if found else 0
+
+    def dated(self) -> DatedView:
+        """See Watches.dated."""
+        self._check_open()
+        return DatedView(Snapshot(self._gateway, self._layout))
 
     def listing(self, kind: str, prefix: str = "", *, stale: bool = False) -> tuple[list[tuple[str, str]], int]:
         """See Watches.listing."""

@@ -41,6 +41,21 @@ class View:
         return self._source.list(kind, prefix)
 
 
+class DatedView(View):
+    """One that says what it is as of."""
+
+    __slots__ = ("_snapshot",)
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(snapshot)
+        self._snapshot = snapshot
+
+    @property
+    def revision(self) -> int:
+        """See Dated.revision."""
+        return self._snapshot.revision
+
+
 class Snapshot:
     """Reads as of the revision that the first of them found; what was read is not asked for again.
 

@@ -16,7 +16,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from bulkhead.errors import Unavailable
-from bulkhead.store.abilities import Behind, Change
+from bulkhead.store.abilities import EVERY, Behind, Change
 from bulkhead.store.etcd.gateway import Gateway, Unsure
 from bulkhead.store.etcd.layout import KeyValue, Layout, pack
 
@@ -46,14 +46,14 @@ class RecordWatch:
         after: int,
         ended: Callable[[RecordWatch], None],
     ) -> None:
-        self._gateway, self._layout, self._kind, self._ended = gateway, layout, kind, ended
-        self._first, self._end = layout.records(kind, prefix)
+        self._gateway, self._layout, self._ended = gateway, layout, ended
+        self._first, self._end = layout.every() if kind == EVERY else layout.records(kind, prefix)
         self._after = after
         self._changes: queue.Queue[Change | Behind | None] = queue.Queue(_AHEAD)
         self._closed = threading.Event()
         self._guard = threading.Lock()
         self._socket: socket.socket | None = None
-        self._thread = threading.Thread(target=self._follow, name=f"watch-{kind}", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name=f"watch-{kind or 'all'}", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Change | Behind]:
@@ -144,7 +144,8 @@ class RecordWatch:
         for event in answer.get("events", []):
             found = KeyValue.of(event["kv"])
             value = None if event.get("type") == "DELETE" else found.value.decode()
-            changes.append(Change(self._kind, self._layout.name(self._kind, found.key), value, found.modified))
+            kind, key = (part.decode() for part in self._layout.split(found.key))
+            changes.append(Change(kind, key, value, found.modified))
         for change in changes:
             self._put(change)
         if changes:
