@@ -14,6 +14,7 @@ import numpy as np
 from bulkhead.advise.packing.columns import Generator
 from bulkhead.advise.packing.core import Bin, Core, Ints, rounded_up
 from bulkhead.advise.packing.effort import Effort
+from bulkhead.advise.packing.greedy import by_host, by_item, weighings
 from bulkhead.advise.packing.master import Relaxed
 
 ROUNDS = 8
@@ -75,22 +76,47 @@ class Diver:
                 return False
         return path.cost < upper - 1e-9
 
+    def completed(self, path: Path, effort: Effort) -> Path | None:
+        """The rest of a path that was given up, packed the quick way; None: it has no room."""
+        some = np.nonzero(path.limit > 0)[0]
+        if len(some) == 0:
+            return None
+        part, classes = self.core.part(path.count, some, path.limit[some])
+        weight = weighings(part)["average"]
+        ways = (
+            by_host(part, weight, "dot", effort, "average"),
+            by_item(part, weight, "best", effort, "average", must=True),
+        )
+        quick = min(ways, key=lambda one: one.key)
+        if quick.left:
+            return None
+        whole = path.until(len(path.bins))
+        for kind, held in quick.bins:
+            whole.take(int(some[kind]), tuple(int(classes[one]) for one in held))
+        return whole
+
     def _solve(self, path: Path, upper: float, effort: Effort) -> Relaxed | None:
         """The linear program of what is left; None: it cannot be had for less than `upper`."""
         generator = self.generator
         master, unit = generator.master, generator.unit
         master.demand(path.count, path.limit)
         relaxed = master.solve()
-        for turn in range(ROUNDS):
+        width = generator.narrow
+        # At the beginning all depends on whether the program gets below; later there are other ways.
+        widest, rounds = (generator.wide, 10 * ROUNDS) if not path.bins else (4 * width, ROUNDS)
+        for turn in range(rounds):
             good = relaxed.short < 1e-6 and path.cost + rounded_up(relaxed.cost, unit) < upper - 1e-9
             if (good and turn > 0) or effort.over():
                 break
-            added, bound = generator.round(relaxed, path.count, path.limit, generator.narrow)
+            added, bound = generator.round(relaxed, path.count, path.limit, width)
             if path.cost + rounded_up(bound, unit) > upper - 1e-9:
                 return None
-            if added == 0:
+            if added:
+                relaxed = master.solve()
+            elif good or width >= widest:
                 break
-            relaxed = master.solve()
+            else:
+                width = min(widest, 4 * width)
         if relaxed.short > 1e-6 or path.cost + rounded_up(relaxed.cost, unit) > upper - 1e-9:
             return None
         master.trim(4000 + 6 * len(self.core.count), relaxed)
@@ -106,7 +132,7 @@ class Diver:
             return np.repeat(whole, np.floor(used[whole] + 1e-6).astype(np.int64)).tolist()
         liking = used[some] + (noise * self.rng.random(len(some)) if noise else 0.0)
         order = some[np.argsort(-liking, kind="stable")]
-        most = max(1, int(relaxed.used.sum() / 25))
+        most = max(1, int(relaxed.used.sum() / 10))
         chosen: list[int] = []
         left = path.count.copy()
         for index in order.tolist():
@@ -155,8 +181,11 @@ def dives(
     turn = 0
     while not effort.over() and upper > goal + 1e-9:
         found = diver.dive(path, upper, 0.0 if turn == 0 else _NOISE[turn % len(_NOISE)], effort)
-        if found:
-            best, upper = path.bins, path.cost
+        whole = path if found else diver.completed(path, effort)
+        if whole is not None and whole.cost < upper - 1e-9:
+            best, upper = whole.bins, whole.cost
+        elif not path.bins:
+            break  # not even the first host: the program of the whole is no better
         turn += 1
         # Back to a part of the way, a shorter part each time, then from the beginning.
         share = _BACK[turn % len(_BACK)]

@@ -10,50 +10,64 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-UNITS_PER_SECOND = 600_000
+UNITS_PER_SECOND = 700_000
 """Fewer than there are on a usual machine: then the budget ends the search and not the clock."""
 CLOCK_SHARE = 0.92
 """Of the seconds, after which the clock ends it: the rest is for the step under way and the check."""
 
 
 @dataclass(slots=True)
-class Effort:
-    """A budget of work and a deadline. Parts of it are `part`s."""
+class Ledger:
+    """What was done in all, and whether the clock ever said no."""
 
-    units: float
-    deadline: float
-    """Of time.monotonic."""
     spent: float = 0.0
     cut: bool = False
-    whole: Effort | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """A budget of work and a deadline; `part`s of it are written to the same ledger."""
+
+    until: float
+    """Of the ledger's units."""
+    deadline: float
+    """Of time.monotonic."""
+    ledger: Ledger
 
     @staticmethod
     def of(seconds: float) -> Effort:
         """The budget that so many seconds from now on stand for."""
-        return Effort(seconds * UNITS_PER_SECOND, time.monotonic() + seconds * CLOCK_SHARE)
+        return Effort(seconds * UNITS_PER_SECOND, time.monotonic() + seconds * CLOCK_SHARE, Ledger())
+
+    @property
+    def left(self) -> float:
+        """Units."""
+        return max(0.0, self.until - self.ledger.spent)
+
+    @property
+    def cut(self) -> bool:
+        """The clock has ended something."""
+        return self.ledger.cut
 
     def part(self, share: float) -> Effort:
-        """A share of what is left; what it spends is spent here as well."""
-        return Effort((self.units - self.spent) * share, self.deadline, whole=self)
+        """A share of what is left, of the time as well."""
+        now = time.monotonic()
+        deadline = now + max(0.0, self.deadline - now) * share
+        return Effort(self.ledger.spent + self.left * share, deadline, self.ledger)
 
     def some(self, units: float) -> Effort:
         """So many units, or what is left."""
-        return Effort(min(units, self.units - self.spent), self.deadline, whole=self)
+        return Effort(self.ledger.spent + min(units, self.left), self.deadline, self.ledger)
 
     def spend(self, units: float) -> None:
         """Say what was done."""
-        self.spent += units
-        if self.whole is not None:
-            self.whole.spend(units)
+        self.ledger.spent += units
 
     def over(self) -> bool:
         """No more work, please."""
-        if self.spent >= self.units:
+        if self.ledger.spent >= self.until:
             return True
         if time.monotonic() > self.deadline:
-            each: Effort | None = self
-            while each is not None:
-                each.cut = True
-                each = each.whole
+            self.ledger.cut = True
             return True
         return False

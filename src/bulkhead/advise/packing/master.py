@@ -17,6 +17,7 @@ from bulkhead.advise.packing.effort import Effort
 from bulkhead.advise.packing.linear import quiet
 from bulkhead.advise.packing.model import Floats
 
+DUAL, PRIMAL = 1, 4
 TRACE = 1e-7
 """What an item is worth at least, to be worth anything."""
 
@@ -60,6 +61,7 @@ class Master:
         self.count = core.count.copy()
         self.limit = core.limit.copy()
         self.costs = np.zeros(0)
+        self.moved = False
 
     def add(self, sets: list[Bin]) -> int:
         """Sets that are not known yet become columns; how many there were."""
@@ -104,10 +106,14 @@ class Master:
             if limit[kind] != self.limit[kind]:
                 self.model.changeRowBounds(self._row_of[kind], -highspy.kHighsInf, float(limit[kind]))
         self.count, self.limit = count.copy(), limit.copy()
+        self.moved = True
 
     def solve(self) -> Relaxed:
         """The optimum over the known sets."""
+        # After more columns the last point is feasible still, and after other demands its prices are.
+        self.model.setOptionValue("simplex_strategy", DUAL if self.moved else PRIMAL)
         self.model.run()
+        self.moved = False
         solution, information = self.model.getSolution(), self.model.getInfo()
         classes = len(self.core.count)
         values, duals = np.asarray(solution.col_value), np.asarray(solution.row_dual)

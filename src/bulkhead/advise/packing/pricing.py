@@ -17,9 +17,14 @@ import numpy as np
 from bulkhead.advise.packing.core import Bools, Core, Ints
 from bulkhead.advise.packing.effort import Effort
 from bulkhead.advise.packing.linear import quiet
+from bulkhead.advise.packing.listing import Listing, listed
 from bulkhead.advise.packing.model import Floats
 
 WORTHLESS = 1e-7
+NARROW = 500
+"""Of this width and less it is a search in any case; beyond, all sets are listed where that can be done."""
+FAR = 8
+"""Items that may still be put to a set are counted up to here."""
 MOST = 400_000
 """Sets that are looked at in one level before the least promising are dropped."""
 
@@ -39,6 +44,7 @@ class Pricer:
     def __init__(self, core: Core, effort: Effort) -> None:
         self.core, self.effort = core, effort
         self._pairs: dict[int, Bools] = {}
+        self._listings: dict[int, Listing | None] = {}
         self._relaxed: dict[int, _Relaxed] = {}
 
     def pairs(self, kind: int) -> Bools:
@@ -55,9 +61,18 @@ class Pricer:
             self._pairs[kind] = found
         return found
 
+    def _listing(self, kind: int) -> Listing | None:
+        if kind not in self._listings:
+            self._listings[kind] = listed(self.core, kind, self.pairs(kind), self.effort.part(0.15))
+        return self._listings[kind]
+
     def price(self, kind: int, profit: Floats, count: Ints, wanted: float, width: int) -> Found:
         """Sets that are worth more than `wanted`; `profit` (C,) of one item, `count` (C,) how many there are."""
         core = self.core
+        listing = self._listing(kind) if width > NARROW else None
+        if listing is not None:
+            self.effort.spend(listing.work)
+            return Found(*listing.best(np.where(count > 0, profit, 0.0), wanted, width))
         some = np.nonzero((profit > WORTHLESS) & (count > 0) & core.allowed[:, kind])[0]
         if len(some) == 0:
             return Found([], np.zeros(0), wanted)
@@ -131,6 +146,8 @@ class _Level:
     """(N,) how often the last item is in the set."""
     may: Bools
     """(N, items) what may be put to it."""
+    more: Ints
+    """(N,) how many items can be put to it at most: FAR stands for as many and more."""
 
 
 class _Ladder:
@@ -140,86 +157,110 @@ class _Ladder:
         self, size: Floats, profit: Floats, gain: Floats, count: Ints, *, room: Floats, base: float, pairs: Bools
     ) -> None:
         self.size, self.profit, self.gain, self.count, self.room, self.base = size, profit, gain, count, room, base
-        again = np.where(pairs.diagonal(), count, 1)
-        positive = np.maximum(gain, 0.0) * again
-        after = np.concatenate([np.cumsum(positive[::-1])[::-1], [0.0]])
-        # More of the same may follow.
-        self.after = np.where(again > 1, after[:-1], after[1:])
-        self.again = again
+        self.again = again = np.where(pairs.diagonal(), count, 1)
+        self.least = np.maximum(size.min(axis=0), 1e-12)
         # What follows an item is what comes after it, and the item itself where there are several.
         self.follows = np.triu(pairs, 1)
         np.fill_diagonal(self.follows, again > 1)
+        self.after = self._after(again)
+        later = np.maximum.accumulate(profit[::-1])[::-1]
+        self.later = np.where(again > 1, later, np.append(later[1:], 0.0))
+
+    def _after(self, again: Ints) -> Floats:
+        """(FAR + 1, items) what as many items as the row's number could gain at most, after each item."""
+        positive = np.maximum(self.gain, 0.0)
+        whole = np.concatenate([np.cumsum((positive * again)[::-1])[::-1], [0.0]])
+        table = np.zeros((FAR + 1, len(again)))
+        table[FAR] = np.where(again > 1, whole[:-1], whole[1:])
+        following = np.where(again > 1, positive, np.append(positive[1:], 0.0))
+        sums = np.concatenate([[0.0], np.cumsum(positive), np.full(FAR, positive.sum())])
+        alone = again.max() == 1
+        for number in range(1, FAR):
+            most = (
+                sums[1 + number : 1 + number + len(again)] - sums[1 : 1 + len(again)] if alone else number * following
+            )
+            table[number] = np.minimum(table[FAR], most)
+        return table
+
+    def _more(self, load: Floats) -> Ints:
+        """(N,) how many items of the least sizes there is room for."""
+        found: Ints = np.minimum(((self.room - load) / self.least).min(axis=1) + 1e-9, FAR).astype(np.int64)
+        return found
 
     def climb(self, wanted: float, width: int) -> tuple[list[tuple[int, ...]], Floats, float, float]:
         """Sets, their values, the ceiling, and the work."""
         items = len(self.gain)
+        ones = np.ones(items, np.int64)
         level: _Level | None = _Level(
-            np.arange(items)[:, None],
-            self.size,
-            self.profit,
-            self.gain,
-            np.ones(items, np.int64),
-            self.follows,
+            np.arange(items)[:, None], self.size, self.profit, self.gain, ones, self.follows, self._more(self.size)
         )
+        good = np.nonzero(self.profit > wanted)[0]
+        chosen: list[tuple[Ints, Floats]] = [(good[:, None], self.profit[good])]
         ceiling, work = wanted, 0.0
-        chosen: list[tuple[Ints, Floats]] = []
-        while level is not None and len(level.value):
-            good = level.value > wanted
-            if good.any():
-                chosen.append((level.sets[good], level.value[good]))
-            level, dropped, spent = self._next(level, wanted, width)
+        while level is not None:
+            level, fine, dropped, spent = self._next(level, wanted, width)
+            chosen += fine
             ceiling = max(ceiling, dropped)
             work += spent
         sets: list[tuple[int, ...]] = []
         values: list[float] = []
         for some, worth in chosen:
+            ceiling = max(ceiling, float(worth.max(initial=0.0)))
             best = np.argsort(-worth, kind="stable")[:width]
             sets += [tuple(row) for row in some[best].tolist()]
             values += worth[best].tolist()
         order = np.argsort(-np.asarray(values), kind="stable").tolist()
-        ceiling = max(ceiling, max(values, default=0.0))
         return [sets[index] for index in order], np.asarray(values)[order], ceiling, work
 
-    def _next(self, level: _Level, wanted: float, width: int) -> tuple[_Level | None, float, float]:
-        """Each set with one more item; the best bound of those that were dropped; the work."""
-        # Gains fall along a row, so what an item leads to at most does, too: far items are not looked at.
-        bound = self.base + level.gain[:, None] + (self.gain + self.after)[None, :]
+    def _next(
+        self, level: _Level, wanted: float, width: int
+    ) -> tuple[_Level | None, list[tuple[Ints, Floats]], float, float]:
+        """Each set with one more item; those that are worth enough; the best bound of what was dropped; the work."""
+        following = np.maximum(level.more - 1, 0)
+        bound = self.base + level.gain[:, None] + (self.gain + self.after[following])
         which, item = np.nonzero(level.may & (bound > wanted))
-        work = 60 + bound.size * 0.004 + len(which) * 0.05
+        work = 60 + bound.size * 0.006 + len(which) * 0.06
+        # Each further item is worth no more than the best of those that may follow.
+        most = level.value[which] + self.profit[item] + following[which] * self.later[item]
+        reach = np.where(following[which] < FAR - 1, np.minimum(bound[which, item], most), bound[which, item])
+        open_ = reach > wanted
+        which, item, reach = which[open_], item[open_], reach[open_]
         dropped = 0.0
-        reach = bound[which, item]
         if len(which) > MOST:
-            best = np.sort(np.argpartition(-reach, MOST)[:MOST])
-            rest = np.ones(len(which), np.bool_)
-            rest[best] = False
-            dropped = float(reach[rest].max())
-            which, item, reach = which[best], item[best], reach[best]
+            which, item, reach, dropped = _cut(np.argpartition(-reach, MOST)[:MOST], which, item, reach)
         load = level.load[which] + self.size[item]
-        same = level.sets[which, -1] == item
-        run = np.where(same, level.run[which] + 1, 1)
+        run = np.where(level.sets[which, -1] == item, level.run[which] + 1, 1)
         fits = (load <= self.room).all(axis=1) & (run <= self.again[item])
         work += load.size * 0.006
-        which, item, load, run, reach = which[fits], item[fits], load[fits], run[fits], reach[fits]
+        which, item, load, run = which[fits], item[fits], load[fits], run[fits]
         if len(which) == 0:
-            return None, dropped, work
-        gain = level.gain[which] + self.gain[item]
-        if len(which) > width:
-            keep = self._best(level.sets[which, 0], gain, width)
-            rest = np.ones(len(which), np.bool_)
-            rest[keep] = False
-            dropped = max(dropped, float(reach[rest].max()))
-            which, item, load, run, gain = which[keep], item[keep], load[keep], run[keep], gain[keep]
-            work += len(rest) * 0.3
-        after = _Level(
-            np.concatenate([level.sets[which], item[:, None]], axis=1),
-            load,
+            return None, [], dropped, work
+        value, gain, more = (
             level.value[which] + self.profit[item],
-            gain,
-            run,
-            level.may[which] & self.follows[item],
+            level.gain[which] + self.gain[item],
+            self._more(load),
         )
-        work += after.may.size * 0.002 + len(which) * 0.2
-        return after, dropped, work
+        good = np.nonzero(value > wanted)[0]
+        fine = [(np.concatenate([level.sets[which[good]], item[good, None]], axis=1), value[good])]
+        reach = np.minimum(
+            self.base + gain + self.after[more, item], np.where(more < FAR, value + more * self.later[item], np.inf)
+        )
+        work += len(which) * 0.15
+        goes = np.nonzero((reach > wanted) & (more > 0))[0]
+        if len(goes) > width:
+            kept = self._best(level.sets[which[goes], 0], gain[goes], width)
+            rest = np.ones(len(goes), np.bool_)
+            rest[kept] = False
+            dropped = max(dropped, float(reach[goes[rest]].max()))
+            work += len(goes) * 0.3
+            goes = goes[kept]
+        if len(goes) == 0:
+            return None, fine, dropped, work
+        which, item = which[goes], item[goes]
+        may = level.may[which] & self.follows[item]
+        sets = np.concatenate([level.sets[which], item[:, None]], axis=1)
+        work += may.size * 0.002 + len(which) * 0.2
+        return _Level(sets, load[goes], value[goes], gain[goes], run[goes], may, more[goes]), fine, dropped, work
 
     def _best(self, first: Ints, gain: Floats, width: int) -> Ints:
         """The most promising of each first item, then of all: sets that begin alike would else drive out the others."""
@@ -234,3 +275,11 @@ class _Ladder:
         if room > 0 and len(others) > room:
             others = others[np.argpartition(-gain[others], room)[:room]]
         return np.sort(np.concatenate([kept, others]))
+
+
+def _cut(kept: Ints, which: Ints, item: Ints, reach: Floats) -> tuple[Ints, Ints, Floats, float]:
+    """Some of the pairs, and the best bound of the others."""
+    rest = np.ones(len(which), np.bool_)
+    rest[kept] = False
+    kept = np.sort(kept)
+    return which[kept], item[kept], reach[kept], float(reach[rest].max())
