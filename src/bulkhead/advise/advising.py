@@ -163,11 +163,10 @@ def order_of(estate: Estate, made: Arrangement, wants: Mapping[str, sizing.Float
     walled = frozenset(load.name for load in estate.loads if load.wall is made.levels[load.name])
     ordered = ordering.order(moving, then, wants, there, hosts_already=estate.hosts, walled=walled)
     needed = set(made.places.values())
-    empty = [
-        server.name for server in estate.servers if not estate.on(server.name) and server.name not in set(then.values())
-    ]
+    now = estate.by_server()
+    empty = [name for name, there in now.items() if not there and name not in needed]
     steps = tuple(step for step in ordered.steps if step.what != "retire" or step.host not in needed)
-    steps = (*steps, *(Step("retire", name) for name in empty if name not in needed))
+    steps = (*steps, *(Step("retire", name) for name in empty))
     if ordered.stuck:
         return ordered
     wrong = checking.check(steps, moving, then, wants, there, hosts_already=estate.hosts, walled=walled)
@@ -192,23 +191,17 @@ def _variants(
     """Other ways: stronger walls, risky ones apart from what is worth most, both; and leaving it as it is."""
     machines = dict.fromkeys(levels, Isolation.VM)
     apart = _risky_pairs(estate)
-    tried = (
-        ("machines", "every workload in a virtual machine", machines, wish),
-        (
-            "apart",
-            "workloads that hear strangers never beside personal or secret data",
-            levels,
-            replace(wish, apart=apart),
-        ),
-        ("both", "both of these", machines, replace(wish, apart=apart)),
-    )
+    tried: list[tuple[str, str, Mapping[str, Isolation], Wish]] = []
+    tried.append(("machines", "every workload in a virtual machine", machines, wish))
+    if apart is not None:
+        what = "workloads that hear strangers never beside personal or secret data"
+        tried.append(("apart", what, levels, replace(wish, apart=apart)))
+        tried.append(("both", "both of these", machines, replace(wish, apart=apart)))
     found = [
         _variant("as it is", "nothing is done", old),
         _variant("recommended", "the walls that the rules choose, on the cheapest hosts", new),
     ]
     for name, what, walls, asked in tried:
-        if len(asked.apart) > MOST_PAIRS:
-            continue
         wants = {load: with_wall(sized, walls[load], prices) for load, sized in sizes.items()}
         try:
             made = arrange(estate, walls, wants, prices, asked, seconds=effort.seconds / 6, seed=effort.seed)
@@ -227,9 +220,12 @@ def _beats(one: Variant, other: Variant) -> bool:
     return no_worse and (one.cost < other.cost or one.loss < other.loss)
 
 
-def _risky_pairs(estate: Estate) -> tuple[frozenset[str], ...]:
+def _risky_pairs(estate: Estate) -> tuple[frozenset[str], ...] | None:
+    """Workloads that strangers may come in by, and those with data that is worth it; None: too many pairs to weigh."""
     risky = [load for load in estate.loads if load.workload.hostile_input or load.workload.trust == "public"]
     worth = [load for load in estate.loads if load.data in ("personal", "secret")]
+    if len(risky) * len(worth) > MOST_PAIRS:
+        return None
     kept = {frozenset((one.name, near)) for one in estate.loads for near in one.near}
     pairs = {frozenset((one.name, other.name)) for one in risky for other in worth if one is not other} - kept
     return tuple(sorted(pairs, key=sorted))

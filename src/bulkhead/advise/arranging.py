@@ -86,9 +86,10 @@ def arrange(
     hosts, kept = _roles(estate, servers, levels, wants, prices)
     groups = _groups(hosts)
     number = {server.name: (kind, at) for kind, members in groups.items() for at, server in enumerate(members)}
+    now = estate.by_server()
     types = [_type(kind, members, prices) for kind, members in groups.items()]
     types += [
-        HostType(f"={server.name}", _enough(estate, server, wants), power.fixed_year(server, prices), 1)
+        HostType(f"={server.name}", _enough(now[server.name], wants), power.fixed_year(server, prices), 1)
         for server in kept
     ]
     items = [
@@ -130,15 +131,16 @@ def _roles(
     """Servers that can be hosts, and those that can only stay as they are."""
     import numpy as np
 
+    now = estate.by_server()
     hosts: list[Server] = []
     kept: list[Server] = []
     for server in servers:
-        there = estate.on(server.name)
+        there = now[server.name]
         most = np.array(room(server, prices))
         total = sum((wants[load.name] for load in there), np.zeros((4, 1)))
         waits = all(load.downtime is None or SWITCH_SECONDS[levels[load.name]] <= load.downtime for load in there)
         (hosts if waits and (total <= most[:, None]).all() else kept).append(server)
-    return hosts, [server for server in kept if estate.on(server.name)]
+    return hosts, [server for server in kept if now[server.name]]
 
 
 def _groups(hosts: Sequence[Server]) -> dict[str, list[Server]]:
@@ -157,9 +159,8 @@ def _type(kind: str, members: Sequence[Server], prices: Prices) -> HostType:
     return HostType(kind, room(members[0], prices), power.fixed_year(members[0], prices) + once, len(members))
 
 
-def _enough(estate: Estate, server: Server, wants: Mapping[str, Floats]) -> tuple[float, ...]:
-    """What its own workloads want, all at their peaks: they run there, so there is room for them."""
-    there = estate.on(server.name)
+def _enough(there: Sequence[Load], wants: Mapping[str, Floats]) -> tuple[float, ...]:
+    """What a server's own workloads want, all at their peaks: they run there, so there is room for them."""
     return tuple(sum(float(wants[load.name][row].max()) for load in there) * 1.001 + 1 for row in range(4))
 
 
@@ -244,7 +245,7 @@ def _names(
     for place in held:
         if place.type.startswith("="):
             taken[place] = place.type[1:]
-    wishes = []
+    used, wishes = set(taken.values()), []
     for place, names in held.items():
         if place in taken:
             continue
@@ -252,10 +253,11 @@ def _names(
         for server in sorted({now[name] for name in names} & members):
             wishes.append((-sum(now[name] == server for name in names), place, server))
     for _, place, server in sorted(wishes):
-        if place not in taken and server not in taken.values():
+        if place not in taken and server not in used:
             taken[place] = server
+            used.add(server)
     for place in sorted(held):
         if place not in taken:
-            free = (server.name for server in groups[place.type] if server.name not in taken.values())
-            taken[place] = next(free)
+            taken[place] = next(server.name for server in groups[place.type] if server.name not in used)
+            used.add(taken[place])
     return {name: taken[place] for name, place in answer.places.items()}

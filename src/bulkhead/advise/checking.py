@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,16 @@ def check(
     """What is wrong with it, in words; [] where nothing is."""
     wrong: list[str] = []
     where = {name: [host] for name, host in now.items() if host}
+    there: dict[str, set[str]] = defaultdict(set)
+    for name, host in now.items():
+        there[host].add(name)
     ready, retired, enclosed = set(hosts_already), set[str](), set(walled)
     for number, step in enumerate(steps, 1):
         told = f"step {number} ({step})"
         if step.what == "prepare":
             ready.add(step.host)
         elif step.what == "retire":
-            left = sorted(name for name, hosts in where.items() if step.host in hosts)
+            left = sorted(there[step.host])
             if left or step.host in then.values():
                 wrong.append(f"{told}: {', '.join(left) or 'a workload to come'} needs it")
             retired.add(step.host)
@@ -48,9 +52,19 @@ def check(
             if before != ([step.source] if step.what == "move" else []):
                 wrong.append(f"{told}: it is on {', '.join(before) or 'no host'}")
             # Both copies are there until it is done.
-            where[step.workload] = [*before, step.host]
-            wrong += [f"{told}: {problem}" for problem in _over(step.host, where, wants, capacity)]
+            there[step.host].add(step.workload)
+            held = [wants[name] for name in there[step.host]]
+            wrong += [f"{told}: {problem}" for problem in _over(step.host, held, capacity[step.host])]
+            for host in before:
+                there[host].discard(step.workload)
             where[step.workload] = [step.host]
+    return [*wrong, *_ends(now, then, where, enclosed)]
+
+
+def _ends(
+    now: Mapping[str, str], then: Mapping[str, str], where: Mapping[str, Sequence[str]], enclosed: set[str]
+) -> list[str]:
+    wrong = []
     for name, host in then.items():
         if where.get(name) != [host]:
             wrong.append(f"{name} ends on {', '.join(where.get(name, [])) or 'no host'} instead of {host}")
@@ -59,18 +73,13 @@ def check(
     return wrong
 
 
-def _over(
-    host: str,
-    where: Mapping[str, Sequence[str]],
-    wants: Mapping[str, Floats],
-    capacity: Mapping[str, tuple[float, ...]],
-) -> list[str]:
-    there = [wants[name] for name, hosts in where.items() if host in hosts]
+def _over(host: str, there: Sequence[Floats], capacity: tuple[float, ...]) -> list[str]:
+    import numpy as np
+
+    total = np.sum(np.stack(list(there)), axis=0)
     over = []
-    for row, most in enumerate(capacity[host]):
-        for slot in range(there[0].shape[1]):
-            total = sum(float(each[row][slot]) for each in there)
-            if total > most * (1 + TOLERANCE):
-                over.append(f"{host} has {most:g} of resource {row}, and {total:g} are wanted in slot {slot}")
-                break
+    for row, most in enumerate(capacity):
+        slot = int(np.argmax(total[row]))
+        if total[row][slot] > most * (1 + TOLERANCE):
+            over.append(f"{host} has {most:g} of resource {row}, and {total[row][slot]:g} are wanted in slot {slot}")
     return over

@@ -34,8 +34,12 @@ def read(text: str, file: str, troubles: Troubles) -> Entries:
     except ValidationError as error:
         _tell(text, value, file, error, troubles)
         return nothing
-    servers = [Told(entry, Spot(text, file, ("servers", at))) for at, entry in enumerate(estate.servers)]
-    workloads = [Told(entry, Spot(text, file, ("workloads", at))) for at, entry in enumerate(estate.workloads)]
+    paths: list[Path] = [("servers", at) for at in range(len(estate.servers))]
+    paths += [("workloads", at) for at in range(len(estate.workloads))]
+    begins = _places(text, file, locate(text, paths))
+    spots = [Spot(text, file, path, begins[path]) for path in paths]
+    servers = [Told(entry, spot) for entry, spot in zip(estate.servers, spots, strict=False)]
+    workloads = [Told(entry, spot) for entry, spot in zip(estate.workloads, spots[len(servers) :], strict=True)]
     return Entries(tuple(servers), tuple(workloads), estate.start, estate.step)
 
 
@@ -46,10 +50,13 @@ class Spot:
     text: str
     file: str
     path: Path
+    begin: Place
 
     def at(self, name: str) -> Place:
         """Where a field stands, or where it would."""
-        path = (*self.path, *name.split(".")) if name else self.path
+        if not name:
+            return self.begin
+        path = (*self.path, *name.split("."))
         return place(self.text, self.file, path, locate(self.text, [path]))
 
 
@@ -111,6 +118,16 @@ def place(text: str, file: str, path: Path, offsets: dict[Path, int]) -> Place:
         path = path[:-1]
     offset = offsets.get(path, 0)
     return Place(file, text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1)
+
+
+def _places(text: str, file: str, offsets: dict[Path, int]) -> dict[Path, Place]:
+    """All of them in one pass: the text may have tens of megabytes."""
+    found, line, last = {}, 1, 0
+    for path, offset in sorted(offsets.items(), key=lambda item: item[1]):
+        line += text.count("\n", last, offset)
+        last = offset
+        found[path] = Place(file, line, offset - text.rfind("\n", 0, offset))
+    return found
 
 
 def locate(text: str, paths: Iterable[Path]) -> dict[Path, int]:

@@ -102,10 +102,14 @@ class Estate:
         """How long was measured; 0: no time was told, peaks and means alone."""
         return self.step * self.steps if self.steps > 1 else 0.0
 
+    def by_server(self) -> dict[str, list[Load]]:
+        """What runs on each server now; [] on those where nothing does."""
+        found: dict[str, list[Load]] = {server.name: [] for server in self.servers}
+        for load in self.loads:
+            if load.server:
+                found[load.server].append(load)
+        return found
+
     def server(self, name: str) -> Server:
         """The one of this name."""
         return next(server for server in self.servers if server.name == name)
-
-    def on(self, server: str) -> tuple[Load, ...]:
-        """What runs there now."""
-        return tuple(load for load in self.loads if load.server == server)

@@ -94,10 +94,11 @@ def order(
     while waiting:
         # New ones come last: what is there already has the better claim to room.
         ready = sorted(waiting, key=lambda name: (not at[name], len(held.get(at[name], ())), at[name], name))
-        chosen = next((name for name in ready if fits(name, then[name])), None)
-        if chosen is not None:
-            carry(chosen, then[chosen])
-            waiting.discard(chosen)
+        for name in ready:
+            if fits(name, then[name]):
+                carry(name, then[name])
+                waiting.discard(name)
+        if len(waiting) < len(ready):
             continue
         detour = _detour([name for name in ready if at[name] and name not in detours], at, then, kept, fits)
         if detour is None:

@@ -65,10 +65,12 @@ def play(
     short_any = np.zeros(estate.steps, dtype=bool)
     short: dict[str, int] = {}
     then: dict[str, list[Load]] = defaultdict(list)
+    before_on: dict[str, list[Load]] = defaultdict(list)
     for load in estate.loads:
         then[places[load.name]].append(load)
+        before_on[load.server].append(load)
     for server in estate.servers:
-        now = [load for load in estate.loads if load.server == server.name]
+        now = before_on.get(server.name, [])
         before += _mean_watts(server, [(load, _factor(load.wall, prices)) for load in now], estate, prices)
         there = then.get(server.name, [])
         if not there:

@@ -91,7 +91,7 @@ class Once:
 def before(estate: Estate, wants: Mapping[str, Sized], prices: Prices) -> Side:
     """As it is: every workload on its server, behind the wall that it has. Those that are still to come are left
     out."""
-    on = {server.name: [(load, load.wall) for load in estate.on(server.name)] for server in estate.servers}
+    on = {name: [(load, load.wall) for load in there] for name, there in estate.by_server().items()}
     return _side(estate, on, wants, prices, frozenset(on) - estate.hosts)
 
 

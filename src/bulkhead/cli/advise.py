@@ -215,7 +215,8 @@ def _generate(args: Namespace, app: App) -> int:  # noqa: ARG001
 
 
 def _summary(estate: Estate) -> str:
-    parts = [load.cpu_mean / estate.server(load.server).capacity[0] for load in estate.loads if load.server]
+    most = {server.name: server.capacity[0] for server in estate.servers}
+    parts = [load.cpu_mean / most[load.server] for load in estate.loads if load.server]
     mean = sum(parts) / max(1, len(parts))
     count = f"{len(estate.servers)} servers, {len(estate.loads)} workloads"
     return f"{count}, {estate.steps} values each, mean cpu use {mean:.1%}"
