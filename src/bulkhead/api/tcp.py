@@ -7,6 +7,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bulkhead.api import problems
 from bulkhead.api.auth import KEY, REFUSED
 from bulkhead.api.browsers import BrowserGuard
+from bulkhead.api.lasting import watched
 from bulkhead.api.rates import Rates
 from bulkhead.api.service import Service
 from bulkhead.api.wire import CERTIFICATE, MAX_MESSAGE, SocketWire, Wire
@@ -50,7 +52,8 @@ class NetworkDoor:
                 await deny(error, scope, receive, send)
                 return
             with self._counted(principal):
-                await self._app(scope, receive, send)
+                async with watched(scope, partial(self._find, scope)):
+                    await self._app(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -75,25 +78,32 @@ class NetworkDoor:
 
     async def _identify(self, scope: Scope) -> Principal:
         """Who it is. Raises Unauthorized, TooMany."""
-        address = scope["client"][0] if scope.get("client") else ""
+        address = _address(scope)
         self._rates.check_address(address)
-        users, kind = self._service.engine.users, Headers(scope=scope).get("authorization", "")
-        certificate = str(scope.get(CERTIFICATE, ""))
         try:
-            if kind:
-                scheme, _, text = kind.partition(" ")
-                if scheme.lower() != "bearer":
-                    raise Unauthorized(f"authorization {scheme[:16]!r} is not served here", hint=SHOW)
-                found = await self._service.call(users.authenticate, text.strip(), source=address)
-            elif certificate:
-                found = await self._service.call(users.by_certificate, certificate, source=address)
-            else:
-                raise Unauthorized("nobody knows who makes this request", hint=SHOW)
+            found = await self._find(scope)
         except Unauthorized:
             self._rates.failed(address)
             raise
         self._rates.check_user(found.user)
         return found
+
+    async def _find(self, scope: Scope) -> Principal:
+        """The same without counting. Raises Unauthorized."""
+        users, kind = self._service.engine.users, Headers(scope=scope).get("authorization", "")
+        certificate, address = str(scope.get(CERTIFICATE, "")), _address(scope)
+        if kind:
+            scheme, _, text = kind.partition(" ")
+            if scheme.lower() != "bearer":
+                raise Unauthorized(f"authorization {scheme[:16]!r} is not served here", hint=SHOW)
+            return await self._service.call(users.authenticate, text.strip(), source=address)
+        if certificate:
+            return await self._service.call(users.by_certificate, certificate, source=address)
+        raise Unauthorized("nobody knows who makes this request", hint=SHOW)
+
+
+def _address(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""
 
 
 async def deny(error: BulkheadError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,13 +8,14 @@ import socket
 import struct
 from asyncio.transports import BaseTransport
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from bulkhead.api import problems
 from bulkhead.api.auth import PEER
+from bulkhead.api.lasting import CUT
 from bulkhead.errors import Refused
 from bulkhead.tenancy.principal import Principal
 from bulkhead.tenancy.roles import Role
@@ -134,7 +135,7 @@ class SocketWire(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """See who it is."""
         super().connection_made(transport)
-        self._about = _about(transport)
+        self._about = _about(cast(asyncio.Transport, transport))
 
     async def run_asgi(self) -> None:
         """Serve it, and say who it is."""
@@ -142,7 +143,7 @@ class SocketWire(WebSocketsSansIOProtocol):
         await super().run_asgi()
 
 
-def _about(transport: BaseTransport) -> dict[str, Any]:
+def _about(transport: asyncio.Transport) -> dict[str, Any]:
     """What a connection says of its other end."""
     connection = transport.get_extra_info("socket")
     if connection is not None and connection.family == socket.AF_UNIX:
@@ -150,7 +151,7 @@ def _about(transport: BaseTransport) -> dict[str, Any]:
         return {PEER: Principal(_user(uid), Role.ADMIN, source=f"unix socket, uid {uid}, pid {pid}")}
     certificate = transport.get_extra_info("peercert")
     names = [value for part in (certificate or {}).get("subject", ()) for key, value in part if key == "commonName"]
-    return {CERTIFICATE: names[0] if len(names) == 1 else ""}
+    return {CERTIFICATE: names[0] if len(names) == 1 else "", CUT: transport.abort}
 
 
 def _user(uid: int) -> str:

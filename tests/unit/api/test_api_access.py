@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
-from bulkhead.api import rates
+from bulkhead.api import lasting, rates
 from bulkhead.api.app import create_app
 from bulkhead.api.auth import KEY, REFUSED
 from bulkhead.api.rates import Buckets, network_of
@@ -245,6 +245,33 @@ def test_a_token_that_expired_or_was_removed_is_good_for_nothing(app: FastAPI, e
     assert ask(door, "GET", "/v1/whoami", headers=bearer(short.token))[0] == 401
     engine.users.remove("ann")
     assert ask(door, "GET", "/v1/whoami", headers=bearer(token))[0] == 401
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_what_lasts_ends_with_its_token(
+    app: FastAPI, engine: FakeEngine, token: str, monkeypatch: pytest.MonkeyPatch, good: bool
+) -> None:
+    """It is cut when the token is gone; while that is good it goes on, however often it is asked."""
+    monkeypatch.setattr(lasting, "EVERY", 0.02)
+    cut, asked = list[bool](), list[str]()
+    authenticate = engine.users.authenticate
+
+    def counted(text: str, *, source: str) -> Principal:
+        asked.append(source)
+        return authenticate(text, source=source)
+
+    monkeypatch.setattr(engine.users, "authenticate", counted)
+
+    async def lasts(scope: Any, receive: Any, send: Any) -> None:
+        if not good:
+            engine.users.remove("ann")
+        while not cut and (not good or len(asked) < 5):
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    door = NetworkDoor(lasts, app.state.service)
+    assert ask(door, "GET", "/v1/events", headers=bearer(token), **{lasting.CUT: lambda: cut.append(True)})[0] == 200
+    assert cut == ([] if good else [True])
 
 
 def test_a_certificate_is_its_user(app: FastAPI, token: str) -> None:
