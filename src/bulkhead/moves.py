@@ -27,13 +27,60 @@ class Move(Model):
     """The workload may have run behind the new wall: what counts is the disk there."""
 
 
+Way = Literal["live", "stop-copy-start"]
+"""How an instance gets to another host: running, or with a stop in between."""
+
+
+class Wanted(Model):
+    """How somebody wants a move to another host to go."""
+
+    way: Literal["live", "stop", "any"] | None = Field(
+        default=None, description="live: it runs on meanwhile; stop: it is stopped; any: live where that can be"
+    )
+    """None: a machine that runs goes live, all else is stopped."""
+    rate: int | None = Field(default=None, ge=1 << 16, le=1 << 50, description="bytes per second between the hosts")
+    downtime: float = Field(default=0.05, gt=0, le=60, description="of a live move: seconds for its last changes")
+    patience: float = Field(default=300.0, gt=0, le=86400, description="of a live move: seconds to get that far in")
+
+
+class Blueprint(Model):
+    """What a machine that runs is, for another host to make the very same one."""
+
+    accelerator: Literal["kvm", "tcg"]
+    hypervisor: str = Field(max_length=256)
+    """Name of the root that QEMU runs in: it is made of QEMU's version."""
+    processor: str = Field(max_length=1 << 14)
+    """The host's, where the guest uses it directly; "" under emulation."""
+    kernel: str = Field(max_length=256)
+    """Digest of the kernel's image; "" of an unmodified system, which brings its own."""
+    shape: str = Field(max_length=1 << 12)
+    """Of an image's machine, how large it is and what it has (JSON); "" of others."""
+    disk: int = Field(ge=0, le=1 << 50)
+    """Bytes of its disk, with holes."""
+
+
+class Flow(Model):
+    """What a live migration sent of a machine's memory. Bytes."""
+
+    memory: int = 0
+    """The machine's."""
+    zeros: int = 0
+    """What was zeros when it was looked at, of which hardly anything is sent."""
+    sent: int = 0
+    """Of it, with what had to go again."""
+    passes: int = 0
+    """How often what had changed was gone through."""
+    throttled: int = 0
+    """By how many percent the guest was slowed down at the end, so that it came to one."""
+
+
 class Passage(Model):
     """A move between two hosts, as it was foreseen and, where it was carried out, as it went. Bytes, seconds."""
 
     source: str
     target: str
     """Names of the hosts."""
-    way: Literal["stop-copy-start"] = "stop-copy-start"
+    way: Way = "stop-copy-start"
     done: bool
     """False of one that was only asked about."""
     size: int
@@ -41,13 +88,17 @@ class Passage(Model):
     rate: float
     """Bytes per second between the two, measured just before."""
     predicted: float
-    """How long it was to be down, its own end aside: what its disk holds at that rate, and its last start."""
+    """How long it was to be down, its own end aside: what its disk holds at that rate, and its last start. Live: what
+    was asked for."""
     sent: int = 0
     """Bytes that went over."""
     digest: str = ""
     """SHA-256 of all that was sent, which the target has found as well."""
     phases: dict[str, float] = {}
-    """How long each took: prepare, stop, send, hand-over, start, erase."""
+    """How long each took: prepare, stop, send, hand-over, start, erase; live in the place of stop and send: machine,
+    disk, memory, switch."""
+    flow: Flow | None = None
+    """Of a live move."""
 
 
 class Moved(Model):
@@ -77,6 +128,8 @@ class Leaving(Model):
     """Whether it is to run again, wherever it comes to be."""
     stays: bool = False
     """It is known by now that it has not left."""
+    live: bool = False
+    """It runs while it is sent, and is stopped where it is, whole, until it is known."""
 
 
 class Parcel(Model):
@@ -90,8 +143,10 @@ class Parcel(Model):
     """Digests (diff ids), the lowest first."""
     foreign: bool
     """Whether a guest's kernel has written its disk."""
-    files: dict[FileName, int] = Field(min_length=1, max_length=64)
+    files: dict[FileName, int] = Field(max_length=64)
     """Their sizes with holes."""
+    machine: Blueprint | None = None
+    """It runs: its disk and memory come by themselves."""
 
 
 class Receipt(Model):
@@ -112,6 +167,10 @@ class Inquiry(Model):
     """Get its image where it is not there."""
     padding: int = Field(default=0, ge=0, le=1 << 26)
     """Bytes that come after this, to see how fast they do."""
+    kernels: tuple[str, ...] = Field(default=(), max_length=2)
+    """Name and digest of a machine's kernel, to be fetched where it is not there."""
+    machine: Blueprint | None = None
+    """What is to be made there, of one that is to go on running."""
 
 
 class Objection(Model):
@@ -125,6 +184,8 @@ class Judgement(Model):
     """What a host says of an instance that is to be moved there."""
 
     objections: tuple[Objection, ...]
+    live: tuple[Objection, ...] = ()
+    """What stands in the way of its running on meanwhile alone."""
     amounts: dict[str, int]
     """What it takes there, in the units of Amounts."""
     seconds: float

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from tests.harness.abilities import require
 from tests.harness.fleet import Fleet, Host
 from tests.harness.kernels import kernel_layout
 from tests.integration.lives import until
+from tests.integration.passages import Slow, arriving, listed, move, where
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -42,29 +41,11 @@ def hosts(lab: Fleet) -> Iterator[list[Host]]:
         until("nothing arrives", lambda host=host: not arriving(host))
 
 
-def arriving(host: Host) -> list[str]:
-    """Ids of what has come to a host and is no instance."""
-    top = host.daemon.config.state_dir / "incoming"
-    return [path.name for path in top.iterdir()] if top.exists() else []
-
-
-def listed(host: Host) -> dict[str, tuple[str, str]]:
-    """Names of all instances with their hosts and states."""
-    found = host.daemon.json("ps", "-a", "--format", "json")
-    return {each["spec"]["name"]: (each["host"], each["state"]) for each in found}
-
-
 def spec(host: Host) -> dict[str, Any]:
     """Of the only instance."""
     (found,) = host.daemon.json("ps", "-a", "--format", "json")
     result: dict[str, Any] = found["spec"]
     return result
-
-
-def move(host: Host, name: str, target: Host, *options: str) -> dict[str, Any]:
-    done = host.daemon.cli("move", name, "--host", target.name, "--format", "json", *options)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 @pytest.mark.parametrize("level", ["container", "chroot"])
@@ -162,33 +143,10 @@ def test_what_would_happen_is_said_without_doing_it(hosts: list[Host]) -> None:
 
 def settled(hosts: list[Host], name: str) -> str:
     """Wait until one host has it, running, with what was written, and the other has nothing; which one that is."""
-    alpha = hosts[0]
-
-    def agreed() -> str:
-        own = [
-            {
-                each["spec"]["name"]: each["state"]
-                for each in host.daemon.json("ps", "-a", "--format", "json")
-                if each["host"] == host.name
-            }
-            for host in hosts
-        ]
-        there = [host.name for host, found in zip(hosts, own, strict=True) if name in found]
-        runs = [host.name for host, found in zip(hosts, own, strict=True) if found.get(name) == "running"]
-        bundles = [host.name for host in hosts if list(host.daemon.config.instances_dir.iterdir())]
-        sold = [each["name"] for each in alpha.status()["hosts"] if each["instances"]]
-        if there == runs == bundles == sold and len(there) == 1 and not any(arriving(host) for host in hosts):
-            return there[0]
-        return ""
-
-    until(f"{name} is on one host", agreed)
-    where = agreed()
+    found = where(hosts, name)
     for host in hosts:
         assert host.cli("exec", name, "cat", "/kept") == "kept\n"
-    for host in hosts:
-        bundle = next(iter(host.daemon.config.instances_dir.iterdir()), None)
-        assert bundle is None or not {"leaving.json", "parcel.json"} & {path.name for path in bundle.iterdir()}
-    return where
+    return found
 
 
 def begin(host: Host, name: str) -> None:
@@ -235,24 +193,6 @@ def test_the_source_s_daemon_dies_while_it_takes_back(hosts: list[Host], point: 
     beta.daemon.start()
     alpha.daemon.start()
     assert settled(hosts, "one") == "alpha"
-
-
-class Slow:
-    """A move that goes on while the test does something: about a mebibyte a second."""
-
-    def __init__(self, host: Host, name: str, target: str) -> None:
-        argv = [*host.daemon.cli("ps").args[:1], "move", name, "--host", target, "--rate", "1M"]
-        # What runs in the background of a shell is started with INT ignored, and so is what it starts.
-        argv = ["env", "--default-signal=INT", *argv]
-        self._process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=host.daemon.environment(), text=True
-        )
-
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-
-    def end(self) -> str:
-        return self._process.communicate(timeout=400)[0]
 
 
 def begin_slow(hosts: list[Host], megabytes: int) -> Slow:
@@ -328,6 +268,8 @@ def test_nobody_but_a_host_with_a_move_can_send_an_instance(hosts: list[Host]) -
         ("POST", "/v1/fleet/arrivals"),
         ("PUT", arrivals),
         ("POST", f"{arrivals}/settle?move={'a' * 32}"),
+        ("POST", f"{arrivals}/stream?move={'a' * 32}&to=disk"),
+        ("PUT", f"{arrivals}/rest?move={'a' * 32}"),
     ):
         answer = beta.daemon.api(method, path, {})
         assert answer.status == 403, answer
@@ -340,8 +282,10 @@ def test_a_machine_goes_with_what_its_guest_has_written(hosts: list[Host]) -> No
         host.daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
     alpha.cli("run", "-d", "--host", "alpha", "--name", "one", "--isolation", "vm", "box", "sleep", "10000")
     alpha.cli("exec", "one", "sh", "-c", "echo kept >/kept; sync")
-    moved = move(alpha, "one", beta)
-    assert moved["dropped"] == []
+    told = alpha.cli("move", "one", "--host", "beta", check=False)
+    assert "network default" in told and "--stop" in told
+    moved = move(alpha, "one", beta, "--stop")
+    assert (moved["dropped"], moved["hosts"]["way"]) == ([], "stop-copy-start")
     assert settled(hosts, "one") == "beta"
 
 
@@ -376,7 +320,7 @@ def test_an_unmodified_system_goes_with_its_disk(hosts: list[Host], tmp_path: Pa
     assert files(beta) == before
     assert not list(alpha.daemon.config.instances_dir.iterdir())
     beta.cli("start", "small")
-    assert move(beta, "small", alpha)["dropped"] == []
+    assert move(beta, "small", alpha, "--stop")["dropped"] == []
     assert listed(beta) == {"small": ("alpha", "running")}
 
 

@@ -186,6 +186,8 @@ ANSWERS: dict[str, Answer] = {
     "move_instance": _long(Moved),
     "judge_arrival": Answer(Judgement),
     "receive_arrival": Answer(Receipt, status=201),
+    "carry_arrival": Answer(media="application/octet-stream"),
+    "complete_arrival": Answer(Receipt),
     "settle_arrival": Answer(Settled),
     "wait_instance": Answer(Exit, also=(204,)),
     "stats": Answer(list[Usage]),

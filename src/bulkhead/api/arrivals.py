@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from io import BufferedReader
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, BinaryIO, Literal, cast
 
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from bulkhead.api import problems
+from bulkhead.api.piping import PipeResponse
 from bulkhead.api.responses import Upload, json_response
 from bulkhead.api.service import Service, service_of
 from bulkhead.api.wire import CERTIFICATE
@@ -58,6 +60,24 @@ async def receive_arrival(request: Request, instance: Annotated[HostId, Path()])
         return travels.receive(instance, parcel, body, source=host)
 
     return json_response(await service.begin_long(work), 201)
+
+
+@router.post("/fleet/arrivals/{instance}/stream")
+async def carry_arrival(
+    request: Request, instance: Annotated[HostId, Path()], move: HostId, to: Literal["disk", "memory"]
+) -> Response:
+    """For a host: join a stream with a machine that waits here. Both bodies are its bytes, as they come."""
+    service, travels, host = _asked(request)
+    return PipeResponse(await service.begin_long(partial(travels.opened, instance, move, to, source=host)))
+
+
+@router.put("/fleet/arrivals/{instance}/rest")
+async def complete_arrival(request: Request, instance: Annotated[HostId, Path()], move: HostId) -> Response:
+    """For a host: all of a machine has been sent. The body: what its log has more. Answered once it is here."""
+    service, travels, host = _asked(request)
+    body = _file(request)
+    receipt: Receipt = await service.begin_long(partial(travels.complete, instance, move, body, source=host))
+    return json_response(receipt)
 
 
 @router.post("/fleet/arrivals/{instance}/settle")

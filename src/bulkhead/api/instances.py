@@ -21,6 +21,7 @@ from bulkhead.engine.fleet.member import Member
 from bulkhead.errors import Forbidden, Problem, Refused
 from bulkhead.events import Progress
 from bulkhead.model import CreateRequest, Exit, Instance, Isolation, Model, PlanRequest, RestartPolicy
+from bulkhead.moves import Wanted
 from bulkhead.tenancy.roles import Permission
 
 MAX_BODY = 1 << 20
@@ -57,16 +58,20 @@ class UpdateRequest(Model):
     restart: RestartPolicy | None = None
 
 
-class MoveRequest(Model):
+class MoveRequest(Wanted):
     """Another wall, or another host; what is None stays as it is."""
 
     isolation: Isolation | None = None
     host: str | None = Field(default=None, min_length=1, max_length=128, description="of the fleet, by name or id")
     dry_run: bool = Field(default=False, description="of a move to a host: only say what stands in the way")
-    rate: int | None = Field(default=None, ge=1 << 16, le=1 << 50, description="bytes per second between the hosts")
     plan: PlanRequest = PlanRequest()
     network: str | None = None
     within: float = Field(default=120.0, gt=0, le=86400, description="seconds for its health check to pass")
+
+    @property
+    def wanted(self) -> Wanted:
+        """How a move to a host is to go."""
+        return Wanted(way=self.way, rate=self.rate, downtime=self.downtime, patience=self.patience)
 
 
 class LogQuery(Model):
@@ -222,7 +227,8 @@ async def move_instance(request: Request, ref: str, body: MoveRequest) -> Respon
 def _move_problems(body: MoveRequest) -> list[Problem]:
     if body.host is None:
         found = [] if body.isolation else [Problem("neither a host nor an isolation is named to move to", "name one")]
-        only = {"dry_run": body.dry_run, "rate": body.rate is not None}
+        wanted, usual = body.wanted.model_dump(), Wanted().model_dump()
+        only = {"dry_run": body.dry_run, **{name: value != usual[name] for name, value in wanted.items()}}
         return found + [
             Problem(f"{name} is of moves to a host", "name a host") for name, given in only.items() if given
         ]
@@ -240,7 +246,7 @@ def _between_hosts(request: Request, ref: str, body: MoveRequest, host: str) -> 
     def work(progress: Progress) -> object:
         fleet.opened()
         found = engine.get(ref).spec.id
-        return fleet.travels.move(found, host, rate=body.rate, dry_run=body.dry_run, progress=progress)
+        return fleet.travels.move(found, host, body.wanted, dry_run=body.dry_run, progress=progress)
 
     return with_progress(request, work)
 

@@ -143,6 +143,8 @@ RULES: Mapping[str, Permission] = {
     # by hosts alone, which the routes see to themselves
     "POST /v1/fleet/arrivals": _T,
     "PUT /v1/fleet/arrivals/{instance}": _T,
+    "POST /v1/fleet/arrivals/{instance}/stream": _T,
+    "PUT /v1/fleet/arrivals/{instance}/rest": _T,
     "POST /v1/fleet/arrivals/{instance}/settle": _T,
     "GET /v1/hosts": _H,
     "GET /v1/hosts/{ref}": _H,

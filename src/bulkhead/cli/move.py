@@ -23,8 +23,14 @@ def arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--isolation", metavar="LEVEL", help="the new wall: chroot, container or vm")
     add(
-        "--host", metavar="HOST", help="another host of the fleet: it is stopped, its disk is sent, it is started there"
+        "--host",
+        metavar="HOST",
+        help="another host of the fleet. A VM that runs goes there while it runs; all else is stopped, its disk is "
+        "sent, and it is started there",
     )
+    add("--stop", action="store_true", help="with --host: stop a VM as well, and start it there")
+    add("--downtime", metavar="S", help="with --host: for how long a VM may stand still for its last changes (0.05)")
+    add("--patience", metavar="S", help="with --host: in which a VM's changes must have become that small (300)")
     add(
         "--dry-run",
         action="store_true",
@@ -44,8 +50,8 @@ def main(args: Namespace, app: App) -> int:
     problems = options.Problems("see bulkhead move --help")
     if args.host is not None:
         return _to_host(args, app, problems)
-    if args.dry_run or args.rate:
-        problems.add("--dry-run and --rate are of moves to a host: --host is missing")
+    if args.dry_run or args.rate or args.stop or args.downtime or args.patience:
+        problems.add("--dry-run, --rate, --stop, --downtime and --patience are of moves to a host: --host is missing")
     plan = options.plan(args, problems)
     if args.plan is not None:
         plan["name"] = args.plan
@@ -97,29 +103,42 @@ def _to_host(args: Namespace, app: App, problems: options.Problems) -> int:
     rate = options.quantity("--rate", args.rate, parse_size, problems)
     if rate is not None:
         body["rate"] = int(rate)
+    if args.stop:
+        body["way"] = "stop"
+    for flag in ("downtime", "patience"):
+        given_seconds = options.seconds(f"--{flag}", getattr(args, flag), problems)
+        if given_seconds is not None:
+            body[flag] = given_seconds
     problems.check()
     moved = _moved(args, app, body)
-    passage, name = moved["hosts"], moved["instance"]["spec"]["name"]
     if args.format == "json":
         write_json(moved)
-        return 0
-    way = f"{name}: {passage['source']} -> {passage['target']}"
+    else:
+        _tell(moved)
+    return 0
+
+
+def _tell(moved: dict[str, Any]) -> None:
+    passage, name = moved["hosts"], moved["instance"]["spec"]["name"]
+    way, live = f"{name}: {passage['source']} -> {passage['target']}", passage["way"] == "live"
     if not passage["done"]:
-        size, rate_text = format_size(passage["size"]), format_size(int(passage["rate"]))
+        size, rate = format_size(passage["size"]), format_size(int(passage["rate"]))
         down = (
             f"down for about {passage['predicted']:.2f} s and its own end"
             if passage["predicted"]
             else "it does not run"
         )
-        write(printable(f"{way}, nothing stands in the way: {size} at {rate_text}/s, {down}"))
-        return 0
+        if live:
+            down = f"while it runs, still for about {passage['predicted']:.2f} s and what the hosts have to say"
+        write(printable(f"{way}, nothing stands in the way: {size} at {rate}/s, {down}"))
+        return
     for what in moved["dropped"]:
         talk(printable(f"warning: {what}"))
     down = "it does not run"
     if moved["downtime"]:
-        down = f"down {moved['downtime']:.2f} s (foreseen {passage['predicted']:.2f} s and its own end)"
+        verb, more = ("stood still for", "") if live else ("down", " and its own end")
+        down = f"{verb} {moved['downtime']:.2f} s (foreseen {passage['predicted']:.2f} s{more})"
     phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in passage["phases"].items())
     talk(printable(f"{way}, {down}, {format_size(passage['sent'])} sent"))
     talk(printable(f"  {phases}"))
     write(name)
-    return 0

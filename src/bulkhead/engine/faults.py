@@ -128,6 +128,35 @@ LEAVING = (
 """Of a move to another host, on the host that it leaves."""
 ARRIVING = ("arrive.begun", "arrive.received", "arrive.recorded", "arrive.named", "arrive.started")
 """On the host that it comes to."""
+LIVE_LEAVING = (
+    "leave.begin",
+    "leave.noted",
+    "leave.begun",
+    "live.made",
+    "live.mirroring",
+    "live.mirrored",
+    "live.sending",
+    "live.stopped",
+    "live.switched",
+    "live.whole",
+    "leave.sent",
+    "leave.handed",
+    "leave.told",
+    "leave.erased",
+)
+"""Of a live one, on the host that it leaves."""
+LIVE_ARRIVING = (
+    "expect.begun",
+    "expect.made",
+    "expect.waiting",
+    "expect.opened",
+    "expect.loaded",
+    "expect.whole",
+    "arrive.recorded",
+    "arrive.entered",
+    "arrive.started",
+)
+"""On the host that it comes to."""
 STAYING = ("stay.decided", "stay.noted", "stay.started")
 """Of such a move that comes to nothing, on the host that it was to leave."""
 WAYS_BACK = ("moveback.begin", "moveback.disk", "moveback.switched", "moveback.started")

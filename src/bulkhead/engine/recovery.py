@@ -12,7 +12,7 @@ from pathlib import Path
 from bulkhead.agent.ending import quit_or_kill
 from bulkhead.engine import attaching, bundles, secrets, sharing, snapshotting
 from bulkhead.engine.context import Context
-from bulkhead.engine.fleet import arriving
+from bulkhead.engine.fleet import arriving, expecting
 from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError
 from bulkhead.host import cgroups
@@ -118,15 +118,17 @@ class Recovery:
     def _strays(self) -> None:
         """Bundles and cgroups without a record. Their processes end first, so that nothing is busy."""
         context = self._context
-        known = {instance.spec.id: instance for instance in context.state.instances()}
+        known, coming = {instance.spec.id: instance for instance in context.state.instances()}, set[str]()
         for directory in context.config.instances_dir.iterdir():
-            if directory.name not in known:
+            if directory.name not in known and expecting.has_come(directory):
+                coming.add(directory.name)  # whose it is, the fleet's record says
+            elif directory.name not in known:
                 quit_or_kill(directory)
                 bundles.remove(directory)
                 context.state.remove(directory.name)  # what it has leased
                 self._repairs.append(f"bundle {directory.name[:12]} without a record removed")
         for instance_id in cgroups.list_instances(context.layout, context.config.cgroup):
-            if instance_id not in known or known[instance_id].pid == 0:
+            if instance_id not in coming and (instance_id not in known or known[instance_id].pid == 0):
                 cgroups.kill_and_remove(context.layout, context.config.cgroup, instance_id)
                 self._repairs.append(f"cgroup of {instance_id[:12]} without a running instance removed")
 

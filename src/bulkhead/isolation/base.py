@@ -177,6 +177,8 @@ class Boot:
     """The guest that runs already and has rehearsed its start: it has its place on the network."""
     merges: bool = False
     """Whether pages of its memory may be one with equal ones of its tenant's other machines."""
+    incoming: bool = False
+    """Whether it is to go on as another host's machine, and waits for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,8 @@ class SystemBoot:
     variables: Path | None = None
     """The instance's own variables of its UEFI."""
     tap: str = ""
+    incoming: bool = False
+    """As for `Boot`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,11 @@ def _prepare(bundle: Bundle, moment: Moment) -> list[Operation]:
     ]
 
 
+def renewal(moment: Moment) -> list[Operation]:
+    """What a guest is told that goes on elsewhere as what it was."""
+    return [simple(Code.ENTROPY, moment.entropy), clock(moment.now)]
+
+
 def clock(now: int) -> Operation:
     """Set the guest's clock; `now` in ns since the epoch."""
     return simple(Code.CLOCK, *divmod(now, _SECONDS))

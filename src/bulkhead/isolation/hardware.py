@@ -16,6 +16,8 @@ from bulkhead.isolation.vmm import Drive
 from bulkhead.model import Spec, System
 
 DISK, SEED, VARIABLES = f"{vmm.HERE}/disk", f"{vmm.HERE}/seed", f"{vmm.HERE}/variables"
+NODE = "disk"
+"""QEMU's name of the disk's contents."""
 GUEST_AGENT = "guest.sock"
 PORT = "org.qemu.guest_agent.0"
 """The name by which qemu-guest-agent looks for its port."""
@@ -55,6 +57,7 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
     return (
         vmm.PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-S"),
+        *(("-incoming", "defer") if boot.incoming else ()),
         *vmm.processor(boot.accelerator),
         *("-smp", str(vmm.vcpus(plan)), "-m", f"{plan.memory}B"),
         *_machine(system, boot),
@@ -93,7 +96,7 @@ def _disks(bundle: Bundle, system: System) -> Iterator[str]:
     limits = vmm.throttle(bundle.spec.plan)
     yield from ("-object", vmm.as_json({"qom-type": "throttle-group", "id": vmm.LIMITS, "limits": limits}))
     disk, seed = Drive(Path(), DISK, read_only=False, limited=True), Drive(Path(), SEED, read_only=True, limited=False)
-    yield from ("-blockdev", vmm.as_json(vmm.node("disk", disk)))
+    yield from ("-blockdev", vmm.as_json(vmm.node(NODE, disk)))
     yield from ("-blockdev", vmm.as_json(vmm.node("seed", seed)))
     if system.disk_bus == "virtio":
         yield from ("-device", "virtio-blk-pci,drive=disk,bootindex=1", "-device", "virtio-blk-pci,drive=seed")

@@ -9,32 +9,39 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from bulkhead.agent.collect import Collected
 from bulkhead.agent.frames import Start
+from bulkhead.agent.session import Session
 from bulkhead.errors import AgentError, Problem, Refused, Unavailable
 from bulkhead.host.guest_agent import GuestAgent
-from bulkhead.host.qmp import connect_below
-from bulkhead.isolation import hardware, vmm
+from bulkhead.host.qmp import Qmp, connect_below
+from bulkhead.isolation import expecting, hardware, jail, vmm
 from bulkhead.isolation.base import Bundle, Command, Handle
+from bulkhead.isolation.departing import DISK_SOCKET
 from bulkhead.isolation.jail import Cell
+from bulkhead.isolation.migrating import OTHER_VERSION, Migrating, machine_of
 from bulkhead.isolation.powered import Powered, network_problems
 from bulkhead.isolation.supervised import common_problems
 from bulkhead.model import Isolation, Spec
+from bulkhead.moves import Blueprint
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Of a command with an environment of its own, which takes the place of the guest agent's."""
 FLUSH_SECONDS = 60.0
+_HYPERVISOR, _ACCELERATOR = "hypervisor", "accelerator"
 OUTPUT = 1 << 18
 """Bytes of each output of a command that are passed on."""
 
 
-class SystemDriver(Powered):
+class SystemDriver(Migrating, Powered):
     """Runs unmodified systems under an agent each."""
 
     isolation = Isolation.VM
-    sockets = (vmm.QMP, hardware.GUEST_AGENT)
+    sockets = (vmm.QMP, hardware.GUEST_AGENT, DISK_SOCKET)
+    node, agent = hardware.NODE, False
     no_command = ("a command cannot be joined to in an unmodified system", "leave out -i and -t")
 
     def check(self, spec: Spec) -> list[Problem]:
@@ -55,6 +62,35 @@ class SystemDriver(Powered):
             terminal=bundle.spec.tty,
         )
         return self.powered_request(bundle, cell, hardware.command_line(bundle))
+
+    def begin(
+        self, session: Session, bundle: Bundle, request: Start, on_launch: Callable[[Path], None] | None
+    ) -> tuple[int, dict[str, str]]:
+        """The handle tells what runs it."""
+        _, boot = hardware.require_system(bundle)
+        pid, more = super().begin(session, bundle, request, on_launch)
+        return pid, {**more, _HYPERVISOR: boot.vmm.name, _ACCELERATOR: boot.accelerator}
+
+    def switch_on(self, monitor: Qmp, bundle: Bundle) -> None:
+        """Let it run, or wait for what another host's machine is."""
+        _, boot = hardware.require_system(bundle)
+        if boot.incoming:
+            expecting.open_door(monitor, self.node)
+            jail.seal_sockets(bundle)
+            return
+        super().switch_on(monitor, bundle)
+
+    def describe(self, bundle: Path, handle: Handle) -> Blueprint:
+        """What another host has to make. Raises Refused where this one cannot go while it runs."""
+        if _HYPERVISOR not in handle.data:
+            raise Refused(OTHER_VERSION, hint="move it with --stop")
+        return machine_of(bundle, accelerator=handle.data[_ACCELERATOR], hypervisor=handle.data[_HYPERVISOR])
+
+    def expect(self, bundle: Bundle, machine: Blueprint) -> Handle:
+        """The very same computer, which waits. Raises AgentError, HostError."""
+        _, boot = hardware.require_system(bundle)
+        waiting = replace(bundle, system=replace(boot, incoming=True))
+        return self._launch(waiting, self.start_request(waiting), None)
 
     def flush(self, bundle: Path, handle: Handle) -> None:
         """Let the system write what it keeps in memory to its disk, by its guest agent.

@@ -22,12 +22,27 @@ from bulkhead.config import Config
 from bulkhead.errors import AgentError, Problem, Refused, Unavailable
 from bulkhead.host import processes
 from bulkhead.host.qmp import Qmp
-from bulkhead.isolation import ending, guest, inits, jail, parking, resizing, saving, shapes, vmm, warming
-from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe
+from bulkhead.isolation import (
+    departing,
+    ending,
+    expecting,
+    guest,
+    inits,
+    jail,
+    parking,
+    resizing,
+    saving,
+    shapes,
+    vmm,
+    warming,
+)
+from bulkhead.isolation.base import Bundle, Change, Command, Handle, Probe, Room
 from bulkhead.isolation.console import last_words
+from bulkhead.isolation.migrating import OTHER_VERSION, Migrating, machine_of
 from bulkhead.isolation.rooted import Rooted
 from bulkhead.isolation.supervised import Outside, common_problems
 from bulkhead.model import UID_RANGE, Isolation, Spec
+from bulkhead.moves import Blueprint
 from bulkhead.quantities import format_size
 
 log = logging.getLogger(__name__)
@@ -51,10 +66,11 @@ class Machine(Start):
     """None: nothing, it becomes a template."""
 
 
-class VmDriver(Rooted):
+class VmDriver(Migrating, Rooted):
     """Runs instances in virtual machines under an agent each. `ability` finds out whether QEMU works here."""
 
     isolation = Isolation.VM
+    node, agent = vmm.disk_node(0), True
 
     def __init__(self, config: Config, outside: Outside, *, ability: Callable[[], Probe]) -> None:
         super().__init__(config, outside)
@@ -161,10 +177,14 @@ class VmDriver(Rooted):
         """QEMU in its jail, the guest to its agent's answer, then the workload. The pid is QEMU's on the host."""
         assert isinstance(request, Machine)
         began = time.monotonic()
-        jail.open_sockets(bundle, vmm.QMP, vmm.AGENT)
+        jail.open_sockets(bundle, vmm.QMP, vmm.AGENT, departing.DISK_SOCKET)
         pid, _ = super().begin(session, bundle, request, on_launch)
+        boot = vmm.require_boot(bundle)
         with Qmp.open(bundle.directory / vmm.DIRECTORY, vmm.QMP) as monitor:
-            boot = vmm.require_boot(bundle)
+            if boot.incoming:
+                expecting.open_door(monitor, vmm.disk_node(0))
+                jail.seal_sockets(bundle)
+                return pid, _told(bundle, time.monotonic() - began)
             if boot.resumed:
                 parking.load(monitor, boot.resumed)
             elif boot.saved:
@@ -182,9 +202,7 @@ class VmDriver(Rooted):
             parking.resume(session, bundle, guest.Moment.present())
         elif request.guest:
             session.guest_start(request.guest)
-        told = {"join": "\n".join(boot.guest_limits.beside), "answer_seconds": f"{answered:.4f}"}
-        shape = shapes.shape_of(bundle).encode()
-        return pid, {**told, "kernel": boot.kernel_digest, "shape": shape, **resizing.remember(bundle)}
+        return pid, _told(bundle, answered)
 
     def resize(self, bundle: Path, handle: Handle, change: Change) -> None:
         """Change the machine with the limits around it and in it; a disk's file has its new size already."""
@@ -203,6 +221,32 @@ class VmDriver(Rooted):
     def resume_saved(self, bundle: Path, handle: Handle) -> None:
         """Let an instance that `save` has stopped go on; also after a crash in the middle of it. Idempotent."""
         parking.resume_saved(bundle)
+
+    def describe(self, bundle: Path, handle: Handle) -> Blueprint:
+        """What another host has to make. Raises Refused where this one cannot go while it runs."""
+        if "shape" not in handle.data:
+            raise Refused(OTHER_VERSION, hint="move it with --stop")
+        if resizing.was_resized(handle):
+            what = "its memory or processors were changed while it ran, and QEMU 7.2 cannot send such a machine"
+            raise Refused(what, hint="move it with --stop")
+        shape = shapes.decode(handle.data["shape"])
+        return machine_of(
+            bundle,
+            accelerator=shape.accelerator,
+            hypervisor=shape.hypervisor,
+            kernel=handle.data.get("kernel", ""),
+            shape=handle.data["shape"],
+        )
+
+    def expect(self, bundle: Bundle, machine: Blueprint) -> Handle:
+        """The very same machine, which waits. Raises AgentError, HostError; Refused where it cannot be the same."""
+        shape, boot = shapes.decode(machine.shape), vmm.require_boot(bundle)
+        room = Room(shape.most_memory, shape.most_vcpus)
+        boot = replace(boot, slots=shape.disks, room=room, saved=None, warm=None, incoming=True)
+        bundle = replace(bundle, boot=boot)
+        if found := shapes.problems(shape, bundle):
+            raise Refused(found)
+        return self._launch(bundle, self._machine(bundle, None), None)
 
     def inherited(self, bundle: Bundle) -> tuple[int, ...]:
         """The memory of the template to start from, or foreign disks."""
@@ -281,6 +325,14 @@ class VmDriver(Rooted):
             finish=tuple(limits.finish),
             guest=inside,
         )
+
+
+def _told(bundle: Bundle, answered: float) -> dict[str, str]:
+    """What the handle of a machine keeps. `answered`: seconds."""
+    boot = vmm.require_boot(bundle)
+    told = {"join": "\n".join(boot.guest_limits.beside), "answer_seconds": f"{answered:.4f}"}
+    shape = shapes.shape_of(bundle).encode()
+    return {**told, "kernel": boot.kernel_digest, "shape": shape, **resizing.remember(bundle)}
 
 
 def _size(path: Path) -> int:

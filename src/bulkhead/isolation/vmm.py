@@ -157,7 +157,7 @@ def processor(accelerator: str) -> Iterator[str]:
 def _memory(bundle: Bundle) -> Iterator[str]:
     boot, size = require_boot(bundle), bundle.spec.plan.memory
     yield from memory(bundle, saved=boot.saved is not None, becomes_template=boot.ram is not None)
-    if boot.saved or boot.resumed:
+    if boot.saved or boot.resumed or boot.incoming:
         yield from ("-incoming", "defer")
     merge = "on" if boot.merges else "off"
     yield from ("-machine", f"{MACHINE},mem-merge={merge},memory-backend={MEMORY}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -22,9 +23,11 @@ from bulkhead.engine import bundles, records, selling
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import parcels
+from bulkhead.engine.fleet.expecting import Expected, has_come
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
+from bulkhead.isolation.migration import To
 from bulkhead.model import Instance, Isolation, Spec, State
 from bulkhead.moves import Leaving, Parcel, Receipt, Settled
 from bulkhead.storage import foreign
@@ -43,6 +46,8 @@ class _Coming:
     parcel: Parcel
     amounts: Amounts
     whole: bool = False
+    instance: Instance | None = None
+    """What a machine that waits is to be."""
 
 
 @dataclass(slots=True)
@@ -52,6 +57,7 @@ class Arrivals:
     context: Context
     lifecycle: Lifecycle
     bring: Bring
+    expected: Expected
     _known: dict[str, _Coming] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
@@ -75,6 +81,12 @@ class Arrivals:
                 shutil.rmtree(directory)
                 continue
             self._known[directory.name] = _Coming(parcel, self.context.scales.weigh(parcel.instance.spec), whole=True)
+        recorded = {instance.spec.id for instance in self.context.state.instances()}
+        for directory in self.context.config.instances_dir.iterdir():
+            parcel = has_come(directory) if directory.name not in recorded else None
+            if parcel is not None and directory.name not in self.ids():
+                amounts = self.context.scales.weigh(parcel.instance.spec)
+                self._known[directory.name] = _Coming(parcel, amounts, whole=True, instance=parcel.instance)
 
     def is_coming(self, instance_id: str) -> bool:
         """Whether it is being received."""
@@ -95,18 +107,22 @@ class Arrivals:
         leaving = Leaving(move=parcel.move, target=member.identity.id, ran=parcel.ran)
         if place is None or place.host != source or not handing.is_under_way(place, leaving):
             raise Conflict(f"the fleet knows of no move of {spec.name} from that host to this one")
-        directory = _directory(self.context, spec.id)
+        directory = self.context.bundle_dir(spec.id) if parcel.machine else _directory(self.context, spec.id)
         self._drop_older(spec.id)
         with ExitStack() as undo:
             coming = self._register(parcel)
             undo.callback(self._forget, spec.id)
             directory.mkdir(mode=0o700, parents=True)
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
-            checkpoint("arrive.begun")
+            checkpoint("expect.begun" if parcel.machine else "arrive.begun")
             receipt = parcels.receive(parcel, stream, directory)
+            bundles.make(directory, spec, list(parcel.layers))
+            if parcel.machine:
+                coming.instance = self.expected.make(parcel, directory, undo)
+                undo.pop_all()
+                return receipt
             if parcel.foreign:
                 foreign.mark(directory / bundles.DISK)
-            bundles.make(directory, spec, list(parcel.layers))
             bundles.write_parcel(directory, parcel)
             _sync(directory)
             coming.whole = True
@@ -114,14 +130,46 @@ class Arrivals:
         checkpoint("arrive.received")
         return receipt
 
+    def opened(self, member: Opened, instance_id: str, move: str, to: To, *, source: str) -> socket.socket:
+        """The end of a stream in a machine that waits for this move. Raises Conflict where none does."""
+        with self.context.locks.hold(instance_id):
+            _, instance = self._waiting(member, instance_id, move, source)
+            return self.expected.opened(instance, to)
+
+    def complete(self, member: Opened, instance_id: str, move: str, log: BinaryIO, *, source: str) -> Receipt:
+        """Hold for good what has come for a machine that waits. Raises Conflict, and AgentError where it is not all."""
+        with self.context.locks.hold(instance_id):
+            coming, instance = self._waiting(member, instance_id, move, source)
+            count = self.expected.complete(instance, coming.parcel, log)
+            coming.whole = True
+        checkpoint("expect.whole")
+        return Receipt(received=count, digest="")
+
+    def _waiting(self, member: Opened, instance_id: str, move: str, source: str) -> tuple[_Coming, Instance]:
+        with self._guard:
+            coming = self._known.get(instance_id)
+        place = handing.place_of(member.state, instance_id)
+        leaving = Leaving(move=move, target=member.identity.id, ran=True)
+        if place is None or place.host != source or not handing.is_under_way(place, leaving):
+            raise Conflict(f"the fleet knows of no move of {instance_id[:12]} from that host to this one")
+        if coming is None or coming.instance is None or coming.whole or coming.parcel.move != move:
+            raise Conflict(f"no machine waits here for {instance_id[:12]} (any more)")
+        return coming, coming.instance
+
     def _drop_older(self, instance_id: str) -> None:
         """Of a move that was taken back: another one is under way by now, so it will never be anything."""
         with self.context.locks.hold(instance_id):
             with self._guard:
                 older = self._known.get(instance_id)
-            if older is not None and older.whole:
-                shutil.rmtree(_directory(self.context, instance_id))
-                self._forget(instance_id)
+            if older is not None and (older.whole or older.instance):
+                self._drop(instance_id, older)
+
+    def _drop(self, instance_id: str, coming: _Coming) -> None:
+        if coming.instance is not None:
+            self.expected.drop(coming.instance)
+        else:
+            shutil.rmtree(_directory(self.context, instance_id))
+        self._forget(instance_id)
 
     def _register(self, parcel: Parcel) -> _Coming:
         context, spec = self.context, parcel.instance.spec
@@ -150,7 +198,8 @@ class Arrivals:
         with self._guard:
             # Before the fleet is asked: a move is recorded there before anything of it arrives.
             whole = {instance_id: each.parcel for instance_id, each in self._known.items() if each.whole}
-        told = []
+            waiting = [instance_id for instance_id, each in self._known.items() if each.instance and not each.whole]
+        told = [name for instance_id in waiting if (name := self._given_up(member, instance_id))]
         for instance_id, parcel in whole.items():
             name = parcel.instance.spec.name
             try:
@@ -160,6 +209,20 @@ class Arrivals:
             except BulkheadError as error:
                 told.append(f"{name} has not arrived (yet): {error}")
         return told
+
+    def _given_up(self, member: Opened, instance_id: str) -> str:
+        """End a machine that waits for what will not come any more. Says which."""
+        with self.context.locks.hold(instance_id):
+            with self._guard:
+                coming = self._known.get(instance_id)
+            if coming is None or coming.instance is None or coming.whole:
+                return ""
+            leaving = Leaving(move=coming.parcel.move, target=member.identity.id, ran=True)
+            place = handing.place_of(member.state, instance_id)
+            if place is not None and handing.is_under_way(place, leaving):
+                return ""
+            self._drop(instance_id, coming)
+            return f"{coming.instance.spec.name} does not come (any more)"
 
     def settle(self, member: Opened, instance_id: str, move: str) -> Settled | None:
         """Make an instance of an arrival where it is this host's; None where it is not (yet), or has been dropped."""
@@ -171,11 +234,10 @@ class Arrivals:
             place = handing.place_of(member.state, instance_id)
             own = member.identity.id
             if place is not None and place.host == own:
-                return self._make(coming.parcel)
+                return self._make(coming)
             leaving = Leaving(move=move, target=own, ran=coming.parcel.ran)
             if place is None or not handing.is_under_way(place, leaving):
-                shutil.rmtree(_directory(self.context, instance_id))
-                self._forget(instance_id)
+                self._drop(instance_id, coming)
             return None
 
     def _settled(self, instance_id: str) -> Settled | None:
@@ -185,18 +247,21 @@ class Arrivals:
         except NotFound:
             return None
 
-    def _make(self, parcel: Parcel) -> Settled:
-        context, spec = self.context, parcel.instance.spec
-        self.bring(spec)
+    def _make(self, coming: _Coming) -> Settled:
+        context, parcel = self.context, coming.parcel
+        spec = parcel.instance.spec
+        if coming.instance is None:
+            self.bring(spec)
         changes = {"uid_start": None, "cpuset": (), "address": None, "kept_address": None, "pid": 0, "health": ""}
-        instance = parcel.instance.model_copy(update=changes)
+        instance = coming.instance or parcel.instance.model_copy(update=changes)
         with context.building.guard, context.state.atomic():
             if not spec.system:
                 context.images.resolve(spec.image_digest)
             instance = context.state.reserve_instance(instance, uid_range=spec.isolation in _OWN_UIDS)
         checkpoint("arrive.recorded")
-        _directory(context, spec.id).rename(context.bundle_dir(spec.id))
-        checkpoint("arrive.named")
+        if coming.instance is None:
+            _directory(context, spec.id).rename(context.bundle_dir(spec.id))
+            checkpoint("arrive.named")
         self._forget(spec.id)
         records.save(context, instance, "move", {"move": parcel.move})
         return self.finish(context.state.get(spec.id))
@@ -205,15 +270,29 @@ class Arrivals:
         """Start what has arrived and ran. Once: where it cannot be started it stays, stopped."""
         bundle, problem = self.context.bundle_dir(instance), ""
         parcel = bundles.read_parcel(bundle)
-        if parcel and parcel.ran and instance.state in (State.CREATED, State.EXITED):
-            try:
-                instance = self.lifecycle.start(instance)
-            except BulkheadError as error:
-                problem = f"it could not be started here: {error.what}"
-                instance = self.context.state.get(instance.spec.id)
+        if parcel and parcel.machine and instance.state is State.RUNNING:
+            instance, problem = self._enter(instance)
+        elif parcel and parcel.ran and instance.state in (State.CREATED, State.EXITED):
+            instance, problem = self._tried(instance, self.lifecycle.start)
         checkpoint("arrive.started")
         bundles.forget_parcel(bundle)
         return Settled(instance=instance, problem=problem)
+
+    def _enter(self, instance: Instance) -> tuple[Instance, str]:
+        """Let its machine go on; where that is of no use, let it begin anew from the disk that has come."""
+        try:
+            return self.expected.enter(instance), ""
+        except BulkheadError as error:
+            log.warning("the machine of %s does not go on: %s", instance.spec.name, error)
+            instance, problem = self._tried(instance, self.expected.restart)
+            return instance, problem or f"its machine did not go on ({error.what}): it was started anew"
+
+    def _tried(self, instance: Instance, start: Callable[[Instance], Instance]) -> tuple[Instance, str]:
+        try:
+            return start(instance), ""
+        except BulkheadError as error:
+            problem = f"it could not be started here: {error.what}"
+            return self.context.state.get(instance.spec.id), problem
 
     def finish_all(self) -> list[str]:
         """After a crash: start what had arrived and was not started yet."""
@@ -251,9 +330,13 @@ def _directories(context: Context) -> list[Path]:
 def _check(parcel: Parcel) -> None:
     """Raise Refused for what no host sends."""
     spec = parcel.instance.spec
-    if parcel.instance.state not in (State.CREATED, State.EXITED) or parcel.instance.pid:
+    if parcel.machine is not None:
+        if parcel.instance.state is not State.RUNNING or bundles.DISK in parcel.files:
+            raise Refused(f"{spec.name} arrives {parcel.instance.state} with {', '.join(parcel.files)}: it must run")
+    elif parcel.instance.state not in (State.CREATED, State.EXITED) or parcel.instance.pid:
         raise Refused(f"{spec.name} arrives {parcel.instance.state}: it must have ended")
-    if parcel.files.get(bundles.DISK, spec.plan.disk + 1) > spec.plan.disk:
+    size = parcel.machine.disk if parcel.machine else parcel.files.get(bundles.DISK, spec.plan.disk + 1)
+    if size > spec.plan.disk:
         raise Refused(f"the disk of {spec.name} is larger than its plan")
     if any(size > parcels.MOST_SMALL for name, size in parcel.files.items() if name != bundles.DISK):
         raise Refused(f"{spec.name} arrives with a file of more than {parcels.MOST_SMALL} bytes")

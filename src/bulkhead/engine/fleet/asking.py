@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from urllib.parse import urlencode
 from bulkhead.engine.fleet.parcels import Sender
 from bulkhead.fleet import Host
 from bulkhead.host import peers
-from bulkhead.model import Spec
+from bulkhead.host.pipes import Pipe, Rate
+from bulkhead.isolation.migration import To
 from bulkhead.moves import Inquiry, Judgement, Receipt, Settled
 
 PATH = "/v1/fleet/arrivals"
@@ -29,13 +31,13 @@ class Peer:
     host: Host
     context: ssl.SSLContext
 
-    def judge(self, spec: Spec, size: int) -> Judgement:
+    def judge(self, inquiry: Inquiry) -> Judgement:
         """Everything that stands in the way there; nothing is changed."""
-        return self._ask(Inquiry(spec=spec, size=size, padding=PADDING), JUDGE_SECONDS)
+        return self._ask(inquiry.model_copy(update={"padding": PADDING}), JUDGE_SECONDS)
 
-    def prepare(self, spec: Spec, size: int) -> Judgement:
-        """Let it have the image. Raises what it still objects to."""
-        return self._ask(Inquiry(spec=spec, size=size, fetch=True), PREPARE_SECONDS)
+    def prepare(self, inquiry: Inquiry) -> Judgement:
+        """Let it have the image, and the kernel of a machine. Raises what it still objects to."""
+        return self._ask(inquiry.model_copy(update={"fetch": True}), PREPARE_SECONDS)
 
     def _ask(self, inquiry: Inquiry, timeout: float) -> Judgement:
         def body() -> Iterator[bytes]:
@@ -66,3 +68,16 @@ class Peer:
         path = f"{PATH}/{instance_id}/settle?{urlencode({'move': move})}"
         answer = peers.call(self.host.address, "POST", path, context=self.context, timeout=SETTLE_SECONDS)
         return Settled.model_validate(answer)
+
+    def stream(self, instance_id: str, move: str, to: To, near: socket.socket, *, listens: bool, rate: Rate) -> Pipe:
+        """What joins a socket here with a machine that waits there; to be started and closed."""
+        path = f"{PATH}/{instance_id}/stream?{urlencode({'move': move, 'to': to})}"
+        return Pipe(self.host.address, path, context=self.context, near=near, listens=listens, rate=rate)
+
+    def complete(self, instance_id: str, move: str, log: Iterator[bytes]) -> Receipt:
+        """Let it see that all of a machine is there, and hold it for good; with the rest of its log."""
+        path = f"{PATH}/{instance_id}/rest?{urlencode({'move': move})}"
+        answer = peers.call(
+            self.host.address, "PUT", path, context=self.context, body=log, timeout=SEND_SECONDS, patience=SYNC_SECONDS
+        )
+        return Receipt.model_validate(answer)

@@ -38,7 +38,7 @@ class Commission:
         """Let an instance that is there be on another host (id). Raises as a move does; what `progress` raises leads
         back first.
         """
-        begun = self._ask("POST", f"/v1/instances/{instance_id}/move?detach=true", {"host": target})
+        begun = self._ask("POST", f"/v1/instances/{instance_id}/move?detach=true", {"host": target, "way": "any"})
         operation = Operation.model_validate(begun)
         try:
             operation = self._follow(operation, progress, until=None)

@@ -55,7 +55,7 @@ class Fetcher:
             try:
                 context = self._tls()
                 peers.call(host.address, "GET", f"/v1/images/inspect?{query}", context=context, headers=headers)
-                path = f"/v1/images/save?{query}"
+                path = f"/v1/images/save?{query}&format=oci-archive"  # which holds kernels as well
                 with peers.stream(host.address, path, context=context, headers=headers, timeout=SECONDS) as body:
                     images.load(body, all_platforms=False, progress=quiet)
             except BulkheadError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bulkhead.engine import inits, machines, selling
 from bulkhead.engine.admission import SHARED_NETWORKS
 from bulkhead.engine.context import Context
+from bulkhead.engine.fleet.expecting import Expected, has_kernel
 from bulkhead.engine.fleet.images import Fetcher
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.plans import Plans
@@ -28,17 +29,20 @@ class Judge:
     context: Context
     plans: Plans
     fetcher: Fetcher
+    expected: Expected
 
     def judge(self, inquiry: Inquiry, *, seconds: float) -> Judgement:
         """Everything at once; with `fetch` the image is here afterwards, or Refused is raised."""
         spec = inquiry.spec
         if inquiry.fetch:
             self.bring(spec)
-        problems = self._problems(spec, inquiry.size)
+            self.bring_kernel(inquiry)
+        problems = self._problems(spec, inquiry.size, kernel=not inquiry.kernels or inquiry.fetch)
         if inquiry.fetch and problems:
             raise Refused(problems)
         return Judgement(
             objections=tuple(Objection(what=each.what, hint=each.hint) for each in problems),
+            live=tuple(Objection(what=each.what, hint=each.hint) for each in self._live(inquiry)),
             amounts=self.context.scales.weigh(spec).as_dict(),
             seconds=seconds,
         )
@@ -59,13 +63,32 @@ class Judge:
         what = f"image {spec.image} ({spec.image_digest}) of {spec.name} does not come from any host"
         raise NoImage(what, hint="is its host alive? see: bulkhead cluster status")
 
+    def bring_kernel(self, inquiry: Inquiry) -> None:
+        """Have the kernel of a machine, from whichever host has it: of one that is to run on the very same. Raises
+        NoImage.
+        """
+        wanted = inquiry.machine.kernel if inquiry.machine else inquiry.spec.kernel
+        if not inquiry.kernels or has_kernel(self.context, wanted):
+            return
+        for reference in inquiry.kernels:
+            fetched = self.fetcher.bring(reference, ImageCatalog(self.context), None)
+            if fetched and has_kernel(self.context, wanted):
+                return
+        what = f"kernel {inquiry.kernels[0]}, which it runs, is on no host that sends it"
+        raise NoImage(what, hint="is its host alive? see: bulkhead cluster status")
+
+    def _live(self, inquiry: Inquiry) -> list[Problem]:
+        """Why it cannot go on running here, aside from all else."""
+        return self.expected.problems(inquiry.spec, inquiry.machine) if inquiry.machine else []
+
     def _image(self, spec: Spec) -> Image | None:
         try:
             return self.context.images.resolve(spec.image_digest)
         except NotFound:
             return None
 
-    def _problems(self, spec: Spec, size: int) -> list[Problem]:
+    def _problems(self, spec: Spec, size: int, *, kernel: bool) -> list[Problem]:
+        """`kernel`: whether one has to be here already."""
         context = self.context
         if spec.isolation not in context.drivers:
             return [Problem(f"this host has no {spec.isolation}", "choose another --host")]
@@ -74,7 +97,7 @@ class Judge:
         found += self.plans.problems(spec.plan, isolation=spec.isolation, network=spec.network)
         found += inits.problems(spec, spec.isolation, context.layout)
         found += context.networks.check_ports(spec.ports)
-        if machines.is_machine(spec) and not spec.powered:
+        if machines.is_machine(spec) and not spec.powered and kernel:
             image = self._image(spec)
             found += machines.problems(context, spec, image) if image else machines.kernel_problems(context, spec)
         found += self._room(spec, size)

@@ -16,19 +16,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bulkhead.amounts import Amounts
-from bulkhead.engine import bundles, records
+from bulkhead.engine import bundles, machines, records
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import staying, views
 from bulkhead.engine.fleet.asking import Peer
 from bulkhead.engine.fleet.identity import Opened
+from bulkhead.engine.fleet.living import Living, Sent
 from bulkhead.engine.fleet.parcels import Sender
 from bulkhead.engine.lifecycle import Lifecycle
-from bulkhead.errors import BulkheadError, NotMoved, Refused, Unavailable
+from bulkhead.errors import BulkheadError, NotMoved, Problem, Refused, Unavailable
 from bulkhead.events import Progress, Step
 from bulkhead.fleet import Host
-from bulkhead.model import Instance, State
-from bulkhead.moves import Judgement, Leaving, Moved, Parcel, Passage, Receipt
+from bulkhead.model import Instance, Isolation, State
+from bulkhead.moves import Blueprint, Inquiry, Judgement, Leaving, Moved, Parcel, Passage, Receipt, Wanted
 from bulkhead.storage import foreign
 from bulkhead.store import handing
 
@@ -53,18 +54,34 @@ class Clock:
             self.phases[name] = time.monotonic() - began
 
 
+@dataclass(frozen=True, slots=True)
+class _Trip:
+    """A move that nothing stands in the way of."""
+
+    moved: Moved
+    """As it is foreseen."""
+    passage: Passage
+    host: Host
+    amounts: Amounts
+    """What it takes there."""
+    wanted: Wanted
+    inquiry: Inquiry
+    """With what is to be made there, of one that runs on meanwhile."""
+
+
 @dataclass(slots=True)
 class Departures:
     """Those of this host."""
 
     context: Context
     lifecycle: Lifecycle
+    living: Living
     peer: Callable[[Host], Peer]
     _active: set[str] = field(default_factory=set)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def move(
-        self, member: Opened, instance_id: str, host: Host, *, rate: int | None, dry_run: bool, progress: Progress
+        self, member: Opened, instance_id: str, host: Host, wanted: Wanted, *, dry_run: bool, progress: Progress
     ) -> Moved:
         """Let an instance be on another host. Raises Refused with every problem before anything changes, NotMoved
         where it has stayed, Unavailable where that is not known yet.
@@ -72,82 +89,120 @@ class Departures:
         with self.context.locks.hold(instance_id), self._being_active(instance_id):
             instance = self.context.state.get(instance_id)
             progress(Step(f"asking host {host.name}"))
-            judgement, passage = self._judge(member, instance, host)
-            moved = Moved(instance=instance, source=instance.spec.isolation, hosts=passage)
+            trip = self._judge(member, instance, host, wanted)
             if dry_run:
-                return moved
-            return self._carry_out(member, moved, host, Amounts(**judgement.amounts), rate=rate, progress=progress)
+                return trip.moved
+            return self._carry_out(member, trip, progress)
 
-    def _judge(self, member: Opened, instance: Instance, host: Host) -> tuple[Judgement, Passage]:
+    def _judge(self, member: Opened, instance: Instance, host: Host, wanted: Wanted) -> _Trip:
         context, own = self.context, member.identity
         problems = staying.problems(context, instance, host, here=own.id)
         size = context.disks.held(instance.spec.id, context.bundle_dir(instance) / bundles.DISK)
+        machine, against = self._machine(instance, wanted)
+        kernel = (machines.kernel_report(context, instance) or {}) if not instance.spec.powered else {}
+        found = tuple(each for each in (kernel.get("name"), kernel.get("digest")) if each)
+        inquiry = Inquiry(spec=instance.spec, size=size, kernels=found, machine=machine)
         judgement = None
         if host.id != own.id:
             try:
-                judgement = self.peer(host).judge(instance.spec, size)
+                judgement = self.peer(host).judge(inquiry)
                 problems += staying.objections(judgement)
                 problems += views.objections(member.state.seen(), instance.spec.id, host.id)
+                against += [Problem(each.what, each.hint) for each in judgement.live]
             except Unavailable as error:
                 problems += error.problems
+        if against and wanted.way != "any":
+            problems += against
         if problems or judgement is None:
             raise Refused(problems)
+        if against:
+            machine, inquiry = None, inquiry.model_copy(update={"machine": None})
         rate = judgement_rate(judgement)
         ran = instance.state is State.RUNNING
         predicted = size / rate + (instance.start_seconds or START_SECONDS) if ran else 0.0
-        return judgement, Passage(
-            source=own.name, target=host.name, done=False, size=size, rate=rate, predicted=predicted
+        passage = Passage(
+            source=own.name,
+            target=host.name,
+            way="live" if machine else "stop-copy-start",
+            done=False,
+            size=size,
+            rate=rate,
+            predicted=wanted.downtime if machine else predicted,
         )
+        moved = Moved(instance=instance, source=instance.spec.isolation, hosts=passage)
+        return _Trip(moved, passage, host, Amounts(**judgement.amounts), wanted, inquiry)
 
-    def _carry_out(
-        self, member: Opened, moved: Moved, host: Host, amounts: Amounts, *, rate: int | None, progress: Progress
-    ) -> Moved:
-        context, instance, clock = self.context, moved.instance, Clock()
-        spec, ran = instance.spec, instance.state is State.RUNNING
-        leaving = Leaving(move=secrets.token_hex(16), target=host.id, ran=ran)
+    def _machine(self, instance: Instance, wanted: Wanted) -> tuple[Blueprint | None, list[Problem]]:
+        """What is to be made on the other host, of one that is to run on meanwhile; why it cannot."""
+        runs = instance.spec.isolation is Isolation.VM and instance.state is State.RUNNING
+        if wanted.way == "stop" or (wanted.way != "live" and not runs):
+            return None, []
+        try:
+            return self.living.machine(instance), []
+        except BulkheadError as error:
+            return None, list(error.problems)
+
+    def _carry_out(self, member: Opened, trip: _Trip, progress: Progress) -> Moved:
+        context, instance, clock, host = self.context, trip.moved.instance, Clock(), trip.host
+        spec, ran, live = instance.spec, instance.state is State.RUNNING, trip.inquiry.machine is not None
+        leaving = Leaving(move=secrets.token_hex(16), target=host.id, ran=ran, live=live)
         checkpoint("leave.begin")
         with clock.phase("prepare"):
             progress(Step(f"looking for the image on host {host.name}"))
-            self.peer(host).prepare(spec, moved.hosts.size if moved.hosts else 0)
+            self.peer(host).prepare(trip.inquiry)
         bundles.write_leaving(context.bundle_dir(instance), leaving)
         checkpoint("leave.noted")
-        began = time.monotonic()
+        sent = Sent(stopped=time.monotonic(), bytes=0, flow=None, digest="")  # it was handed over all the same
         try:
             handing.begin(member.state, spec.id, leaving, host=member.identity.id)
             checkpoint("leave.begun")
-            with clock.phase("stop"):
-                if ran:
-                    progress(Step("stopping it"))
-                    instance = self.lifecycle.stop(instance)
-            checkpoint("leave.stopped")
-            with clock.phase("send"):
-                receipt = self._send(instance, leaving, host, rate, progress)
+            sent = (self._go_live if live else self._go_stopped)(trip, leaving, clock, progress)
             checkpoint("leave.sent")
-            progress(Step(f"handing it over to host {host.name}"))
+            if not live:  # whose guest does not stand still
+                progress(Step(f"handing it over to host {host.name}"))
             with clock.phase("hand-over"):
-                handing.hand_over(member.state, spec.id, leaving, amounts)
+                handing.hand_over(member.state, spec.id, leaving, trip.amounts)
         except BaseException as error:
             self._failed(member, spec.id, error)
-            receipt = Receipt(received=0, digest="")  # it was handed over all the same
         checkpoint("leave.handed")
         with clock.phase("start"):
             settled, problem = self._settle(spec.id, leaving, host)
-        down = time.monotonic() - began if ran and settled and settled.pid else 0.0
+        down = time.monotonic() - sent.stopped if ran and settled and settled.pid else 0.0
         with clock.phase("erase"):
             self._erase(spec.id, host.name)
-        passage = moved.hosts and moved.hosts.model_copy(
-            update={"done": True, "sent": receipt.received, "digest": receipt.digest, "phases": clock.phases}
-        )
-        dropped = (problem,) if problem else ()
-        return moved.model_copy(
+        went = {"done": True, "sent": sent.bytes, "digest": sent.digest, "flow": sent.flow, "phases": clock.phases}
+        return trip.moved.model_copy(
             update={
                 "instance": settled or instance,
                 "downtime": down,
                 "well": down,
-                "hosts": passage,
-                "dropped": dropped,
+                "hosts": trip.passage.model_copy(update=went),
+                "dropped": (problem,) if problem else (),
             }
         )
+
+    def _go_live(self, trip: _Trip, leaving: Leaving, clock: Clock, progress: Progress) -> Sent:
+        assert trip.inquiry.machine is not None
+        return self.living.carry(
+            trip.moved.instance,
+            trip.inquiry.machine,
+            leaving,
+            self.peer(trip.host),
+            trip.wanted,
+            phase=clock.phase,
+            progress=progress,
+        )
+
+    def _go_stopped(self, trip: _Trip, leaving: Leaving, clock: Clock, progress: Progress) -> Sent:
+        instance, began = trip.moved.instance, time.monotonic()
+        with clock.phase("stop"):
+            if leaving.ran:
+                progress(Step("stopping it"))
+                instance = self.lifecycle.stop(instance)
+        checkpoint("leave.stopped")
+        with clock.phase("send"):
+            receipt = self._send(instance, leaving, trip.host, trip.wanted.rate, progress)
+        return Sent(stopped=began, bytes=receipt.received, flow=None, digest=receipt.digest)
 
     def _send(self, instance: Instance, leaving: Leaving, host: Host, rate: int | None, progress: Progress) -> Receipt:
         context, spec = self.context, instance.spec
@@ -214,7 +269,9 @@ class Departures:
             bundles.write_leaving(bundle, leaving.model_copy(update={"stays": True}))
         checkpoint("stay.noted")
         told = "runs as before" if instance.state is State.RUNNING else "is stopped as before"
-        if leaving.ran and instance.state in (State.CREATED, State.EXITED):
+        if leaving.live and instance.state is State.RUNNING:
+            told = self.living.stay(instance)
+        elif leaving.ran and instance.state in (State.CREATED, State.EXITED):
             told = "runs again where it was"
             try:
                 self.lifecycle.start(instance)
@@ -227,7 +284,12 @@ class Departures:
     def _erase(self, instance_id: str, target: str) -> None:
         """It is another host's: its copy here goes."""
         instance = self.context.state.get(instance_id)
-        if instance.state in (State.RUNNING, State.PAUSED):  # a stop comes before it can be handed over
+        leaving = bundles.read_leaving(self.context.bundle_dir(instance))
+        if leaving is not None and leaving.live:
+            # It goes on elsewhere: what is here has not ended, and is told to nobody as if it had.
+            self.lifecycle.release_run(instance)
+            instance = records.save(self.context, instance, state=State.EXITED, pid=0, address=None)
+        elif instance.state in (State.RUNNING, State.PAUSED):  # a stop comes before it can be handed over
             instance = self.lifecycle.stop(instance, timeout=0, signal="SIGKILL")
         records.save(self.context, instance, "move", {"host": target})
         checkpoint("leave.told")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -14,15 +15,29 @@ from bulkhead.engine.fleet.arriving import Arrivals
 from bulkhead.engine.fleet.asking import Peer
 from bulkhead.engine.fleet.balancing import Aim
 from bulkhead.engine.fleet.commissioning import Commission
+from bulkhead.engine.fleet.expecting import Expected
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.fleet.judging import Judge
 from bulkhead.engine.fleet.leaving import Departures
+from bulkhead.engine.fleet.living import Living
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.engine.plans import Plans
 from bulkhead.errors import BulkheadError, Conflict, Forbidden, Refused
 from bulkhead.events import Progress
 from bulkhead.fleet import Host, HostState, Load
-from bulkhead.moves import Drained, Inquiry, Judgement, Moved, Objection, Parcel, Rebalanced, Receipt, Settled
+from bulkhead.isolation.migration import To
+from bulkhead.moves import (
+    Drained,
+    Inquiry,
+    Judgement,
+    Moved,
+    Objection,
+    Parcel,
+    Rebalanced,
+    Receipt,
+    Settled,
+    Wanted,
+)
 from bulkhead.store.fleet import Seen
 from bulkhead.tenancy.principal import Principal
 
@@ -37,9 +52,10 @@ class Travels:
 
     def __init__(self, context: Context, lifecycle: Lifecycle, member: Member, plans: Plans) -> None:
         self._context, self._member = context, member
-        self.judge = Judge(context, plans, member.images)
-        self.arrivals = Arrivals(context, lifecycle, self.judge.bring)
-        self.departures = Departures(context, lifecycle, lambda host: Peer(host, member.tls()))
+        expected = Expected(context, lifecycle)
+        self.judge = Judge(context, plans, member.images, expected)
+        self.arrivals = Arrivals(context, lifecycle, self.judge.bring, expected)
+        self.departures = Departures(context, lifecycle, Living(context), lambda host: Peer(host, member.tls()))
         context.places.arriving, context.places.leaving = self.arrivals.ids, self.departures.ids
         context.coming.append(self.arrivals.amounts)
         self._thread: threading.Thread | None = None
@@ -47,18 +63,18 @@ class Travels:
 
     # --- verbs
 
-    def move(self, ref: str, host: str, *, rate: int | None, dry_run: bool, progress: Progress) -> Moved:
+    def move(self, ref: str, host: str, wanted: Wanted, *, dry_run: bool, progress: Progress) -> Moved:
         """Let an instance of this host be on another one. See `Departures.move`."""
         opened = self._member.opened()
         instance = self._context.state.find(ref)
         target = self._member.host(host)
-        return self.departures.move(opened, instance.spec.id, target, rate=rate, dry_run=dry_run, progress=progress)
+        return self.departures.move(opened, instance.spec.id, target, wanted, dry_run=dry_run, progress=progress)
 
     def empty(self, *, deadline: float, dry_run: bool, progress: Progress) -> Drained:
         """Let this host take nothing new, and everything that is there be on others."""
 
         def carry(instance_id: str, target: str, progress: Progress) -> Moved:
-            return self.move(instance_id, target, rate=None, dry_run=False, progress=progress)
+            return self.move(instance_id, target, Wanted(way="any"), dry_run=False, progress=progress)
 
         own = {load.id: load for load in self.loads()}
         return emptying.empty(self._member.opened(), carry, own, deadline=deadline, dry_run=dry_run, progress=progress)
@@ -70,7 +86,7 @@ class Travels:
 
         def carry(instance_id: str, source: Host, target: str, progress: Progress) -> Moved:
             if source.id == own:
-                return self.move(instance_id, target, rate=None, dry_run=False, progress=progress)
+                return self.move(instance_id, target, Wanted(way="any"), dry_run=False, progress=progress)
             return Commission(source, member.tls(), principal).move(instance_id, target, progress)
 
         def measure(seen: Seen) -> tuple[dict[str, Load], list[str]]:
@@ -105,6 +121,14 @@ class Travels:
         if parcel.instance.spec.id != instance_id:
             raise Refused(f"what is sent as {instance_id} is another instance")
         return self.arrivals.receive(self._member.opened(), parcel, stream, source=source)
+
+    def opened(self, instance_id: str, move: str, to: To, *, source: str) -> socket.socket:
+        """The end of a stream in a machine that waits here for another host's."""
+        return self.arrivals.opened(self._member.opened(), instance_id, move, to, source=source)
+
+    def complete(self, instance_id: str, move: str, log: BinaryIO, *, source: str) -> Receipt:
+        """All of a machine has been sent: see that it is here."""
+        return self.arrivals.complete(self._member.opened(), instance_id, move, log, source=source)
 
     def settle(self, instance_id: str, move: str) -> Settled:
         """Make an instance of what has arrived. Raises Conflict where it is not this host's."""
