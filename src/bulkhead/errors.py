@@ -69,6 +69,12 @@ class NotFound(BulkheadError):
     http_status = 404
 
 
+class NoInstance(NotFound):
+    """An instance that is not on this host (any more): another one may have it."""
+
+    kind = "no-instance"
+
+
 class NoImage(NotFound):
     """An image that is not in the store: it may be somewhere else."""
 
@@ -189,6 +195,7 @@ ERRORS: dict[str, type[BulkheadError]] = {
         Forbidden,
         TooMany,
         NotFound,
+        NoInstance,
         NoImage,
         Conflict,
         Contended,

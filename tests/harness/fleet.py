@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,7 @@ from tests.harness.etcd import Etcd
 from tests.harness.leaks import LIVE
 from tests.harness.namespaces import Sandbox
 from tests.harness.naming import PREFIX
+from tests.harness.shaping import Link
 
 NET = "10.99.0"
 PATIENCE = 120.0
@@ -54,6 +55,21 @@ class Host:
     def mend(self) -> None:
         """Its link carries again."""
         self._fleet.switch.run("ip", "link", "set", self._port, "master", _SWITCH)
+
+    @contextmanager
+    def slowed(self, *, delay: float = 0.0, rate: float | None = None) -> Iterator[Link]:
+        """Its link is slow: `delay` seconds in each direction, at most `rate` bytes per second."""
+        run, near, far = self._fleet.switch.run, f"near-{self._port}", f"far-{self._port}"
+        run("ip", "link", "add", near, "type", "veth", "peer", "name", far)
+        try:
+            run("ip", "link", "set", near, "up")
+            run("ip", "link", "set", far, "master", _SWITCH, "up")
+            self.cut()
+            with Link(self._fleet.switch.pid, self._port, near, delay=delay, rate=rate) as link:
+                yield link
+        finally:
+            self.mend()
+            run("ip", "link", "delete", near)
 
     def status(self) -> dict[str, Any]:
         """The fleet as it is seen from there; empty where it cannot say."""

@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bulkhead.api.auth import KEY
 from bulkhead.api.finding import OPERATION, find_operation
-from bulkhead.api.gathering import GATHERED, find
+from bulkhead.api.following import follow, serve_here
+from bulkhead.api.gathering import GATHERED
 from bulkhead.api.making import make, make_here, pass_to
 from bulkhead.api.passing import Broken
 from bulkhead.api.peers import PASSED_ON
@@ -46,7 +47,7 @@ class Elsewhere:
         method = scope.get("method", "WebSocket")
         making = (method, scope["path"]) in _MAKING
         if scope.get(PASSED_ON):
-            await (make_here(self._app, fleet, scope, receive, send) if making else self._app(scope, receive, send))
+            await self._passed_on(fleet, scope, receive, send, making=making)
             return
         if fleet.identity is None and HOST.encode() not in scope["query_string"]:  # most hosts: nothing is lost on it
             await self._app(scope, receive, send)
@@ -69,6 +70,17 @@ class Elsewhere:
             log.warning("%s", error)
             raise
 
+    async def _passed_on(self, fleet: Member, scope: Scope, receive: Receive, send: Send, *, making: bool) -> None:
+        if making:
+            await make_here(self._app, fleet, scope, receive, send)
+        elif found := _ONE.match(scope["path"]):
+            try:
+                await serve_here(self._app, fleet, unquote(found[1]), (scope, receive, send))
+            except BulkheadError as error:
+                await deny(error, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
     async def _make(self, fleet: Member, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         wanted, host = query.pop(HOST, None), None
         if wanted is not None:
@@ -89,8 +101,9 @@ class Elsewhere:
         service: Service = scope["app"].state.service
         host = None
         if found := _ONE.match(scope["path"]):
-            host = await service.call(find, service, fleet, unquote(found[1]), scope[KEY])
-        elif found := OPERATION.match(scope["path"]):
+            await follow(self._app, fleet, unquote(found[1]), (scope, receive, send))
+            return
+        if found := OPERATION.match(scope["path"]):
             host = await find_operation(service, fleet, unquote(found[1]), scope[KEY])
         elif (found := _OF_HOST.match(scope["path"])) and fleet.identity is not None:
             named = await service.call(fleet.host, unquote(found[1]))

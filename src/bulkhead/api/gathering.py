@@ -83,10 +83,10 @@ GATHERED: Mapping[tuple[str, str], Gather] = {
 def find(service: Service, fleet: Member, reference: str, principal: Principal) -> Host | None:
     """The other host that has it; None where this one has, or nobody: then this one says so."""
     try:
-        service.seen_by(principal.tenant).engine.get(reference)
+        instance = service.seen_by(principal.tenant).engine.get(reference)
     except NotFound:
         return fleet.elsewhere(reference, tenant=principal.tenant)
-    return None
+    return fleet.left_for(instance)
 
 
 async def _answer(

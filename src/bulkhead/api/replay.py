@@ -55,23 +55,29 @@ class Replay:
         return read
 
 
-class Attempt:
-    """What one host answers: passed on, but for a refusal, which is kept."""
+def _says_not_made(start: Message) -> bool:
+    return any(name == NOT_MADE for name, _ in start["headers"])
 
-    def __init__(self, send: Send, settle: Callable[[], None]) -> None:
-        self._send, self._settle = send, settle
+
+class Attempt:
+    """What one host answers: passed on, but for a refusal, which is kept. `refuses` tells it by the answer's start."""
+
+    def __init__(
+        self, send: Send, settle: Callable[[], None], refuses: Callable[[Message], bool] = _says_not_made
+    ) -> None:
+        self._send, self._settle, self._refuses = send, settle, refuses
         self._start: Message | None = None
         self._body = bytearray()
 
     @property
     def refused(self) -> bool:
-        """Whether nothing was made, so that another may be asked."""
+        """Whether it was refused, so that another may be asked."""
         return self._start is not None
 
     async def __call__(self, message: Message) -> None:
         if self._start is not None:
             self._body += bytes(message.get("body", b""))[: MOST_TOLD - len(self._body)]
-        elif message["type"] == "http.response.start" and any(name == NOT_MADE for name, _ in message["headers"]):
+        elif message["type"] == "http.response.start" and self._refuses(message):
             self._start = message
         else:
             self._settle()

@@ -38,10 +38,10 @@ from bulkhead.engine.builds.order import BuildOrder, Tell
 from bulkhead.engine.context import Locks
 from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.operations import Operations
-from bulkhead.errors import NotFound, Unavailable
+from bulkhead.errors import Conflict, NotFound, Unavailable
 from bulkhead.events import Event, Progress
 from bulkhead.isolation.base import Ability
-from bulkhead.model import CreateRequest, Exit, Instance, Isolation, PlanRequest, RestartPolicy
+from bulkhead.model import CreateRequest, Exit, Instance, Isolation, PlanRequest, RestartPolicy, State
 from bulkhead.moves import Moved
 from bulkhead.store.access import Access
 from bulkhead.tenancy import acting
@@ -283,7 +283,10 @@ def create_and_start(
     try:
         on_create(instance)
         return engine.start(instance.spec.id, on_launch=on_launch)
-    except BaseException:
+    except BaseException as error:
         with suppress(NotFound):
+            taken = isinstance(error, Conflict) and on_launch is None
+            if taken and (now := engine.get(instance.spec.id)).state is State.RUNNING:
+                return now  # somebody else was first
             engine.delete(instance.spec.id, force=True)
         raise

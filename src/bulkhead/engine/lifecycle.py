@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
@@ -24,7 +24,7 @@ from bulkhead.engine.resources import Resources
 from bulkhead.engine.signals import Signals
 from bulkhead.engine.updating import Updates
 from bulkhead.engine.waiters import Waiters
-from bulkhead.errors import BulkheadError, Conflict, NotFound
+from bulkhead.errors import BulkheadError, Conflict
 from bulkhead.events import Progress, quiet
 from bulkhead.images import Image
 from bulkhead.isolation.root import own_files
@@ -130,7 +130,7 @@ class Lifecycle:
         if force and instance.state in (State.RUNNING, State.PAUSED, State.STARTING, State.STOPPING):
             self.signals.kill_now(instance)
             self.stop(instance, timeout=0, signal="SIGKILL")
-        with self._context.locks.hold(instance_id), suppress(NotFound):  # its end has removed it: --rm
+        with self._context.locks.hold(instance_id), self._context.places.fine_if_gone(instance.spec):  # --rm
             instance = self._context.state.get(instance_id)
             if instance.state in (State.RUNNING, State.PAUSED):
                 raise Conflict(

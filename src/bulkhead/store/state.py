@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from bulkhead.amounts import NOTHING, Amounts
-from bulkhead.errors import Conflict, NotFound
+from bulkhead.errors import Conflict, NoInstance, NotFound
 from bulkhead.events import Event
 from bulkhead.model import Instance, NamedPlan, Network, Snapshot, Spec, Volume
 from bulkhead.operation import Operation
@@ -119,7 +119,7 @@ class State:
         with self._reader() as reader:
             instance = self._instances.get(reader, instance_id)
         if instance is None:
-            raise NotFound(f"no instance has the id {instance_id}", hint="see: bulkhead ps -a")
+            raise NoInstance(f"no instance has the id {instance_id}", hint="see: bulkhead ps -a")
         return instance
 
     def find(self, reference: str, *, tenant: str | None = None) -> Instance:
@@ -141,7 +141,7 @@ class State:
                     ids = ", ".join(one.spec.id[:12] for one in found[:5])
                     raise Conflict(f"{reference} is the beginning of {len(found)} ids: {ids}", hint="give more of it")
             names = names_of([name for name, _ in reader.list(INSTANCE_NAME)], tenant)
-        raise NotFound(f"no such instance: {reference}", hint=near(reference, names) or "see: bulkhead ps -a")
+        raise NoInstance(f"no such instance: {reference}", hint=near(reference, names) or "see: bulkhead ps -a")
 
     def instances(self) -> list[Instance]:
         """Every instance, the oldest first."""

@@ -65,6 +65,20 @@ def test_failed_start_leaves_nothing(client: Client, engine: FakeEngine) -> None
     assert not engine.instances
 
 
+def test_what_somebody_else_has_started_meanwhile_is_left_alone(
+    client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = engine.start
+
+    def late(ref: str, **fields: object) -> None:
+        start(ref)
+        raise Conflict("instance web is running, it cannot be started")
+
+    monkeypatch.setattr(engine, "start", late)
+    assert create(client, start=True)["state"] == "running"
+    assert [each["state"] for each in client.call("GET", "/v1/instances")] == ["running"]
+
+
 def test_wait(client: Client, engine: FakeEngine) -> None:
     made = create(client, start=True)
     assert client.call("GET", "/v1/instances/web/wait", query={"timeout": 0}) is None

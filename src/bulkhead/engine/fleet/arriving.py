@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -26,16 +27,19 @@ from bulkhead.engine.fleet import parcels
 from bulkhead.engine.fleet.expecting import Expected, has_come
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.lifecycle import Lifecycle
-from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused
+from bulkhead.errors import BulkheadError, Conflict, NotFound, Refused, Unavailable
 from bulkhead.isolation.migration import To
 from bulkhead.model import Instance, Isolation, Spec, State
 from bulkhead.moves import Leaving, Parcel, Receipt, Settled
 from bulkhead.storage import foreign
 from bulkhead.store import handing
+from bulkhead.store.state import within
 
 log = logging.getLogger(__name__)
 MOST = 8
 """Arrivals at the same time."""
+SETTLE_SECONDS = 10.0
+"""For which somebody who asks for one waits until it is an instance."""
 _OWN_UIDS = (Isolation.CONTAINER, Isolation.VM, Isolation.UNIKERNEL)
 Bring = Callable[[Spec], None]
 """Makes sure that the image of an instance is here. Raises NoImage."""
@@ -93,6 +97,23 @@ class Arrivals:
         with self._guard:
             coming = self._known.get(instance_id)
         return coming is not None and not coming.whole
+
+    def wait_for(self, reference: str, *, tenant: str | None) -> None:
+        """Wait until what has come whole, and is meant by a name or an id, is an instance.
+
+        Raises Unavailable where that takes too long: what it needs is not here, or the fleet's store is away.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._is_meant(reference, tenant):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{reference} has come to this host and is no instance yet", hint="try again later")
+            time.sleep(0.02)
+
+    def _is_meant(self, reference: str, tenant: str | None) -> bool:
+        with self._guard:
+            whole = [each.parcel.instance.spec for each in self._known.values() if each.whole]
+        key = within(tenant, reference)
+        return any(key == spec.key or (len(reference) >= 4 and spec.id.startswith(reference)) for spec in whole)
 
     # --- it comes
 

@@ -296,6 +296,10 @@ class Departures:
         self.lifecycle.delete(instance)
         checkpoint("leave.erased")
 
+    def is_leaving(self, instance_id: str) -> bool:
+        """Whether it may be another host's by now."""
+        return bundles.read_leaving(self.context.bundle_dir(instance_id)) is not None
+
     def ids(self) -> set[str]:
         """Of those that may be another host's by now."""
         instances = [instance.spec.id for instance in self.context.state.instances()]

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +22,7 @@ from bulkhead.engine.fleet.placing import Placer
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Unavailable
 from bulkhead.fleet import FleetView, Host, HostLine, Place, Policy
 from bulkhead.host import peers
+from bulkhead.model import Instance, State
 from bulkhead.store.abilities import Lease, Leases, Watches
 from bulkhead.store.fleet import ALIVE, Seen, pick_host
 from bulkhead.store.following import Following
@@ -214,21 +216,43 @@ class Member:
         return self._view
 
     def elsewhere(self, reference: str, *, tenant: str | None) -> Host | None:
-        """The other host that has an instance; None where none has, or this one. Raises Conflict."""
-        opened = self._opened
-        if opened is None:
+        """The other host that has an instance; None where none has, or this one. While the fleet's store does not
+        answer, as it was seen last. Raises Conflict, and Unavailable where nobody knows of it.
+        """
+        if self._opened is None:
             return None
         try:
-            place = opened.state.find(reference, tenant=tenant)
-            hosts = opened.state.hosts() if place else []
-        except Unavailable:
-            if self._view is None:
-                return None
-            place = _among(self._view.seen.places, reference, tenant)
-            hosts = list(self._view.seen.hosts)
+            return self.where(reference, tenant=tenant)
+        except Unavailable as error:
+            seen = self._view.seen if self._view else None
+            place = _among(seen.places, reference, tenant) if seen else None
+            if seen is None or place is None:
+                what = f"{reference} is not on this host, and whether another one has it cannot be asked: {error.what}"
+                raise Unavailable(what, hint=error.hint) from error
+            return None if place.host == self._opened.identity.id else pick_host(list(seen.hosts), place.host)
+
+    def where(self, reference: str, *, tenant: str | None) -> Host | None:
+        """The same as it is now. Raises Conflict, Unavailable."""
+        opened = self.opened()
+        place = opened.state.find(reference, tenant=tenant)
         if place is None or place.host == opened.identity.id:
             return None
-        return pick_host(hosts, place.host)
+        return pick_host(opened.state.hosts(), place.host)
+
+    def left_for(self, instance: Instance) -> Host | None:
+        """The host that an instance has moved to, whose copy here is about to go; None where it is this host's."""
+        if self._opened is None:
+            return None
+        if instance.state is not State.DELETING and not self.travels.departures.is_leaving(instance.spec.id):
+            return None
+        with suppress(Unavailable):  # then its copy here is what is known of it
+            return self.where(instance.spec.id, tenant=None)
+        return None
+
+    def await_arrival(self, reference: str, *, tenant: str | None) -> None:
+        """Wait while an instance that has come to this host is none yet. Raises Unavailable."""
+        if self._opened is not None:
+            self.travels.arrivals.wait_for(reference, tenant=tenant)
 
     def others(self) -> list[Host]:
         """Every other host."""

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from bulkhead.amounts import Amounts
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import taking, views
 from bulkhead.engine.fleet.identity import Opened
-from bulkhead.errors import Problem, Unavailable
+from bulkhead.errors import NotFound, Problem, Unavailable
 from bulkhead.fleet import Phase, Place
 from bulkhead.model import Instance, Spec, State
-from bulkhead.store import reserving
+from bulkhead.store import handing, reserving
 from bulkhead.store.fleet import Seen, Stale
 from bulkhead.where import Where
 
@@ -87,6 +87,17 @@ class Places:
             self.member.state.release(spec.id, host=self.member.identity.id)
         except Unavailable as error:
             log.warning("the fleet is told later that %s is gone: %s", spec.name, error)
+
+    @contextmanager
+    def fine_if_gone(self, spec: Spec) -> Iterator[None]:
+        """That an instance is not there any more is fine, but for one that another host has by now: NotFound."""
+        try:
+            yield
+        except NotFound:
+            member = self.member
+            place = handing.place_of(member.state, spec.id) if member is not None and placed(spec) else None
+            if place is not None and member is not None and place.host != member.identity.id:
+                raise
 
     def take_over(self, instance_id: str) -> Place:
         """Answer for what another host has reserved here. Raises Stale where it is gone, Unavailable."""
