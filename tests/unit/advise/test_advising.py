@@ -132,6 +132,9 @@ def test_a_made_up_estate_is_as_published() -> None:
     parts = [each.cpu_mean / whole.server(each.server).capacity[0] for each in whole.loads]
     assert 0.09 < sum(parts) / len(parts) < 0.13
     assert 0.1 < sum(part < 0.02 for part in parts) / len(parts) < 0.35
+    month = generating.generate(40, seed=1)
+    peaks = sorted(float(each.use[0].max() / each.use[0].mean()) for each in month.loads)
+    assert 6 < peaks[len(peaks) // 2] < 12
 
 
 def test_nobody_is_short_and_power_is_saved(made_up: Advice) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,35 @@ def test_prices_and_the_schema_are_printed(capsys: pytest.CaptureFixture[str]) -
 def test_collect_refuses(words: list[str], word: str) -> None:
     with pytest.raises(Refused, match=word):
         main(["collect", *words])
+
+
+def test_the_tutorials_commands_do_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each in turn, with fewer days and less time than a reader takes; but for those that need a fleet."""
+    text = (Path(__file__).resolve().parents[3] / "docs/tutorial/advice.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) >= 6 and all(line.startswith("bulkhead advise ") for line in lines)
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if words[1] == "generate":
+            words += ["--days", "2", "--step", "3600"]
+        elif words[1] != "prices":
+            words += ["--seconds", "1"]
+        assert main(words) == 0, line
+        said = capsys.readouterr()
+        if "--fit" in words:
+            assert "more of 512M,2x2,5G would fit" in said.out
+    page = (tmp_path / "report.html").read_text()
+    for heading in re.findall(r"^\d\. \*\*([^*]+?)\.?\*\*", text, re.MULTILINE)[1:4]:
+        assert heading.rstrip("?") in page, heading
+    facts = (tmp_path / "estate.csv").read_text().splitlines()
+    rows = [line.split(",") for line in facts]
+    rows[2][rows[0].index("memory")] = "64Q"
+    rows[6][rows[0].index("trust")] = "friend"
+    (tmp_path / "estate.csv").write_text("\n".join(",".join(row) for row in rows))
+    with pytest.raises(Refused) as caught:
+        main(["advise", "estate.csv", "--use", "use.csv"])
+    for problem in caught.value.problems:
+        assert f"error: {problem.what}" in text, problem.what
