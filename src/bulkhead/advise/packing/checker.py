@@ -43,6 +43,7 @@ def _names(problem: Problem, answer: Answer) -> list[str]:
 def _loads(problem: Problem, answer: Answer) -> list[str]:
     """No host over its capacity in any resource at any time step."""
     wrong = []
+    steps = problem.steps
     capacities = {host.name: np.asarray(host.capacity, np.float64) for host in problem.hosts}
     held = defaultdict(list)
     for item in problem.items:
@@ -52,7 +53,7 @@ def _loads(problem: Problem, answer: Answer) -> list[str]:
     for place, items in sorted(held.items(), key=lambda entry: entry[0]):
         capacity = capacities[place.type]
         for row, resource in enumerate(problem.resources):
-            load = np.zeros(problem.steps)
+            load = np.zeros(steps)
             for item in items:
                 load += np.asarray(item.demand, np.float64)[row]
             over = load > capacity[row] + TOLERANCE * max(abs(capacity[row]), 1e-300)

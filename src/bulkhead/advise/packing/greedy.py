@@ -39,9 +39,9 @@ def compete(core: Core, rng: np.random.Generator, effort: Effort, rounds: int) -
     weights = weighings(core)
     yield by_item(core, weights["average"], "first", effort, "average", must=True)
     for name in ("average", "even", "scarce"):
+        yield by_host(core, weights[name], "dot", effort, name)
         for rule in ("best", "first") if name != "average" else ("best",):
             yield by_item(core, weights[name], rule, effort, name)
-        yield by_host(core, weights[name], "dot", effort, name)
         if effort.over():
             return
     yield by_host(core, weights["average"], "norm", effort, "average")

@@ -22,6 +22,8 @@ from bulkhead.advise.packing.reducing import loose, safe
 from bulkhead.advise.packing.starting import started
 from bulkhead.advise.packing.validating import validate
 
+MANY = 3_000
+"""Items, beyond which the quick packings get half of the time: what comes after them gets through a part alone."""
 SMALL = 45
 """Up to so many classes it is tried to list all sets."""
 CLASSES = 600
@@ -82,7 +84,7 @@ class Search:
         self.offer(started(self.problem, self.built))
         narrow = safe(core, len(self.problem.resources), self.problem.steps)
         seen: list[Bin] = []
-        for packing in compete(core, self.rng, self.effort.part(0.12), 24):
+        for packing in compete(core, self.rng, self.effort.part(0.12 if core.items <= MANY else 0.5), 24):
             self.offer(packing)
             seen += packing.bins
             if self.done:
