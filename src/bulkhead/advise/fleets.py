@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bulkhead.advise.estate import Estate, Load, Server
 from bulkhead.advise.levels import Workload
 from bulkhead.errors import Refused
+from bulkhead.fleet import IDLE, PEAK
 from bulkhead.model import Isolation
 
 if TYPE_CHECKING:
@@ -78,16 +79,31 @@ def read(fleet: Fleet) -> Estate:
 
 
 def _server(host: Told) -> Server:
-    machine, sellable = host["machine"], host.get("sellable", {})
+    machine, sellable, labels = host["machine"], host.get("sellable", {}), host.get("labels", {})
+    idle, peak = (_watts(labels.get(name, "")) for name in (IDLE, PEAK))
+    if idle is None or peak is None or peak < idle:
+        idle = peak = None
     return Server(
         str(host["name"]),
         int(machine["cores"]),
-        float(machine["ghz"] or USUAL_GHZ),
+        # Of a reference core: hosts of a fleet are not all as quick at the same clock.
+        float(machine["ghz"] or USUAL_GHZ) * float(host.get("factor", 1.0)),
         int(machine["memory"]),
         int(sellable.get("disk") or machine["memory"]),
         10**9,
         f"host {host['name']}",
+        idle,
+        peak,
     )
+
+
+def _watts(text: str) -> float | None:
+    """What a label says, which an operator has written."""
+    try:
+        watts = float(text)
+    except ValueError:
+        return None
+    return watts if 0 <= watts < 1e6 else None
 
 
 def _amounts(row: Told, ghz: float) -> Iterable[float]:

@@ -64,6 +64,15 @@ def test_rows_become_series_over_the_hours() -> None:
     assert "i4" in told and "1 instances run in virtual machines" in told
 
 
+def test_power_and_speed_are_those_that_the_fleet_knows() -> None:
+    quick = {**host("a"), "factor": 1.2, "labels": {"power.idle": "95", "power.peak": "310"}}
+    odd = {**host("b"), "labels": {"power.idle": "much", "power.peak": "310"}}
+    estate = fleets.read(fleets.Fleet([quick, odd], [instance(1, "a")], [row(1, 10)]))
+    a, b = estate.servers
+    assert (a.ghz, a.idle_watts, a.peak_watts) == (3.0, 95.0, 310.0) and b.idle_watts is None and b.peak_watts is None
+    assert estate.loads[0].use[0, 0] == pytest.approx(0.3)
+
+
 def test_nothing_measured_is_told() -> None:
     with pytest.raises(Refused, match="nothing was measured"):
         fleets.read(fleets.Fleet([host("a")], [], []))

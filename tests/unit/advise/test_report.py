@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from bulkhead.advise import charts, report
+from bulkhead.advise import Workload, charts, report
 from bulkhead.advise.advising import Advice, Effort, advise
 from bulkhead.advise.prices import Prices
 from tests.unit.advise.estates import estate, load, server
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "advise" / "report.md"
 HOSTILE = "<script>alert(1)</script>|`*"
 
 
@@ -111,3 +114,22 @@ def test_charts_are_well_formed(advice: Advice) -> None:
 def test_axes_have_round_marks_and_reach(most: float) -> None:
     marks = charts.nice(most)
     assert marks[0] == 0 and marks[-1] >= most * (1 - 1e-9) and 2 <= len(marks) <= 6
+
+
+def test_golden() -> None:
+    """A shop, its database, a printer that nobody may wait for, a stranger's program: to be read as a whole.
+
+    `UPDATE_GOLDEN=1 pytest ...` writes the file anew.
+    """
+    loads = [
+        load("shop", "s1", [2.0, 6.0] * 24, workload=Workload("own", hostile_input=True), data="personal"),
+        load("db", "s2", [4.0, 1.0] * 24, memory=9, near=("shop",), data="secret", outage_hour=900.0),
+        load("print", "s3", [0.5] * 48, downtime=2.0),
+        load("guest", "s4", [1.0, 2.0] * 24, workload=Workload("public"), data="none", apart=("db",)),
+        load("legacy", "s5", [3.0, 3.5] * 24, workload=Workload("own", system=True), licence_per_core=100.0),
+    ]
+    whole = estate([server(f"s{at}") for at in range(1, 7)], loads)
+    text = report.markdown(advise(whole, Prices(), effort=Effort(3.0)))
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
