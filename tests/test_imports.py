@@ -17,7 +17,7 @@ PACKAGE = SOURCE / "bulkhead"
 
 NOUNS = (
     *("errors", "events", "amounts", "config", "quantities", "elf", "ustar", "modelling", "model"),
-    *("moves", "operation", "plan", "secret", "system", "tenancy", "fleet", "where"),
+    *("moves", "operation", "plan", "secret", "system", "tenancy", "fleet", "where", "overlay"),
 )
 LAYERS: tuple[tuple[str, ...], ...] = (
     NOUNS,
@@ -64,7 +64,7 @@ THIRD_PARTY = {
     "httptools": {"api"},
     "h11": {"api"},
     "pydantic": {
-        *("secret", "fleet", "moves", "plan", "where"),
+        *("secret", "fleet", "moves", "plan", "where", "overlay"),
         *("model", "operation", "tenancy", "config", "store", "isolation", "images", "network", "storage", "limits"),
         *("modelling", "engine", "api", "audit", "metering", "advise"),
     },

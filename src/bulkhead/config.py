@@ -110,6 +110,11 @@ class Config(BaseModel):
     """Networks without a subnet of their own get a /24 of this."""
     subnet_pool6: str = "fd42:b01c::/48"
     """Networks without a subnet of their own get a /64 of this."""
+    fleet_subnet_pool4: str = "10.145.0.0/16"
+    """Networks of the fleet get theirs of this: apart from those that hosts have each for itself."""
+    fleet_subnet_pool6: str = "fd42:b01d::/48"
+    fleet_port: int = Field(default=8474, ge=1024, le=65533)
+    """UDP port of packets between hosts, the same on all of them; WireGuard has the next two."""
     published_ports: Literal["input", "forward"] = "input"
     """Which of the host's firewall chains judge a new connection to a published port: input and forward, as if a
     program of the host listened there, or forward alone (for hosts with strict reverse path filtering)."""

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from bulkhead.errors import Refused
-from bulkhead.model import Isolation, Model
+from bulkhead.model import Isolation, Model, PortMapping
 from bulkhead.tenancy.names import TenantName, qualified
 from bulkhead.where import Where
 
@@ -194,6 +194,12 @@ class Place(Model):
     where: Where = Where()
     moved: float = 0.0
     """When it last went from one host to another, seconds since the epoch; 0: never."""
+    network: str = ""
+    """Key of the fleet's network that it is on; "" where it is on none."""
+    ipv4: str = ""
+    """Its address there, wherever it runs."""
+    ports: tuple[PortMapping, ...] = ()
+    """Those that every host publishes for it."""
 
     @property
     def key(self) -> str:
@@ -214,6 +220,29 @@ class Load(Model):
     """In the units of Amounts, the mean of up to an hour; None where it has not been measured for long enough."""
     pinned: str = ""
     """Why it cannot leave its host; "" where it can."""
+
+
+class Present(Model):
+    """An instance that runs on a network of the fleet."""
+
+    id: HostId
+    """The instance's."""
+    network: str
+    """The network's key."""
+    ipv4: str
+    names: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")], ...] = Field(
+        min_length=1, max_length=80
+    )
+    """By which others on the network find it."""
+    ports: tuple[PortMapping, ...] = Field(default=(), max_length=1024)
+    """Those that every host publishes for it."""
+
+
+class Presence(Model):
+    """What runs on the fleet's networks on one host, as that one tells it."""
+
+    host: HostId
+    instances: tuple[Present, ...] = ()
 
 
 class Invitation(Model):

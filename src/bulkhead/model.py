@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from bulkhead.modelling import NAME_PATTERN as NAME_PATTERN
 from bulkhead.modelling import Model as Model
 from bulkhead.modelling import Name as Name
+from bulkhead.overlay import Overlay
 from bulkhead.plan import NamedPlan as NamedPlan
 from bulkhead.plan import Plan as Plan
 from bulkhead.plan import PlanRequest as PlanRequest
@@ -280,7 +281,7 @@ class Spec(Model):
 
 
 class Address(Model):
-    """Where an instance is on its network. Prefix lengths are those of the network."""
+    """Where an instance is on its network. Prefix lengths and `mtu` (0: the usual) are those of the network."""
 
     network: str
     ipv4: str
@@ -290,6 +291,7 @@ class Address(Model):
     prefix6: int
     gateway6: str
     mac: str
+    mtu: int = 0
 
 
 class Exit(Model):
@@ -315,7 +317,7 @@ class Instance(Model):
     """Host cores that it may run on."""
     address: Address | None = None
     kept_address: Address | None = None
-    """While it moves: the address that nobody else gets, and that it has again with its next start."""
+    """The address that nobody else gets, and that it has with its next start: while it moves, or for good."""
     pid: int = 0
     """Host pid of the workload's first process while it runs."""
     started: float = 0.0
@@ -349,7 +351,7 @@ class Snapshot(Model):
 
 
 class Network(Model):
-    """A bridge with its subnets."""
+    """A bridge with its subnets; with `overlay` one on every host of the fleet."""
 
     name: Name
     tenant: TenantName = DEFAULT_TENANT
@@ -357,6 +359,7 @@ class Network(Model):
     subnet4: str
     subnet6: str
     created: float = 0.0
+    overlay: Overlay | None = None
 
     @property
     def key(self) -> str:

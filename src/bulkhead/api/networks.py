@@ -24,6 +24,10 @@ class NetworkRequest(Model):
     """Whose it is to be; None: of whoever asks. Only those who see all tenants may name another."""
     subnet4: str | None = None
     subnet6: str | None = None
+    fleet: bool = False
+    """One network on all hosts of the fleet."""
+    unencrypted: bool = False
+    """Of such a network: whoever is on the way between two hosts may read it."""
 
 
 @router.get("/networks", responses={200: {"model": NetworkList}})
@@ -45,8 +49,8 @@ async def get_network(request: Request, name: str) -> Response:
 async def create_network(request: Request, body: NetworkRequest) -> Response:
     """Make a bridge with its subnets."""
     service = service_of(request)
-    subnets = {"subnet4": body.subnet4, "subnet6": body.subnet6}
-    made = await service.call(service.engine.networks.create, body.name, **subnets, tenant=body.tenant)
+    wanted = body.model_dump(include={"subnet4", "subnet6", "tenant", "fleet", "unencrypted"})
+    made = await service.call(service.engine.networks.create, body.name, **wanted)
     return json_response(made, 201)
 
 

@@ -9,6 +9,7 @@ from bulkhead.config import Config
 from bulkhead.engine import selling
 from bulkhead.engine.context import Context
 from bulkhead.engine.engine import Engine
+from bulkhead.engine.fleet.overlays import FleetNetworks
 from bulkhead.engine.fleet.places import Places
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
@@ -69,6 +70,8 @@ def build_engine(config: Config) -> Engine:
     )
     templates = MachineTemplates(config, hypervisor, machines=machines, programs=programs, limits=hypervisor_limits)
     networks, disks = Networks(config), Disks(config)
+    fleet_networks, places = FleetNetworks(config, state, networks), Places(scales.weigh)
+    places.claims, places.address = fleet_networks.claims_of, fleet_networks.address
     context = Context(
         config=config,
         facts=host_facts,
@@ -102,8 +105,10 @@ def build_engine(config: Config) -> Engine:
         },
         journal=Journal(state),
         ledger=Ledger(config.ledger_file, _retention(config)),
-        places=Places(scales.weigh),
+        places=places,
+        fleet_networks=fleet_networks,
     )
+    fleet_networks.forget_network = context.warm.forget_network
     context.images.layout.shares.judge = lambda size: selling.judge_import(context, size)
     return Engine(context)
 

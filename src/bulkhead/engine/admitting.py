@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bulkhead.engine import attaching, cloning, inits, inside, machines, secrets, selling
 from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec
 from bulkhead.engine.context import Context
+from bulkhead.engine.fleet.places import placed
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.plans import Plans
 from bulkhead.engine.snapshots import SnapshotCatalog
@@ -14,6 +15,7 @@ from bulkhead.engine.volumes import DEFAULT_SIZE
 from bulkhead.errors import BulkheadError, NoRoom, Problem, Refused
 from bulkhead.images import Image
 from bulkhead.model import DEFAULT_TENANT, CreateRequest, Instance, Isolation, Plan, Snapshot, Spec
+from bulkhead.tenancy.names import qualified
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,7 @@ class Admission:
         request = cloning.complete(asked, source) if source else asked
         image = self._find_image(request.image)
         level, choice = decide_level(request, image if isinstance(image, Image) else None)
-        networks = {network.name: network for network in context.state.networks(tenant)}
-        problems = request_problems(request, level, networks=networks, drivers=tuple(context.drivers))
+        problems = self._request_problems(request, level, tenant)
         if request.inside:
             machine, wrong = inside.find(context, request, level)
             problems += wrong
@@ -86,6 +87,7 @@ class Admission:
                 problems += self._made_problems(made) if made else []
                 home = made or (machine.spec if machine else None)
                 problems += inside.layer_problems(home, image) if home else []
+            problems += context.fleet_networks.problems(spec, placed=placed(spec))
             if spec.isolation in context.drivers:
                 problems += context.driver_of(spec).check(spec)
             if machines.is_machine(spec) and not spec.powered:
@@ -95,6 +97,12 @@ class Admission:
             problems += error.problems
         _check(problems, full)
         return Admitted(spec, image, source, source is not None and cloning.resumes(asked, source), made)
+
+    def _request_problems(self, request: CreateRequest, level: Isolation, tenant: str) -> list[Problem]:
+        context = self.context
+        context.fleet_networks.find(qualified(tenant, network_of(request, level)))  # another host may have made it
+        networks = {network.name: network for network in context.state.networks(tenant)}
+        return request_problems(request, level, networks=networks, drivers=tuple(context.drivers))
 
     def _plan(
         self, request: CreateRequest, source: Snapshot | None, machine: Instance | None

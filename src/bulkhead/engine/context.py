@@ -11,6 +11,7 @@ from pathlib import Path
 from bulkhead.amounts import Amounts
 from bulkhead.config import Config
 from bulkhead.engine.builds.holds import Holds
+from bulkhead.engine.fleet.overlays import FleetNetworks
 from bulkhead.engine.fleet.places import Places
 from bulkhead.engine.hypervisor import Hypervisor
 from bulkhead.engine.journal import Journal
@@ -85,6 +86,8 @@ class Context:
     ledger: Ledger
     places: Places
     """What is where in the fleet, where this host is in one."""
+    fleet_networks: FleetNetworks
+    """The networks that all hosts of it have."""
     locks: Locks = field(default_factory=Locks)
     building: Holds = field(default_factory=Holds)
     """What builds that are under way need."""

@@ -108,6 +108,9 @@ def _network(context: Context) -> Iterator[Ability]:
         yield Ability("network", works=False, reason=hurdle.what, hint=hurdle.hint)
     if not hurdles:
         yield Ability("network", works=True, reason="the host's firewall lets instances and published ports through")
+    problem = context.networks.overlays.wireguard.problem()
+    hint = "apt install wireguard-go wireguard-tools: else networks of a fleet need --unencrypted" if problem else ""
+    yield Ability("encryption between hosts", not problem, problem or "networks of a fleet go through WireGuard", hint)
 
 
 def _programs() -> Iterator[Ability]:

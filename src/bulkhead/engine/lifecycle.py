@@ -83,7 +83,7 @@ class Lifecycle:
         instance = Instance(spec=spec, state=State.CREATING)
         with context.locks.hold(spec.id), ExitStack() as undo:
             undo.callback(context.places.release, spec)
-            context.places.reserve(spec)
+            instance = instance.model_copy(update={"kept_address": context.places.reserve(spec)})
             checkpoint("create.placed")
             # No image is removed between the look whether it is there and the record that needs it.
             with context.building.guard, context.state.atomic():

@@ -79,6 +79,8 @@ def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGue
 
 def can_be_warm(context: Context, spec: Spec) -> bool:
     """Whether a guest that was started before it was asked for may become it: its memory was made for anybody."""
+    if context.fleet_networks.find(spec.network_key):
+        return False  # its address was anybody's too, and a fleet's are given by the fleet
     return is_machine(spec) and not spec.powered and not merging.merges(context, spec)
 
 

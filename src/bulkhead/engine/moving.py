@@ -216,8 +216,8 @@ class Mover:
 
     def _let_address_go(self, instance: Instance) -> Instance:
         """Nobody waits for its address any more: it has it, or does not run."""
-        if instance.kept_address is None:
-            return instance
+        if instance.kept_address is None or self._context.fleet_networks.find(instance.spec.network_key):
+            return instance  # a fleet's addresses are for good
         self._context.networks.let_go(instance.kept_address)
         return records.save(self._context, instance, kept_address=None)
 

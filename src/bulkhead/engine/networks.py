@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from bulkhead.engine import quotas
 from bulkhead.engine.admission import SHARED_NETWORKS
 from bulkhead.engine.context import Context
-from bulkhead.errors import Conflict
+from bulkhead.errors import Conflict, Refused
 from bulkhead.model import DEFAULT_TENANT, Network, State
 from bulkhead.tenancy import acting
+from bulkhead.tenancy.names import qualified
 from bulkhead.tenancy.quotas import Used
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,31 @@ class NetworkCatalog:
         """One network: of a tenant by its name, else by `Network.key`. Raises NotFound."""
         return self._context.state.network(name, tenant=tenant)
 
-    def create(self, name: str, *, subnet4: str | None, subnet6: str | None, tenant: str | None = None) -> Network:
-        """Record a network; subnets that are not given come from the pool. Raises NotFound for a strange tenant."""
+    def create(
+        self,
+        name: str,
+        *,
+        subnet4: str | None,
+        subnet6: str | None,
+        tenant: str | None = None,
+        fleet: bool = False,
+        unencrypted: bool = False,
+    ) -> Network:
+        """Record a network; subnets that are not given come from the pool. Raises NotFound for a strange tenant.
+
+        `fleet`: it is one network on all hosts of the fleet, between which what is sent can be read by whoever is on
+        the way where it is `unencrypted`.
+        """
         context, tenant = self._context, tenant or DEFAULT_TENANT
-        if name in SHARED_NETWORKS:
+        if name in (*SHARED_NETWORKS, DEFAULT) and (fleet or name != DEFAULT):
             raise Conflict(f"{name!r} is the name of a built-in network", hint="choose another name")
+        if unencrypted and not fleet:
+            raise Refused("--unencrypted says nothing of a network that is on one host", hint="leave it out")
+        if fleet:
+            quotas.admit(context, tenant, Used(networks=1))
+            acting.touched("network", qualified(tenant, name))
+            subnets = {"subnet4": subnet4, "subnet6": subnet6}
+            return context.fleet_networks.create(name, tenant=tenant, encrypted=not unencrypted, **subnets)
         chosen4, chosen6 = context.networks.choose_subnets(self.list(), subnet4, subnet6)
         network = Network(
             name=name,
@@ -72,6 +93,9 @@ class NetworkCatalog:
         users = [one.spec.name for one in there if one.spec.network_key == network.key]
         if users:
             raise Conflict(f"network {name} is used by {', '.join(users)}", hint="remove these instances first")
+        if network.overlay:
+            context.fleet_networks.remove(network)
+            return
         context.warm.forget_network(network.key)
         context.networks.down(network)
         context.state.delete_network(network.key)

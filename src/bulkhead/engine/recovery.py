@@ -145,6 +145,7 @@ class Recovery:
         )
         self._repairs += context.volumes.recover({volume for instance in running for volume in instance.spec.volumes})
         self._repairs += context.secrets.recover(secrets.known(context))
+        context.fleet_networks.recall()
         self._repairs += context.networks.recover(
             context.state.networks(),
             {

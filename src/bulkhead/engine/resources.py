@@ -226,11 +226,14 @@ class Resources:
         context, spec = self.context, instance.spec
         checkpoint("start.leased")
         bundles.write_network(context.bundle_dir(instance), address, link)
+        if link:
+            context.networks.overlays.announce(network, link, address)
         if spec.ports:
             undo.callback(context.networks.unpublish, spec.id)
             context.networks.publish(spec.id, address, spec.ports)
         checkpoint("start.published")
         self.update_names(network)
+        context.fleet_networks.changed()
         checkpoint("start.named")
 
     def network_of(self, spec: Spec) -> Network | None:
@@ -251,6 +254,7 @@ class Resources:
             for spec, address in there
             for name in (spec.name, spec.id[:12], spec.hostname, *spec.aliases)
         ]
+        names += self.context.fleet_networks.presences.names(network)
         askers = [(address, spec.hostname) for spec, address in there if spec.system]
         self.context.networks.set_names(network, names, askers)
 
@@ -304,6 +308,7 @@ class Resources:
         link = bundles.read_link(context.bundle_dir(instance))
         if link:
             context.networks.disconnect(link)
+        context.fleet_networks.changed()
         return instance.model_copy(update={"address": None})
 
     def release_volumes(self, spec: Spec) -> None:

@@ -104,12 +104,22 @@ class TenantNetworks:
         """One of its own."""
         return self._networks.get(name, tenant=self._tenant)
 
-    def create(self, name: str, *, subnet4: str | None, subnet6: str | None, tenant: str | None) -> Network:
+    def create(
+        self,
+        name: str,
+        *,
+        subnet4: str | None,
+        subnet6: str | None,
+        tenant: str | None,
+        fleet: bool = False,
+        unencrypted: bool = False,
+    ) -> Network:
         """Make one; its subnets are of the operator's pool, so that none hides another's addresses."""
         own_alone(tenant, self._tenant)
         if subnet4 or subnet6:
             raise Forbidden("a tenant's subnets come from the operator's pool", hint="leave out --subnet and --subnet6")
-        return self._networks.create(name, subnet4=None, subnet6=None, tenant=self._tenant)
+        wanted = {"fleet": fleet, "unencrypted": unencrypted}
+        return self._networks.create(name, subnet4=None, subnet6=None, tenant=self._tenant, **wanted)
 
     def remove(self, name: str) -> None:
         """Remove one of its own."""

@@ -72,6 +72,10 @@ class Walls:
     def _network_problems(self, spec: Spec, after: Spec) -> list[Problem]:
         """A chroot alone has the host's network for good, a VM never."""
         level, name = after.isolation, spec.name
+        fleet = self.context.fleet_networks
+        if after.network != spec.network and (fleet.find(spec.network_key) or fleet.find(after.network_key)):
+            what = f"{name} would go from network {spec.network} to {after.network}: what is on a fleet's stays there"
+            return [Problem(what, "make it anew")]
         if level is Isolation.VM and after.network == "host":
             return [Problem(f"{name} has the host's network, which a vm cannot have", "add --network default, or none")]
         if level is Isolation.CHROOT and after.network != "host" and not spec.ports:

@@ -67,6 +67,7 @@ class Link:
     mac: str
     received: int
     sent: int
+    mtu: int = 1500
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -92,16 +93,21 @@ def add_bridge(name: str, mac: str) -> Message:
     return _link(_NEWLINK, CREATE | EXCL, 0, 0, *parts, what=f"make bridge {name}", fine=(errno.EEXIST,))
 
 
-def add_veth(name: str, *, peer: str, peer_netns_fd: int, peer_mac: str) -> Message:
-    """A pair of links, the other end of which appears in another network namespace. Both are down."""
+def add_veth(name: str, *, peer: str, peer_netns_fd: int, peer_mac: str, mtu: int = 0) -> Message:
+    """A pair of links, the other end of which appears in another network namespace. Both are down.
+
+    `mtu` 0: the usual.
+    """
+    size = u32(_MTU, mtu) if mtu else b""
     other = (
         _ifinfo.pack(0, 0, 0, 0, 0)
         + text(_IFNAME, peer)
         + attribute(_ADDRESS, mac_bytes(peer_mac))
         + u32(_NET_NS_FD, peer_netns_fd)
+        + size
     )
     info = nested(_LINKINFO, text(_KIND, "veth"), nested(_DATA, attribute(_VETH_PEER, other)))
-    return _link(_NEWLINK, CREATE | EXCL, 0, 0, text(_IFNAME, name), info, what=f"make link {name}")
+    return _link(_NEWLINK, CREATE | EXCL, 0, 0, text(_IFNAME, name), size, info, what=f"make link {name}")
 
 
 def add_loop(name: str, *, back: str, mac: str) -> Message:
@@ -270,6 +276,7 @@ def _parse_link(data: bytes) -> Link:
         mac=found.get(_ADDRESS, b"").hex(":"),
         received=stats[2],
         sent=stats[3],
+        mtu=int.from_bytes(found.get(_MTU, b""), "little"),
     )
 
 

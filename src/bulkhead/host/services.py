@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,20 +30,30 @@ class Service:
     def _identity_file(self) -> Path:
         return self.pid_file.with_suffix(".started")
 
-    def start(self, argv: Sequence[str | Path], *, package: str = "") -> None:
-        """Start the program, which goes to the background once it serves. It must be told of the pid file.
+    def start(
+        self, argv: Sequence[str | Path], *, package: str = "", program: str = "", env: Mapping[str, str] = {}
+    ) -> None:
+        """Start the program, which goes to the background once it serves. It must be told of the pid file, by its
+        arguments or its environment. `program`: its name, where `argv` begins with what starts it.
 
         Raises Unavailable when it is not installed, HostError with its words when it does not come up.
         """
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         self._clear()
-        self._end_strays(Path(argv[0]).name)
-        processes.run(argv, package=package, timeout=20.0, env={})
-        pid = self._pid()
+        self._end_strays(program or Path(argv[0]).name)
+        processes.run(argv, package=package, timeout=20.0, env=env)
+        pid = self._wait_for_pid() if program else self._pid()
         started = processes.start_time(pid) if pid else None
         if not pid or started is None:
             raise HostError(f"{argv[0]} ended right after its start", hint="see the system's log")
         self._identity_file.write_text(f"{pid} {started}\n")
+
+    def _wait_for_pid(self) -> int | None:
+        """Of what is in the background before it has written it down."""
+        deadline = time.monotonic() + _PATIENCE
+        while (pid := self._pid()) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return pid
 
     def running(self) -> int | None:
         """Its pid, None when it does not run."""
@@ -115,8 +126,9 @@ class Service:
         return os.fsdecode(first).rpartition("/")[2] == program and self._mentioned_by(pid)
 
     def _mentioned_by(self, pid: int) -> bool:
+        told = os.fsencode(self.pid_file)
         try:
-            return os.fsencode(self.pid_file) in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return any(told in Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             return False
 

@@ -158,7 +158,7 @@ def network(address: Address) -> Operation:
     """The guest's interface."""
     mac = bytes.fromhex(address.mac.replace(":", ""))
     addresses = (f"{address.ipv4}/{address.prefix4}", f"{address.ipv6}/{address.prefix6}")
-    return simple(Code.NETIF, INTERFACE, mac, address.gateway4, address.gateway6, 0, *addresses)
+    return simple(Code.NETIF, INTERFACE, mac, address.gateway4, address.gateway6, address.mtu, *addresses)
 
 
 def device(number: int) -> str:

@@ -89,7 +89,8 @@ def _network(bundle: Bundle, system: System, boot: SystemBoot) -> Iterator[str]:
     if boot.tap and bundle.address:
         yield from ("-netdev", f"tap,id=net0,ifname={boot.tap},script=no,downscript=no,vhost=off")
         # No option ROM: nothing is booted from the network.
-        yield from ("-device", f"{_NICS[system.nic]},netdev=net0,mac={bundle.address.mac},romfile=")
+        size = f",host_mtu={bundle.address.mtu}" if bundle.address.mtu and system.nic == "virtio" else ""
+        yield from ("-device", f"{_NICS[system.nic]},netdev=net0,mac={bundle.address.mac},romfile={size}")
 
 
 def _disks(bundle: Bundle, system: System) -> Iterator[str]:

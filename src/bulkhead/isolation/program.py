@@ -119,7 +119,8 @@ def _network(bundle: Bundle, boot: ProgramBoot) -> Iterator[str]:
         # One from a template has the template's address until it is told its own.
         mac = bundle.address.mac if bundle.address else vmm.TEMPLATE_MAC
         yield from ("-netdev", f"tap,id=net0,ifname={boot.tap},script=no,downscript=no,vhost=off")
-        yield from ("-device", f"virtio-net-pci,netdev=net0,mac={mac},romfile=")
+        size = f",host_mtu={bundle.address.mtu}" if bundle.address and bundle.address.mtu else ""
+        yield from ("-device", f"virtio-net-pci,netdev=net0,mac={mac},romfile={size}")
 
 
 def _disk(bundle: Bundle, boot: ProgramBoot) -> Iterator[str]:

@@ -56,7 +56,16 @@ def address_of(network: Network, offset: int) -> Address:
         prefix6=subnet6.prefixlen,
         gateway6=str(subnet6[1]),
         mac=mac_of(ipv4),
+        mtu=network.overlay.mtu if network.overlay else 0,
     )
+
+
+def address_at(network: Network, ipv4: str) -> Address:
+    """The address whose IPv4 part this is. Raises Conflict where it is not the network's."""
+    offset = int(ipaddress.IPv4Address(ipv4)) - int(ipaddress.IPv4Network(network.subnet4).network_address)
+    if not 1 < offset < ipaddress.IPv4Network(network.subnet4).num_addresses - 1:
+        raise Conflict(f"{ipv4} is no address of an instance on network {network.name} ({network.subnet4})")
+    return address_of(network, offset)
 
 
 def choose_offset(network: Network, taken: Collection[str], after: int) -> int:
@@ -76,7 +85,9 @@ def choose_offset(network: Network, taken: Collection[str], after: int) -> int:
     )
 
 
-def choose_subnets(config: Config, used: Used, subnet4: str | None, subnet6: str | None) -> tuple[str, str]:
+def choose_subnets(
+    config: Config, used: Used, subnet4: str | None, subnet6: str | None, *, fleet: bool = False
+) -> tuple[str, str]:
     """Subnets for a new network: those given, checked, and the first free ones of the pools for those that are not.
 
     Raises Refused for subnets that cannot be, with every problem; Conflict for those that clash with `used`.
@@ -96,7 +107,7 @@ def choose_subnets(config: Config, used: Used, subnet4: str | None, subnet6: str
     clashes = [clash for given in (given4, given6) if given for clash in _clashes(given, used)]
     if clashes:
         raise Conflict("; ".join(clashes), hint="choose another subnet, or none to have one chosen")
-    return str(given4 or _free(config.subnet_pool4, 4, used)), str(given6 or _free(config.subnet_pool6, 6, used))
+    return str(given4 or _free(config, 4, used, fleet=fleet)), str(given6 or _free(config, 6, used, fleet=fleet))
 
 
 def _parse(subnet: str | None, version: int, problems: list[Problem]) -> IpNetwork | None:
@@ -127,21 +138,23 @@ def _clashes(subnet: IpNetwork, used: Used) -> list[str]:
     return [f"subnet {subnet} overlaps {other} ({who})" for other, who in used if _overlaps(subnet, other)]
 
 
-def _free(pool: str, version: int, used: Used) -> IpNetwork:
+def _free(config: Config, version: int, used: Used, *, fleet: bool) -> IpNetwork:
+    setting = f"fleet_subnet_pool{version}" if fleet else f"subnet_pool{version}"
+    pool: str = getattr(config, setting)
     try:
         whole = ipaddress.ip_network(pool)
         if whole.version != version or whole.prefixlen > NARROWEST[version]:
             raise ValueError(f"it is not an IPv{version} subnet of /{NARROWEST[version]} or wider")
         candidates = whole.subnets(new_prefix=max(POOL_PREFIX[version], whole.prefixlen))
     except ValueError as error:
-        raise Refused(f"configuration: subnet_pool{version} = {pool!r}: {error}") from error
+        raise Refused(f"configuration: {setting} = {pool!r}: {error}") from error
     busy = [other for other, _ in used if _overlaps(whole, other)]
     for candidate in _bounded(candidates):
         if not any(_overlaps(candidate, other) for other in busy):
             return candidate
     raise Conflict(
         f"every subnet of {pool} overlaps a network or a route of this host",
-        hint=f"give a subnet, or set subnet_pool{version} in the configuration",
+        hint=f"give a subnet, or set {setting} in the configuration",
     )
 
 

@@ -47,6 +47,7 @@ class Filter:
         self._elements = nftables.Elements(config.nft_table)
         self._lock = threading.RLock()
         self._wanted = Wanted()
+        self._members: frozenset[links.IpAddress] = frozenset()
         self._there = False
 
     def close(self) -> None:
@@ -118,6 +119,14 @@ class Filter:
         except HostError:
             return False
         return True
+
+    def set_members(self, hosts: Iterable[links.IpAddress]) -> None:
+        """Take packets of the fleet's networks from these hosts, and from no others."""
+        with self._lock:
+            before, self._members = self._members, frozenset(hosts)
+            if self._there and before != self._members:
+                self._change(self._elements.remove, rules.member_elements(before - self._members))
+                self._change(self._elements.add, rules.member_elements(self._members - before))
 
     def allow(self, link: str, address: Address) -> None:
         """Let the instance behind a link send from its address."""
@@ -197,6 +206,7 @@ class Filter:
             *(each for link in wanted.askers for each in rules.asker_elements(link, wanted.senders[link])),
             *(each for published in wanted.published.values() for each in rules.port_elements(published)),
             *rules.closed_elements(wanted.closed),
+            *rules.member_elements(self._members),
         ]
 
     def _read(self) -> set[Element] | None:

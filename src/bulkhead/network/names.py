@@ -142,6 +142,7 @@ def command(config: Config, network: Network, *, hosts: Path, askers: Path, pid_
         # Only those of the file, without a pool; router and name server are the gateway. Nothing is to be remembered.
         f"--dhcp-range={subnet4.network_address},static,{subnet4.netmask},{LEASE}",
         f"--dhcp-hostsfile={askers}",
+        *([f"--dhcp-option=option:mtu,{network.overlay.mtu}"] if network.overlay else []),
         "--dhcp-authoritative",
         # Or a system could take a name that nobody has yet.
         "--dhcp-ignore-names",

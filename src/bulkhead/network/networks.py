@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from bulkhead.config import Config
-from bulkhead.errors import Conflict, Problem
-from bulkhead.host import links, nftables
+from bulkhead.errors import Conflict, Problem, Refused
+from bulkhead.host import links, nftables, tunnels
 from bulkhead.host.netlink import Netlink
 from bulkhead.model import Address, Network, PortMapping
 from bulkhead.network import addresses, taps
@@ -20,10 +20,12 @@ from bulkhead.network.filter import Filter
 from bulkhead.network.forwarding import Forwarding
 from bulkhead.network.hurdles import hurdles
 from bulkhead.network.names import Asker, Named, Names
+from bulkhead.network.overlays import Overlays
 from bulkhead.network.pool import Pool
 from bulkhead.network.publishing import Publisher
 from bulkhead.network.recovery import Recovery, Running
 from bulkhead.network.wiring import Connection, Wiring, alias_of
+from bulkhead.overlay import Endpoint
 
 POOLED = "pool"
 """Owner of the links that no instance has yet."""
@@ -43,6 +45,7 @@ class Networks:
         self._names = Names(config)
         self._publisher = Publisher(config, self._filter)
         self._wiring = Wiring(config, self._netlink, self._filter)
+        self.overlays = Overlays(config, self._netlink, self._filter)
         self._pool = Pool(config.network_pool, make=self._make_spare, drop=self._drop_spare)
         self._lock = threading.RLock()
         self._up: dict[str, Network] = {}
@@ -54,12 +57,24 @@ class Networks:
         self._lingering: dict[str, float] = {}
         """Links given back, with the time."""
 
-    def choose_subnets(self, taken: Iterable[Network], subnet4: str | None, subnet6: str | None) -> tuple[str, str]:
+    def choose_subnets(
+        self,
+        taken: Iterable[Network],
+        subnet4: str | None,
+        subnet6: str | None,
+        *,
+        elsewhere: addresses.Used | None = None,
+    ) -> tuple[str, str]:
         """Subnets for a new network: the given ones when they can be, free ones where None.
 
-        Raises Refused with every problem of the given ones, Conflict where they overlap another network or a route
-        of the host.
+        `elsewhere`: of a network of the fleet, what other hosts have in use. Raises Refused with every problem of the
+        given ones, Conflict where they overlap another network or a route of the host.
         """
+        used = [*self.used(taken), *(elsewhere or ())]
+        return addresses.choose_subnets(self._config, used, subnet4, subnet6, fleet=elsewhere is not None)
+
+    def used(self, taken: Iterable[Network]) -> list[tuple[links.IpNetwork, str]]:
+        """The subnets that this host has a use for: those of the networks in `taken`, and where its routes lead."""
         networks = list(taken)
         own = {addresses.bridge_name(self._config, network) for network in networks}
         names = {link.index: link.name for link in links.find_all(self._netlink)}
@@ -68,13 +83,20 @@ class Networks:
             link = names.get(index, "?")
             if link not in own and not destination.is_link_local and not destination.is_multicast:
                 used.append((destination, f"a route of this host through {link}"))
-        return addresses.choose_subnets(self._config, used, subnet4, subnet6)
+        return used
+
+    def mtu_of(self, address: links.IpAddress) -> int:
+        """The MTU of the link that has an address; 0 where none has."""
+        index = tunnels.index_with(self._netlink, address)
+        return next((link.mtu for link in links.find_all(self._netlink) if link.index == index), 0)
 
     def up(self, network: Network) -> None:
         """Have the network's bridge, rules and name server. Cheap when they are there."""
         with self._lock:
             if network.id in self._up and links.index_of(addresses.bridge_name(self._config, network)):
                 return
+            if problems := self.overlays.problems(network):
+                raise Refused(problems)
             with ExitStack() as undo:
                 undo.callback(self._retire)
                 record = self._forwarding.enable(links.find_all(self._netlink))
@@ -84,6 +106,9 @@ class Networks:
                 self._filter.add_network(network, record.closed)
                 undo.callback(self._bridges.remove, addresses.bridge_name(self._config, network))
                 self._bridges.add(network)
+                if network.overlay:
+                    undo.callback(self.overlays.remove, network)
+                    self.overlays.add(network)
                 undo.callback(self._names.stop, network.id)
                 self._names.start(network)
                 undo.pop_all()
@@ -97,6 +122,7 @@ class Networks:
             self._addresses.pop(network.id, None)
             self._last.pop(network.id, None)
             self._names.stop(network.id)
+            self.overlays.remove(network)
             self._remove_ports_of(addresses.bridge_name(self._config, network))
             self._bridges.remove(addresses.bridge_name(self._config, network))
             self._filter.remove_network(network)
@@ -119,6 +145,7 @@ class Networks:
         `netns_fd`, and gives the link back with `disconnect`.
         """
         self.up(network)
+        _require_own(network, wanted)
         connection = None if wanted else self._pool.take(network, taken)
         spare = connection is not None
         if connection is None:
@@ -146,6 +173,7 @@ class Networks:
     ) -> Address:
         """An address on the network for an instance within a VM, which sends by the VM's link; see `connect`."""
         self.up(network)
+        _require_own(network, wanted)
         address = self._take(network, wanted) if wanted else self._lease(network, taken)
         with ExitStack() as undo:
             undo.callback(self._give_back, address)
@@ -210,13 +238,44 @@ class Networks:
         """
         self._publisher.publish(instance_id, address, mappings)
 
+    def lead(
+        self, instance_id: str, network: Network, address: Address, mappings: Sequence[PortMapping], host: Endpoint
+    ) -> bool:
+        """Lead ports of this host to an instance of another one, `host`; False where it is this host's (still).
+
+        Raises Conflict that names every port that cannot be, and who has it.
+        """
+        if self._publisher.is_here(instance_id):
+            return False
+        self.up(network)
+        self.overlays.route(network, address, host)
+        led = False
+        try:
+            led = self._publisher.lead(instance_id, address, mappings)
+        finally:
+            if not led:
+                self.overlays.unroute(network, address)
+        return led
+
+    def leads(self, instance_id: str) -> bool:
+        """Whether ports lead to an instance of another host."""
+        return self._publisher.leads(instance_id)
+
+    def retract(self, instance_id: str, network: Network, address: Address) -> None:
+        """Lead them there no more. Idempotent."""
+        self._publisher.retract(instance_id)
+        self.overlays.unroute(network, address)
+
     def unpublish(self, instance_id: str) -> None:
         """Lead an instance's ports nowhere, and end what goes on through them. Idempotent."""
         self._publisher.unpublish(instance_id)
 
-    def check_ports(self, mappings: Sequence[PortMapping]) -> list[Problem]:
-        """Why these ports could not be published now; empty when they could. Every problem."""
-        return self._publisher.check(mappings)
+    def check_ports(self, mappings: Sequence[PortMapping], *, of: str = "") -> list[Problem]:
+        """Why these ports could not be published now; empty when they could. Every problem.
+
+        `of`: id of the instance that they are for, to which they may lead already while it runs on another host.
+        """
+        return self._publisher.check(mappings, of=of)
 
     def hurdles(self) -> list[Problem]:
         """What of the host's own firewall may stand in the way of instances, with what to do about it."""
@@ -271,6 +330,7 @@ class Networks:
             recovery = Recovery(self._config, self._netlink, self._filter, self._forwarding, self._bridges, self._names)
             recovery.lodging = lodging or {}
             repairs = recovery.run(networks, running, askers)
+            repairs += self.overlays.recover(recovery.up)
             self._up = {network.id: network for network in recovery.up}
             for network in recovery.up:
                 subnet = ipaddress.IPv4Network(network.subnet4)
@@ -364,3 +424,10 @@ class Networks:
             self._forwarding.disable(everything)
             with suppress(OSError):  # it may not be there, or not be empty
                 (self._config.run_dir / "network").rmdir()
+
+
+def _require_own(network: Network, wanted: Address | None) -> None:
+    """Raise Refused where nobody but the fleet may give an address."""
+    if network.overlay and wanted is None:
+        what = f"network {network.name} is the fleet's, which gives addresses to instances that have a place in it"
+        raise Refused(what, hint="builds and instances within VMs are on networks of a host's own")

@@ -34,11 +34,18 @@ class Publisher:
         self._closed = False
         self._lock = threading.RLock()
 
-    def check(self, mappings: Sequence[PortMapping]) -> list[Problem]:
-        """Why these ports could not be published now; every problem, empty when they could."""
-        return ports.problems(mappings, self._filter.published, self._config)
+    def check(self, mappings: Sequence[PortMapping], *, of: str = "") -> list[Problem]:
+        """Why these ports could not be published now; every problem, empty when they could.
 
-    def publish(self, instance_id: str, address: Address, mappings: Sequence[PortMapping]) -> None:
+        `of`: id of the instance that they are for, to which they may lead already while it runs on another host.
+        """
+        there = self._filter.published
+        led = there[of].ports if of in there and there[of].elsewhere else ()
+        return ports.problems([each for each in mappings if each not in led], there, self._config)
+
+    def publish(
+        self, instance_id: str, address: Address, mappings: Sequence[PortMapping], *, elsewhere: bool = False
+    ) -> None:
         """Lead the ports to the instance: all of them or none. Raises Conflict that names what is in the way."""
         with self._lock, ExitStack() as undo:
             self.unpublish(instance_id)
@@ -49,9 +56,33 @@ class Publisher:
                 for each in ports.hold(mapping):
                     undo.callback(each.close)
                     held.append(each)
-            self._filter.publish(Published(instance_id, address, tuple(mappings)))
+            self._filter.publish(Published(instance_id, address, tuple(mappings), elsewhere))
             self._sockets[instance_id] = held
             undo.pop_all()
+
+    def lead(self, instance_id: str, address: Address, mappings: Sequence[PortMapping]) -> bool:
+        """The same for an instance of another host; False where it is still, or again, published as this host's own."""
+        with self._lock:
+            if self.is_here(instance_id):
+                return False
+            self.publish(instance_id, address, mappings, elsewhere=True)
+            return True
+
+    def retract(self, instance_id: str) -> None:
+        """Lead nothing to another host's instance of this id (any more). Idempotent."""
+        with self._lock:
+            if self.leads(instance_id):
+                self.unpublish(instance_id)
+
+    def is_here(self, instance_id: str) -> bool:
+        """Whether ports lead to an instance of this host."""
+        there = self._filter.published.get(instance_id)
+        return there is not None and not there.elsewhere
+
+    def leads(self, instance_id: str) -> bool:
+        """Whether they lead to one of another host."""
+        there = self._filter.published.get(instance_id)
+        return there is not None and there.elsewhere
 
     def unpublish(self, instance_id: str) -> None:
         """Lead the ports nowhere; what goes on through them ends a moment later. Idempotent."""

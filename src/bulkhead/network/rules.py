@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bulkhead.config import Config
+from bulkhead.host.links import IpAddress
 from bulkhead.host.nftables import Element, field, interface, port, protocol
 from bulkhead.model import Address, Network, PortMapping
-from bulkhead.network.addresses import bridge_name, mac_bytes_of
+from bulkhead.network.addresses import bridge_name, mac_bytes_of, mac_of
 
 DUMMY = {"ip": "192.0.0.8", "ip6": "100::8"}
 """Next hops on the way out: addresses that nobody has (RFC 7600, RFC 6666)."""
@@ -40,20 +41,42 @@ table {family} {table} {{
   set same {{ type ifname . ifname; }}
   set closed {{ type ifname; }}
   set talkers {{ type {type}; size 65535; flags dynamic; }}
+  set members {{ type {type}; }}
 
   # Bridges of ours take packets for 127.0.0.1 (route_localnet), which only answers to published ports may be,
   # and an instance reaches its own network's gateway, not those of others.
   chain arriving {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{prefix}-*" {ip} daddr {loopback} drop
+    iifname {{ "{prefix}hop", "{prefix}hops" }} {ip} daddr {loopback} drop
     iifname "{prefix}-*" {ip} daddr @gateways fib daddr . iif type != local drop
+    iifname "{prefix}-*" udp dport {{ {fleet}, {sealed} }} drop
+    udp dport {fleet} fib daddr type local {ip} saddr != @members drop
+    udp dport {sealed} fib daddr type local iifname != "{prefix}wg" drop
+  }}
+
+  # What hosts of a fleet send one another the kernel makes, and nobody else: neither an instance, whose packets would
+  # leave with its host's address (above), nor a program, which an instance with the host's network may be.
+  chain sending {{
+    type filter hook output priority raw; policy accept;
+    udp dport {{ {fleet}, {sealed} }} meta skuid 0-4294967294 drop
   }}
 
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname @closed oifname @closed drop
     iifname "{prefix}-*" ct state new jump counted
+    oifname "{prefix}wg" drop
+    oifname {{ "{prefix}hop", "{prefix}hops" }} jump to_host_of_instance
+    iifname {{ "{prefix}hop", "{prefix}hops" }} oifname "{prefix}-*" accept
     oifname "{prefix}-*" jump to_instance
+  }}
+
+  # To other hosts goes what they publish by this one, and what instances answer to what they have published.
+  chain to_host_of_instance {{
+    ct status dnat accept
+    ct state established,related accept
+    drop
   }}
 
   chain to_host {{
@@ -78,6 +101,7 @@ table {family} {table} {{
     oifname != "{prefix}-*" {ip} saddr @subnets {ip} daddr != @subnets masquerade
     oifname "{prefix}-*" ct status dnat {ip} saddr @subnets masquerade
     oifname "{prefix}-*" {ip} saddr {loopback} masquerade
+    oifname {{ "{prefix}hop", "{prefix}hops" }} ct status dnat masquerade
   }}
 {publishing}}}
 """
@@ -148,12 +172,20 @@ table bridge {table} {{
   set targets6 {{ typeof meta iifname . ether saddr . @th,64,128; }}
   set askers {{ type ifname . ether_addr; }}
   set loud {{ type ifname; size 65535; flags dynamic,timeout; timeout 1m; }}
+  set gateways {{ type ether_addr; }}
 
   # What comes from an instance carries its own addresses, and claims no others in ARP and neighbour discovery.
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
     iifname "{prefix}v*" meta pkttype {{ broadcast, multicast }} jump to_all
     iifname "{prefix}v*" jump from_instance
+    iifname "{prefix}x*" ether saddr @gateways drop
+  }}
+
+  # Every host of a fleet is the gateway for its own instances: what that says stays on the host.
+  chain to_hosts {{
+    type filter hook postrouting priority -300; policy accept;
+    oifname "{prefix}x*" ether saddr @gateways drop
   }}
 
   # What goes to all costs all of them: it is for finding others, and that takes little.
@@ -200,12 +232,15 @@ class Published:
     instance_id: str
     address: Address
     ports: tuple[PortMapping, ...]
+    elsewhere: bool = False
+    """It runs on another host of the fleet."""
 
 
 def ruleset(config: Config) -> str:
     """The tables with empty sets, in place of what is there under these names."""
     words: dict[str, object] = {"table": config.nft_table, "prefix": config.link_prefix}
     words |= {"connections": config.connections, "per_second": TO_ALL, "burst": TO_ALL_BURST}
+    words |= {"fleet": config.fleet_port, "sealed": config.fleet_port + 1}
     template = _THROUGH_INPUT if config.published_ports == "input" else _THROUGH_FORWARD
     parts = [f"add table {family} {config.nft_table}\ndelete table {family} {config.nft_table}\n" for family in TABLES]
     for family, kind, loopback in (("ip", "ipv4_addr", "127.0.0.0/8"), ("ip6", "ipv6_addr", "::1")):
@@ -234,7 +269,14 @@ def network_elements(config: Config, network: Network) -> list[Element]:
             Element(family, "gateways", str(parsed[1])),
             Element(family, "same", f"{bridge} . {bridge}"),
         ]
+    if network.overlay:
+        found.append(Element("bridge", "gateways", mac_of(str(ipaddress.ip_network(network.subnet4)[1]))))
     return found
+
+
+def member_elements(hosts: Iterable[IpAddress]) -> list[Element]:
+    """The other hosts of the fleet, whose packets are taken."""
+    return [Element("ip" if host.version == 4 else "ip6", "members", str(host), host.packed) for host in hosts]
 
 
 def closed_elements(closed: Mapping[Literal["ip", "ip6"], Iterable[str]]) -> list[Element]:

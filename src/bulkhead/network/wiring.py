@@ -81,7 +81,7 @@ class Wiring:
         alias = alias_of(self.config, owner)
         with Netlink() as inner:
             self.netlink.send(
-                links.add_veth(link, peer=INSIDE, peer_netns_fd=netns_fd, peer_mac=address.mac),
+                links.add_veth(link, peer=INSIDE, peer_netns_fd=netns_fd, peer_mac=address.mac, mtu=address.mtu),
                 links.attach(link, bridge, alias=alias),
                 links.set_hairpin(link),
             )

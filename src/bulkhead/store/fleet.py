@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from bulkhead.amounts import NOTHING, Amounts
 from bulkhead.errors import Conflict, NotFound, Unauthorized
 from bulkhead.fleet import Fleet, Host, Invitation, Phase, Place
+from bulkhead.store import overlays
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.following import Following
 from bulkhead.store.records import Records, near
@@ -95,6 +96,7 @@ class FleetState:
             self._hosts.delete(transaction, host_id)
             transaction.delete(SOLD, host_id)
             transaction.delete(ALIVE, host_id)
+            overlays.withdraw(transaction, host_id)
             if not self._hosts.all(transaction):  # the last one takes the fleet with it
                 self._fleet.delete(transaction, SELF)
 
@@ -158,13 +160,13 @@ class FleetState:
         with self.store.read() as reader:
             return parse_sold(reader.get(SOLD, host_id))
 
-    def reserve(self, place: Place, *, scored: int, whole: Mapping[str, int] | None = None) -> None:
+    def reserve(self, place: Place, *, scored: int, whole: Mapping[str, int] | None = None) -> Place:
         """Take a place on a host whose sum has the version that was scored; with `whole` where those of all hosts
-        (by id) are what they were. Raises Stale where something has changed, Conflict where the name is taken,
-        NotFound where the host has left.
+        (by id) are what they were. It has its address then, where it is on a network of the fleet. Raises Stale where
+        something has changed, Conflict where the name is taken, Occupied, NotFound where the host has left.
         """
 
-        def body(transaction: Transaction) -> None:
+        def body(transaction: Transaction) -> Place:
             before = parse_sold(transaction.get(SOLD, place.host))
             if before.version != scored:
                 raise Stale(f"host {place.host} has sold something else meanwhile")
@@ -174,11 +176,13 @@ class FleetState:
                 raise NotFound(f"host {place.host} is not in the fleet any more")
             if not transaction.insert(NAME, place.key, f'"{place.id}"'):
                 raise Conflict(f"the name {place.name} is taken by another instance", hint="choose another --name")
-            if not self._places.insert(transaction, place):
+            made = overlays.take(transaction, place)
+            if not self._places.insert(transaction, made):
                 raise Conflict(f"there is an instance with id {place.id} already")
             add_sold(transaction, place.host, Amounts(**place.amounts), 1)
+            return made
 
-        self.store.attempt(body)
+        return self.store.attempt(body)
 
     def confirm(self, instance_id: str) -> None:
         """What was reserved is there. Raises NotFound where the reservation has been dropped."""
@@ -197,6 +201,7 @@ class FleetState:
             if place is None or host not in (None, place.host):
                 return False
             self._places.delete(transaction, instance_id)
+            overlays.free(transaction, place)
             transaction.delete(NAME, place.key)
             add_sold(transaction, place.host, NOTHING - Amounts(**place.amounts), -1)
             return True
@@ -223,7 +228,7 @@ class FleetState:
                 return there.host == place.host
             if not transaction.insert(NAME, place.key, f'"{place.id}"'):
                 return False
-            self._places.put(transaction, place)
+            self._places.put(transaction, overlays.take(transaction, place))
             add_sold(transaction, place.host, Amounts(**place.amounts), 1)
             return True
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bulkhead.amounts import Amounts
 from bulkhead.fleet import Phase, Place
+from bulkhead.store import overlays
 from bulkhead.store.base import Transaction
 from bulkhead.store.fleet import NAME, FleetState, Stale, add_sold
 from bulkhead.store.records import Records
@@ -28,20 +29,22 @@ def claim(state: FleetState, instance_id: str, *, host: str, until: float) -> Pl
     return state.store.attempt(body)
 
 
-def restate(state: FleetState, reserved: Place, place: Place) -> None:
+def restate(state: FleetState, reserved: Place, place: Place) -> Place:
     """What was reserved is this: it may have another id, and take something else. Raises Stale where it is gone."""
 
-    def body(transaction: Transaction) -> None:
+    def body(transaction: Transaction) -> Place:
         there = _PLACES.get(transaction, reserved.id)
         if there is None or (there.host, there.key, there.phase) != (place.host, place.key, Phase.RESERVED):
             raise Stale(f"nothing is reserved for {place.name} on this host (any more)")
         if reserved.id != place.id:
             _PLACES.delete(transaction, reserved.id)
             transaction.put(NAME, place.key, f'"{place.id}"')
-        _PLACES.put(transaction, place)
+        stated = overlays.rename(transaction, there, place)
+        _PLACES.put(transaction, stated)
         add_sold(transaction, place.host, Amounts(**place.amounts) - Amounts(**there.amounts), 0)
+        return stated
 
-    state.store.attempt(body)
+    return state.store.attempt(body)
 
 
 def expire(state: FleetState, place: Place) -> bool:
@@ -52,6 +55,7 @@ def expire(state: FleetState, place: Place) -> bool:
         if there is None or there != place or there.phase is not Phase.RESERVED:
             return False
         _PLACES.delete(transaction, place.id)
+        overlays.free(transaction, place)
         transaction.delete(NAME, place.key)
         add_sold(transaction, place.host, Amounts() - Amounts(**place.amounts), -1)
         return True

@@ -47,6 +47,7 @@ from bulkhead.model import (
     State,
     Volume,
 )
+from bulkhead.overlay import Overlay
 from bulkhead.secret import Secret
 from bulkhead.store import SQLiteStore, Store
 from bulkhead.store import State as RecordState
@@ -109,13 +110,24 @@ class FakeNetworks:
     def get(self, name: str) -> Network:
         return named(self.items, name)  # type: ignore[no-any-return]
 
-    def create(self, name: str, *, subnet4: str | None, subnet6: str | None, tenant: str | None) -> Network:
+    def create(
+        self,
+        name: str,
+        *,
+        subnet4: str | None,
+        subnet6: str | None,
+        tenant: str | None,
+        fleet: bool = False,
+        unencrypted: bool = False,
+    ) -> Network:
+        overlay = Overlay(vni=5000, mtu=1450, encrypted=not unencrypted)
         made = Network(
             name=name,
             tenant=tenant or DEFAULT_TENANT,
             id="0" * 8,
             subnet4=subnet4 or "10.0.0.0/24",
             subnet6=subnet6 or "fd00::/64",
+            overlay=overlay if fleet else None,
         )
         self.items[name] = made
         return made

@@ -197,6 +197,10 @@ def test_plans_networks_volumes(cli: Cli) -> None:
     assert "10.9.0.0/24" in cli("network", "ls").out
     assert cli("network", "ls", "-q").out == "lan\n"
     assert cli("network", "rm", "lan").out == "lan\n"
+    assert cli("network", "create", "--fleet", "app").out == "app\n"
+    assert cli("network", "create", "--fleet", "--unencrypted", "open").out == "open\n"
+    assert [line.split("  ")[0] for line in cli("network", "ls").out.splitlines()] == ["NAME", "app", "open"]
+    assert "fleet, unencrypted" in cli("network", "ls").out.splitlines()[2]
     assert cli("volume", "create", "data", "--size", "1G").out == "data\n"
     assert cli("volume", "ls").out.splitlines()[1].split()[:2] == ["data", "1G"]
     assert cli("volume", "rm", "data").code == 0

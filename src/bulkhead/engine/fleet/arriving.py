@@ -255,7 +255,7 @@ class Arrivals:
             place = handing.place_of(member.state, instance_id)
             own = member.identity.id
             if place is not None and place.host == own:
-                return self._make(coming)
+                return self._make(coming, place.ipv4)
             leaving = Leaving(move=move, target=own, ran=coming.parcel.ran)
             if place is None or not handing.is_under_way(place, leaving):
                 self._drop(instance_id, coming)
@@ -268,13 +268,14 @@ class Arrivals:
         except NotFound:
             return None
 
-    def _make(self, coming: _Coming) -> Settled:
+    def _make(self, coming: _Coming, ipv4: str) -> Settled:
         context, parcel = self.context, coming.parcel
         spec = parcel.instance.spec
         if coming.instance is None:
             self.bring(spec)
-        changes = {"uid_start": None, "cpuset": (), "address": None, "kept_address": None, "pid": 0, "health": ""}
-        instance = coming.instance or parcel.instance.model_copy(update=changes)
+        changes = {"uid_start": None, "cpuset": (), "address": None, "pid": 0, "health": ""}
+        kept = context.fleet_networks.address(spec.network_key, ipv4)
+        instance = coming.instance or parcel.instance.model_copy(update={**changes, "kept_address": kept})
         with context.building.guard, context.state.atomic():
             if not spec.system:
                 context.images.resolve(spec.image_digest)

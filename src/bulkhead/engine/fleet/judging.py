@@ -96,7 +96,7 @@ class Judge:
         found += context.driver_of(spec).check(spec)
         found += self.plans.problems(spec.plan, isolation=spec.isolation, network=spec.network)
         found += inits.problems(spec, spec.isolation, context.layout)
-        found += context.networks.check_ports(spec.ports)
+        found += context.networks.check_ports(spec.ports, of=spec.id)
         if machines.is_machine(spec) and not spec.powered and kernel:
             image = self._image(spec)
             found += machines.problems(context, spec, image) if image else machines.kernel_problems(context, spec)
@@ -117,8 +117,10 @@ class Judge:
     def _network(self, spec: Spec) -> list[Problem]:
         if spec.network in SHARED_NETWORKS or spec.isolation is Isolation.CHROOT:
             return []
+        fleet = self.context.fleet_networks  # which learns it, where it is the fleet's
+        shared = fleet.problems(spec, placed=True) or fleet.hidden(spec)
         if spec.network in {one.name for one in self.context.state.networks(spec.tenant)}:
-            return []
+            return shared
         hint = f"bulkhead network create {spec.network}, there"
         return [Problem(f"network {spec.network!r} does not exist on that host", hint)]
 

@@ -76,6 +76,8 @@ class Member:
         opened = self.membership.open()
         if opened is not None:
             self._begin(opened)
+        else:
+            self._context.fleet_networks.forget()
 
     def close(self) -> None:
         """Say no more that this host lives. Its lease runs out by itself: its instances run on."""
@@ -89,6 +91,7 @@ class Member:
         self._stop.clear()
         self._thread = threading.Thread(target=self._keep, args=(opened,), name="fleet", daemon=True)
         self._thread.start()
+        self._context.fleet_networks.open(opened)
 
     def _end(self) -> None:
         opened, self._opened, self._context.places.member = self._opened, None, None
@@ -98,6 +101,7 @@ class Member:
             self._thread.join()
             self._thread = None
         self.travels.close()
+        self._context.fleet_networks.close()
         if opened is not None:
             if opened.state.following is not None:
                 opened.state.following.close()
@@ -134,6 +138,7 @@ class Member:
         opened = self.opened()
         self.membership.leave(opened)
         self._end()
+        self._context.fleet_networks.forget()
         self.changed(None)
 
     def invite(self, *, seconds: float, by: str) -> str:

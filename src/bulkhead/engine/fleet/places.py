@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bulkhead.amounts import Amounts
 from bulkhead.engine.faults import checkpoint
@@ -18,9 +18,10 @@ from bulkhead.engine.fleet import taking, views
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.errors import NotFound, Problem, Unavailable
 from bulkhead.fleet import Phase, Place
-from bulkhead.model import Instance, Spec, State
+from bulkhead.model import Address, Instance, Spec, State
 from bulkhead.store import handing, reserving
 from bulkhead.store.fleet import Seen, Stale
+from bulkhead.store.overlays import Occupied
 from bulkhead.where import Where
 
 log = logging.getLogger(__name__)
@@ -43,29 +44,36 @@ class Places:
         """Ids of what has come from other hosts and is no instance yet."""
         self.leaving: Callable[[], set[str]] = set
         """Ids of instances that may be another host's by now, or have been removed there."""
+        self.claims: Callable[[Spec], dict[str, Any]] = lambda _: {}
+        """What an instance is to have of the fleet's networks, as a place says it."""
+        self.address: Callable[[str, str], Address | None] = lambda _, __: None
+        """Its address, of a network's key and the place's `ipv4`."""
 
-    def reserve(self, spec: Spec) -> None:
-        """Take the name and the place, or that which was reserved for it. Raises Conflict where the name is taken,
-        Stale where the reservation is gone, Unavailable without the store.
+    def reserve(self, spec: Spec) -> Address | None:
+        """Take the name and the place, or that which was reserved for it; its address on a network of the fleet.
+
+        Raises Conflict where the name is taken, Stale where the reservation is gone, Unavailable without the store.
         """
         member = self.member
         if member is None or not placed(spec):
-            return
+            return None
+        place = self._reserved(member, spec)
+        return self.address(place.network, place.ipv4)
+
+    def _reserved(self, member: Opened, spec: Spec) -> Place:
         place = self._place(spec, member.identity.id, until=time.time() + RESERVED_SECONDS)
         taken = taking.current()
         if taken is not None and taken.place.key == place.key:
-            place = place.model_copy(update={"until": taken.place.until})
+            place = place.model_copy(update={"until": taken.place.until, "ipv4": taken.place.ipv4})
             if place != taken.place:  # a warm guest's id, or what only this host knows of the image
-                reserving.restate(member.state, taken.place, place)
-                taken.place = place
-            return
+                taken.place = reserving.restate(member.state, taken.place, place)
+            return taken.place
         for _ in range(_TRIES):
             sold = member.state.seen_sold(place.host)
             try:
-                member.state.reserve(place, scored=sold.version)
+                return member.state.reserve(place, scored=sold.version)
             except Stale:
                 continue  # another of this host's own: room is judged by the host itself
-            return
         raise Unavailable("the fleet's store changes faster than a place can be taken", hint="try again")
 
     def confirm(self, spec: Spec) -> None:
@@ -142,12 +150,12 @@ class Places:
         # Before the instances, which those become, and of which these may be erased.
         arriving, leaving = self.arriving(), self.leaving()
         records = [each for each in instances() if placed(each.spec)]
-        there = {each.spec.id: each.spec for each in records if each.state is not State.CREATING}
+        there = {each.spec.id: each for each in records if each.state is not State.CREATING}
         making = {each.spec.id for each in records if each.state is State.CREATING}
         going = {each.spec.id for each in records if each.state is State.DELETING} | leaving
-        for instance_id, spec in there.items():
+        for instance_id, instance in there.items():
             if instance_id not in going:
-                mended += self._mend(member, spec, recorded.get(instance_id))
+                mended += self._mend(member, instance, recorded.get(instance_id))
         for place in recorded.values():
             if place.host != own or place.id in there or place.id in making or place.id in arriving:
                 continue
@@ -156,12 +164,17 @@ class Places:
                 mended.append(f"{place.name} is not on this host (any more)")
         return mended + _expired(member, seen, making={*there, *making, *arriving}, began=began)
 
-    def _mend(self, member: Opened, spec: Spec, place: Place | None) -> list[str]:
+    def _mend(self, member: Opened, instance: Instance, place: Place | None) -> list[str]:
+        spec = instance.spec
         amounts = self._weigh(spec)
         if place is None:
-            adopted = self._place(spec, member.identity.id, until=0.0).model_copy(update={"phase": Phase.PLACED})
-            if member.state.adopt(adopted):
-                return [f"{spec.name} was not in the fleet's record"]
+            ipv4 = instance.kept_address.ipv4 if instance.kept_address else ""
+            known = {"phase": Phase.PLACED, "ipv4": ipv4}
+            try:
+                if member.state.adopt(self._place(spec, member.identity.id, until=0.0).model_copy(update=known)):
+                    return [f"{spec.name} was not in the fleet's record"]
+            except Occupied as error:
+                return [f"{spec.name} is not in the fleet's record: {error.what}"]
             return [f"the name {spec.name} is another instance's in the fleet: rename or remove one of them"]
         if place.host != member.identity.id:
             return []
@@ -185,6 +198,7 @@ class Places:
             by=host if until else None,
             trusted=_trusted(spec),
             where=spec.where,
+            **self.claims(spec),
         )
 
 

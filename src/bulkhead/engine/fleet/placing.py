@@ -11,12 +11,13 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bulkhead.cluster import explain as explaining
 from bulkhead.cluster.placing import Decision, place
 from bulkhead.cluster.rules import IN_WORDS, Rule
 from bulkhead.cluster.snapshot import Wanted
-from bulkhead.engine.admission import decide_level
+from bulkhead.engine.admission import decide_level, network_of
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import views
@@ -29,8 +30,10 @@ from bulkhead.engine.plans import Plans
 from bulkhead.errors import BulkheadError, Conflict, NoRoom, Problem, Refused, Unavailable
 from bulkhead.fleet import Host, Place
 from bulkhead.images import Image
-from bulkhead.model import CreateRequest
+from bulkhead.model import CreateRequest, Isolation
 from bulkhead.store.fleet import Sold, Stale
+from bulkhead.store.overlays import Occupied
+from bulkhead.tenancy.names import qualified
 
 _TRIES = 100
 _PAUSE = 0.2
@@ -118,7 +121,7 @@ class Placer:
 
     def _bound_by_network(self, request: CreateRequest, tenant: str) -> str:
         """What is on a network is beside the rest of it, and another host's network of that name is another one."""
-        networks = {each.name for each in self._context.state.networks(tenant)} - {USUAL_NETWORK}
+        networks = {each.name for each in self._context.state.networks(tenant) if not each.overlay} - {USUAL_NETWORK}
         if request.network not in networks:
             return ""
         return f"network {request.network} is the host's own where it was asked for"
@@ -161,10 +164,12 @@ class Placer:
                 raise no_room(judged.decision, order)
             host, made = judged.host, self._place(order, request, judged.host)
             try:
-                member.state.reserve(made, scored=judged.decision.chosen.version, whole=judged.whole)
+                made = member.state.reserve(made, scored=judged.decision.chosen.version, whole=judged.whole)
             except Stale:
                 time.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - somebody else has got on; not both at once again
                 continue
+            except Occupied:
+                raise  # another name is of no use
             except Conflict:
                 if order.named:
                     raise
@@ -188,7 +193,12 @@ class Placer:
             by=own,
             trusted=wanted.trusted,
             where=request.where,
+            **self._claims(request, wanted.tenant, wanted.level),
         )
+
+    def _claims(self, request: CreateRequest, tenant: str, level: Isolation) -> dict[str, Any]:
+        key = qualified(tenant, network_of(request, level))
+        return {} if level is Isolation.CHROOT else self._context.fleet_networks.claims(key, request.ports)
 
     def release(self, place: Place) -> None:
         """Nothing comes of it there. Idempotent; where the fleet cannot be told, its host does so in time."""

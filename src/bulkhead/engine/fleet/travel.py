@@ -58,6 +58,7 @@ class Travels:
         self.departures = Departures(context, lifecycle, Living(context), lambda host: Peer(host, member.tls()))
         context.places.arriving, context.places.leaving = self.arrivals.ids, self.departures.ids
         context.coming.append(self.arrivals.amounts)
+        context.fleet_networks.presences.names_changed = lifecycle.resources.update_names
         self._thread: threading.Thread | None = None
         self._fresh = True
 
