@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.harness.daemon import Daemon
+from tests.harness.leaks import LIVE
 from tests.harness.namespaces import in_network
 
 if TYPE_CHECKING:
@@ -23,10 +24,14 @@ OPTIONS = (
     "--disable-sync",
     "--no-first-run",
     "--disable-gpu",
+    # What memory guests have may fill /dev/shm.
+    "--disable-dev-shm-usage",
     # No process for a page that may be opened next: it would look like one that a test left behind.
     "--disable-features=SpareRendererForSitePerProcess",
 )
 PORTION = 1 << 16
+LAUNCH = 180_000
+"""Milliseconds that its start may take, on a host that does much else."""
 
 
 @contextmanager
@@ -35,14 +40,18 @@ def chromium(daemon: Daemon, directory: Path) -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     launcher = directory / "chromium"
-    launcher.write_text(f'#!/bin/sh\nexec nsenter -t {daemon.sandbox.pid} -n -- {CHROMIUM} "$@"\n')
+    began = directory / "pid"
+    launcher.write_text(f'#!/bin/sh\necho $$ >{began}\nexec nsenter -t {daemon.sandbox.pid} -n -- {CHROMIUM} "$@"\n')
     launcher.chmod(0o755)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(launcher), args=list(OPTIONS))
+        browser = playwright.chromium.launch(executable_path=str(launcher), args=list(OPTIONS), timeout=LAUNCH)
+        holder = int(began.read_text())
+        LIVE[holder] = ("", directory)
         try:
             yield browser
         finally:
             browser.close()
+            LIVE.pop(holder)
 
 
 @contextmanager

@@ -24,13 +24,14 @@ from bulkhead.host.syscalls import CallError
 from bulkhead.network.taps import TAP
 from tests.harness.naming import LINK_PREFIX, PREFIX
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds that the kernel gets to finish what it does behind one's back: reaping, freeing loop devices, cgroups."""
 _AGENT = "/memfd:agent (deleted)"
 """The program that each of a daemon's drivers holds to start supervisors with."""
 
 LIVE: dict[int, tuple[str, Path]] = {}
-"""Daemons that several tests share: holder's pid -> (cgroup, directory). They are checked when they end."""
+"""Daemons and browsers that several tests share: holder's pid -> (cgroup, directory), "" for none. Daemons are checked
+when they end. A browser starts and ends processes when it likes: on a busy host later than the test that it is for."""
 
 
 @dataclass(frozen=True, slots=True)

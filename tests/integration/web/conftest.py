@@ -14,7 +14,7 @@ from tests.harness.abilities import require
 from tests.harness.browser import CHROMIUM, chromium, forwarded
 from tests.harness.daemon import Daemon
 from tests.integration.lives import PLAN, with_image
-from tests.integration.web.pages import PORT, SECONDS, listen
+from tests.integration.web.pages import MILLISECONDS, PORT, listen
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def module_daemon() -> Iterator[Daemon]:
 def browsing(module_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BrowserContext, str]]:
     """A browser, which keeps the page's files, and the page's address."""
     require(CHROMIUM)
-    expect.set_options(timeout=SECONDS)
+    expect.set_options(timeout=MILLISECONDS)
     with ExitStack() as stack:
         browser = stack.enter_context(chromium(module_daemon, tmp_path_factory.mktemp("browser")))
         address = stack.enter_context(forwarded(module_daemon))
         context = browser.new_context(viewport={"width": 1280, "height": 860})
-        context.set_default_timeout(SECONDS)
+        context.set_default_timeout(MILLISECONDS)
         # With its first page it starts processes that it keeps, which are no leak of the first test's.
         first = context.new_page()
         first.goto(address)

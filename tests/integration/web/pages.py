@@ -12,7 +12,8 @@ from tests.harness.daemon import Daemon
 from tests.harness.namespaces import in_network
 from tests.integration.lives import PLAN
 
-SECONDS = 30_000
+MILLISECONDS = 90_000
+"""For what must happen, on a host that does much else."""
 TALKER = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done"
 PORT = 8443
 
@@ -43,11 +44,17 @@ def token_of(daemon: Daemon, tenant: str, user: str) -> str:
     return str(daemon.api("POST", "/v1/tokens", {"user": user}).body["token"])
 
 
-def over_tcp(daemon: Daemon, token: str, path: str, body: object) -> None:
-    """Make something as whoever has the token."""
+def connected(daemon: Daemon) -> http.client.HTTPConnection:
+    """A connection to the port that asks for tokens."""
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
     namespace = f"/proc/{daemon.sandbox.pid}/ns/net"
     connection.sock = in_network(namespace, lambda: socket.create_connection(("127.0.0.1", PORT), timeout=60))
+    return connection
+
+
+def over_tcp(daemon: Daemon, token: str, path: str, body: object) -> None:
+    """Make something as whoever has the token."""
+    connection = connected(daemon)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     try:
         connection.request("POST", path, json.dumps(body), headers)

@@ -45,7 +45,7 @@ async function send(method, path, { body, query, signal } = {}) {
 async function told(response) {
   const details = await response.json().catch(() => ({ detail: `${response.status} ${response.statusText}` }));
   const problem = new Problem({ ...details, status: response.status });
-  if (response.status === 401 && signedIn) session.forget();
+  if (response.status === 401 && signedIn) session.forget("Your token is no longer good: it was removed, or has expired. Sign in with another one.");
   return problem;
 }
 

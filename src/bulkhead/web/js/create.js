@@ -89,7 +89,7 @@ function form({ images, plans, networks, volumes, levels, prices, tenants }) {
       const made = await api.post("/v1/instances", request(), { start: start.checked });
       await live.refresh();
       done(`${made.spec.name} is ${start.checked ? "running" : "created"}.`);
-      go(`/${link("instances", made.spec.name).slice(2)}`);
+      if (content.isConnected) go(`/${link("instances", made.spec.name).slice(2)}`); // else it is of no interest any more
     } catch (error) {
       fill(errors, problems(error)).firstChild.focus();
     } finally {

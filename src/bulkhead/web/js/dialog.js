@@ -17,6 +17,9 @@ export function open(title, { body, footer, wide = false, onClose }) {
   return dialog;
 }
 
+// Whoever asked is not signed in any more.
+export const closeAll = () => document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
+
 // A form in a dialog: `submit(report)` does the work; its errors are shown in place, and the dialog stays.
 export function form(title, { fields, action, danger = false, submit, wide, progress = false }) {
   return new Promise((resolve) => {

@@ -12,7 +12,7 @@ export function gate(app, enter, words = "") {
   const form = h("form", { onsubmit: send },
     h("div.brand", h("span.mark", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), "Bulkhead"),
     h("h1", "Sign in"),
-    words && h("p.muted", { role: "status" }, words),
+    words && h("div.notice", { role: "status" }, words),
     field("Token", token, "It is kept in this tab until you sign out or close it."),
     errors, button,
     h("p.small.muted", "A token comes from the operator, or on the host from ", h("code", "bulkhead web"), "."));

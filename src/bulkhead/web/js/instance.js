@@ -168,7 +168,7 @@ function eventsPart(found) {
 
 function snapshotsPart(found) {
   const table = snapshotTable(found);
-  return { element: h("section.card", table), event: (event) => { if (event.kind === "snapshot") table.again(); } };
+  return { element: h("section.card", table), event: (found) => { if (found.some((event) => event.kind === "snapshot")) table.again(); } };
 }
 
 const PARTS = { "": usePart, terminal: terminalPart, logs, snapshots: snapshotsPart, events: eventsPart, limits: limitsPart, audit: auditPart, record: recordPart };

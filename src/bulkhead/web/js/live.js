@@ -19,10 +19,11 @@ let since = 0;
 let poll = 0;
 let refreshing = null;
 let again = false;
+let era = 0; // who asked before somebody else signed in gets no answer
 let ahead = 0; // seconds that the daemon's clock is ahead of this one
 let wanted = false;
 
-// `listener(what)`: "instances", "stats", "events" or "connected". Returns how to stop listening.
+// `listener(what)`: "instances", "stats", "events" (with those that are new) or "connected". Returns how to stop listening.
 export function listen(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
@@ -40,6 +41,9 @@ export function stop() {
   wanted = false;
   document.removeEventListener("visibilitychange", look);
   rest();
+  era += 1;
+  refreshing = null;
+  news.length = 0;
   instances.clear();
   histories.clear();
   events.length = 0;
@@ -92,14 +96,20 @@ function note(event) {
   since = event.when;
   events.push(event);
   if (events.length > 1000) events.splice(0, events.length - 1000);
-  tell("events", event);
-  if (event.kind === "instance") refreshSoon();
+  news.push(event);
+  soon ||= setTimeout(inform, 120);
 }
 
+// However many events come at once, and a day of a busy host comes at first, they are told once, and the list is asked
+// for once.
+const news = [];
 let soon = 0;
-function refreshSoon() {
-  clearTimeout(soon);
-  soon = setTimeout(() => refresh().catch(() => {}), 120);
+function inform() {
+  soon = 0;
+  const found = news.splice(0);
+  if (!found.length) return;
+  tell("events", found);
+  if (found.some((event) => event.kind === "instance")) refresh().catch(() => {});
 }
 
 // Never more than one request at a time; what comes meanwhile is one more after it.
@@ -108,11 +118,13 @@ export function refresh() {
     again = true;
     return refreshing;
   }
-  refreshing = (async () => {
+  const mine = era;
+  const asked = (async () => {
     try {
       do {
         again = false;
         const found = await api.get("/v1/instances");
+        if (mine !== era) return;
         const ids = new Set();
         for (const instance of found) {
           ids.add(instance.spec.id);
@@ -128,11 +140,15 @@ export function refresh() {
         tell("instances");
       } while (again);
     } finally {
-      refreshing = null;
+      if (refreshing === asked) refreshing = null;
     }
   })();
-  return refreshing;
+  refreshing = asked;
+  return asked;
 }
+
+// What is shown with the instances that use it comes when they are known: before that nobody would seem to use it.
+export const withInstances = (answer) => Promise.all([answer, loaded || refresh()]).then(([found]) => found);
 
 async function measure(signal) {
   if (signal.aborted) return;

@@ -6,8 +6,9 @@ import * as router from "./router.js";
 import * as session from "./session.js";
 import { showKeys, watchKeys } from "./keys.js";
 import { registerViews } from "./views.js";
+import { closeAll } from "./dialog.js";
 import { fill, h, icon, text } from "./dom.js";
-import { announce } from "./say.js";
+import { announce, clear } from "./say.js";
 import { gate } from "./gate.js";
 import { me, setMe, may } from "./me.js";
 import { beginTheme, nextTheme, themeWords } from "./theme.js";
@@ -27,7 +28,7 @@ async function begin() {
     document.getElementById("content")?.focus();
   });
   registerViews();
-  session.onForgotten(() => { leave(); gate(app, enter, "You are signed out."); });
+  session.onForgotten((words) => { leave(); gate(app, enter, words); });
   watchKeys();
   if (document.body.dataset.door === "token" && !session.current()) {
     gate(app, enter);
@@ -57,6 +58,8 @@ function leave() {
   api.setSignedIn(false);
   live.stop();
   router.end();
+  closeAll();
+  clear();
 }
 
 function frame() {
@@ -114,7 +117,7 @@ function foot() {
     h("div.who.small", h("b", who.name), h("span.muted", who.words)),
     theme,
     h("button.quiet", { type: "button", onclick: showKeys }, icon("help"), "Keys"),
-    session.current() && h("button.quiet", { type: "button", onclick: () => session.forget() }, icon("out"), "Sign out"));
+    session.current() && h("button.quiet", { type: "button", onclick: () => session.forget("You are signed out.") }, icon("out"), "Sign out"));
 }
 
 begin();

@@ -117,11 +117,14 @@ export function simpleTable(label, names, rows) {
 // Content that is asked for: what stands there until it comes, and when it does not.
 export function asked(load, show) {
   const element = h("div", h("div.empty", h("p.muted", "Loading…")));
+  let asking = 0;
   const again = async () => {
+    const mine = asking += 1; // an answer that is overtaken by a later one is old
     try {
-      fill(element, show(await load(), again));
+      const found = await load();
+      if (mine === asking) fill(element, show(found, again));
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (error.name === "AbortError" || mine !== asking) return;
       const [first] = error.problems ?? [{ what: error.message, hint: "" }];
       fill(element, h("div.empty", h("h2", first.what), first.hint && h("p", first.hint), button("Try again", "restart", again)));
     }

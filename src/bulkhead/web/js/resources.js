@@ -42,7 +42,7 @@ function ownerFilter(changed) {
 
 export function networks() {
   const whose = ownerFilter(() => list.again());
-  const list = asked(() => api.get("/v1/networks", { tenant: whose.value() }), (found, again) => {
+  const list = asked(() => live.withInstances(api.get("/v1/networks", { tenant: whose.value() })), (found, again) => {
     if (!found.length) return empty("networks", "No network", "Instances of one network reach each other by name.", may("networks") && button("Create a network", "plus", () => create(again), ".primary"));
     return simpleTable("Networks", ["Name", "IPv4", ["IPv6", "hide-narrow"], "Instances", ""], found.map((network) => {
       const using = all().filter((instance) => instance.spec.network === network.name && same(instance, network));
@@ -73,7 +73,7 @@ const same = (instance, item) => (instance.spec.tenant ?? "default") === (item.t
 
 export function volumes() {
   const whose = ownerFilter(() => list.again());
-  const list = asked(() => api.get("/v1/volumes", { tenant: whose.value() }), (found, again) => {
+  const list = asked(() => live.withInstances(api.get("/v1/volumes", { tenant: whose.value() })), (found, again) => {
     if (!found.length) return empty("volumes", "No volume", "A volume is a disk that outlives the instances it is mounted in.", may("volumes") && button("Create a volume", "plus", () => create(again), ".primary"));
     return simpleTable("Volumes", ["Name", ["Size", "right"], "Mounted in", "Created", ""], found.map((volume) => {
       const using = all().filter((instance) => same(instance, volume) && instance.spec.mounts.some((mount) => mount.kind === "volume" && mount.source === volume.name));

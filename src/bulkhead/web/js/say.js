@@ -18,6 +18,8 @@ function show(kind, ...content) {
   return toast;
 }
 
+export const clear = () => document.getElementById("toasts").replaceChildren();
+
 export function done(words) {
   const toast = show("ok", words);
   setTimeout(() => toast.remove(), SECONDS * 1000);

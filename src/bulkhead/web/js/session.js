@@ -20,9 +20,10 @@ export function use(value) {
 
 export const current = () => token;
 
-export function forget() {
+// `words`: why, for whoever is asked to sign in again.
+export function forget(words) {
   use("");
-  for (const listener of listeners) listener();
+  for (const listener of listeners) listener(words);
 }
 
 export const onForgotten = (listener) => listeners.add(listener);

@@ -14,7 +14,7 @@ import { bytes, moment } from "./units.js";
 const at = (snapshot, verb = "") => `/v1/instances/${api.ref(snapshot.spec.id)}/snapshots/${api.ref(snapshot.name)}${verb}`;
 
 export function snapshotTable(instance) {
-  const load = () => api.get("/v1/snapshots", instance ? { instance: instance.spec.id } : undefined);
+  const load = () => live.withInstances(api.get("/v1/snapshots", instance ? { instance: instance.spec.id } : undefined));
   const show = (found, again) => {
     const shown = found.filter((snapshot) => snapshot.state === "ready").sort((one, other) => other.created - one.created);
     if (!shown.length) return empty("camera", "No snapshot", "A snapshot keeps what an instance's disk holds at one moment. It can be put back, or be what a new instance begins with.", instance && may("instances") && h("button.primary", { type: "button", onclick: async () => { if (await actions.snapshot(instance)) again(); } }, "Take a snapshot"));
@@ -57,6 +57,6 @@ function drop(snapshot) {
 
 export function snapshots() {
   const table = snapshotTable(null);
-  const silence = live.listen((what, event) => { if (what === "events" && event.kind === "snapshot") table.again(); });
+  const silence = live.listen((what, found) => { if (what === "events" && found.some((event) => event.kind === "snapshot")) table.again(); });
   return { title: "Snapshots", element: h("div", head("Snapshots"), h("section.card", table)), leave: silence };
 }
