@@ -54,11 +54,11 @@ def _blackouts(figure: Figure, fleet: Fleet, written: int, label: str, runs: int
         source.cli("exec", "served", "sh", "-c", fill)
     away, down, total = [], [], []
     for _ in range(runs):
-        with _asking(fleet, [source.address, target.address]) as answers:
+        with asking(fleet, [source.address, target.address]) as answers:
             began = time.perf_counter()
             moved = json.loads(source.cli("move", "served", "--host", target.name, "--format", "json"))
             total.append((time.perf_counter() - began) * 1e3)
-            _wait(partial(_has_answered, answers, target.address, began))
+            wait(partial(has_answered, answers, target.address, began))
         away.append(_gap(answers, target.address))
         down.append(moved["downtime"] * 1e3)
         source, target = target, source
@@ -90,7 +90,7 @@ def _drain(figure: Figure, fleet: Fleet, count: int) -> None:
 
 
 @contextmanager
-def _asking(fleet: Fleet, addresses: Sequence[str]) -> Iterator[list[tuple[float, str]]]:
+def asking(fleet: Fleet, addresses: Sequence[str]) -> Iterator[list[tuple[float, str]]]:
     """Ask all addresses every millisecond, from where etcd runs; when and by whom it was answered."""
     stop, answers = threading.Event(), list[tuple[float, str]]()
 
@@ -107,7 +107,7 @@ def _asking(fleet: Fleet, addresses: Sequence[str]) -> Iterator[list[tuple[float
     for thread in threads:
         thread.start()
     try:
-        _wait(lambda: bool(answers))
+        wait(lambda: bool(answers))
         yield answers
     finally:
         stop.set()
@@ -123,7 +123,8 @@ def _answers(address: str) -> bool:
     return False
 
 
-def _has_answered(answers: Sequence[tuple[float, str]], address: str, since: float) -> bool:
+def has_answered(answers: Sequence[tuple[float, str]], address: str, since: float) -> bool:
+    """Whether an address has answered after a moment."""
     return any(when > since and who == address for when, who in answers)
 
 
@@ -134,7 +135,8 @@ def _gap(answers: Sequence[tuple[float, str]], target: str) -> float:
     return (first - before) * 1e3
 
 
-def _wait(holds: Callable[[], bool]) -> None:
+def wait(holds: Callable[[], bool]) -> None:
+    """Until it holds. Raises Unusable."""
     deadline = time.monotonic() + SECONDS
     while not holds():
         if time.monotonic() > deadline:

@@ -98,6 +98,7 @@ class Following:
         """That the records are as of; 0: they are not to be used."""
         self._changed = threading.Condition()
         self._seen: Seen | None = None
+        self._reading = False
         self._closed = threading.Event()
         self._watch: Watch | None = None
         self._thread = threading.Thread(target=self._follow, name="fleet-records", daemon=True)
@@ -146,8 +147,15 @@ class Following:
         """
         newest = self._store.newest()
         with self._changed:
-            ready = newest > 0 and self._changed.wait_for(lambda: self._is_of(newest), PATIENCE)
+            ready = newest > 0 and self._reaches(newest)
             yield self._kept if ready and not self._closed.is_set() else None
+
+    def _reaches(self, revision: int) -> bool:
+        """Wait for it. While everything is being read nobody gains by reading it as well."""
+        while not self._changed.wait_for(lambda: self._is_of(revision), PATIENCE):
+            if not self._reading:
+                return False
+        return True
 
     def _is_of(self, revision: int) -> bool:
         return self._closed.is_set() or self._revision >= revision
@@ -177,6 +185,13 @@ class Following:
 
     def _read(self) -> int:
         """Everything, as of one revision."""
+        self._reading = True
+        try:
+            return self._read_all()
+        finally:
+            self._reading = False
+
+    def _read_all(self) -> int:
         reader, kept = self._store.dated(), Kept()
         kept.hosts = {key: self._hosts.read(key, text) for key, text in reader.list("host")}
         kept.alive = {key for key, _ in reader.list(ALIVE)}

@@ -50,6 +50,8 @@ class FakeStore:
         self.watches: list[FakeWatch] = []
         self.began = threading.Semaphore(0)
         self.answers = True
+        self.readable = threading.Event()
+        self.readable.set()
 
     def put(self, kind: str, key: str, value: str | None) -> Change:
         self.revision += 1
@@ -71,6 +73,7 @@ class FakeStore:
     def dated(self) -> Any:
         if not self.answers:
             raise Unavailable("nobody answers")
+        assert self.readable.wait(PATIENCE)
         records, at = dict(self.records), self.revision
 
         class Dated:
@@ -173,6 +176,23 @@ def test_what_is_not_told_in_time_is_to_be_read(
     assert follows.seen() is None
     tell(store, change, end)
     monkeypatch.setattr(following, "PATIENCE", PATIENCE)
+    assert places(follows) == (one,)
+
+
+def test_what_is_being_read_is_waited_for(
+    store: FakeStore, follows: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "PATIENCE", 0.01)
+    store.readable.clear()
+    one = place(1, on=host(1))
+    store.put("place", one.id, one.model_dump_json())
+    store.committed()
+    tell(store, Behind(store.revision))  # type: ignore[arg-type]
+    threading.Timer(0.3, store.readable.set).start()
+    for _ in range(int(PATIENCE / 0.01)):
+        if follows._reading:
+            break
+        threading.Event().wait(0.01)
     assert places(follows) == (one,)
 
 
