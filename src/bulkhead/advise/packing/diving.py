@@ -17,6 +17,8 @@ from bulkhead.advise.packing.effort import Effort
 from bulkhead.advise.packing.greedy import by_host, by_item, weighings
 from bulkhead.advise.packing.master import Relaxed
 
+KEPT = 5
+"""Sets for each class, where there are twice as many: the linear program is solved again at each step."""
 ROUNDS = 8
 """Of pricing at one step of a dive, at most."""
 
@@ -101,6 +103,8 @@ class Diver:
         master, unit = generator.master, generator.unit
         master.demand(path.count, path.limit)
         relaxed = master.solve()
+        if master.trim(KEPT * len(self.core.count), relaxed):
+            relaxed = master.solve()
         width = generator.narrow
         # At the beginning all depends on whether the program gets below; later there are other ways.
         widest, rounds = (generator.wide, 10 * ROUNDS) if not path.bins else (4 * width, ROUNDS)
@@ -119,7 +123,6 @@ class Diver:
                 width = min(widest, 4 * width)
         if relaxed.short > 1e-6 or path.cost + rounded_up(relaxed.cost, unit) > upper - 1e-9:
             return None
-        master.trim(4000 + 6 * len(self.core.count), relaxed)
         return relaxed
 
     def _choice(self, path: Path, relaxed: Relaxed, noise: float) -> list[int]:

@@ -68,6 +68,7 @@ def chosen(core: Core, sets: list[Bin], effort: Effort) -> tuple[list[Bin] | Non
     left = max(0.05, effort.deadline - time.monotonic())
     for name, value in (
         ("presolve", "on"),
+        ("simplex_strategy", 1),
         ("mip_rel_gap", 0.0),
         ("mip_abs_gap", 1e-6),
         ("mip_max_nodes", NODES),

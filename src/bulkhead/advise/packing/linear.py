@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import highspy
 
+PRIMAL = 4
+"""After more columns the last point is feasible still; after other demands it is quicker than the dual method, too."""
+
 
 class _Silent(highspy.Highs):
     """Without callbacks, which would be asked at each pivot; to set them up prints a line, too."""
@@ -20,6 +23,7 @@ def quiet() -> highspy.Highs:
         ("parallel", "off"),
         ("solver", "simplex"),
         ("presolve", "off"),
+        ("simplex_strategy", PRIMAL),
         ("random_seed", 0),
     ):
         model.setOptionValue(name, value)

@@ -17,7 +17,6 @@ from bulkhead.advise.packing.effort import Effort
 from bulkhead.advise.packing.linear import quiet
 from bulkhead.advise.packing.model import Floats
 
-DUAL, PRIMAL = 1, 4
 TRACE = 1e-7
 """What an item is worth at least, to be worth anything."""
 
@@ -61,7 +60,6 @@ class Master:
         self.count = core.count.copy()
         self.limit = core.limit.copy()
         self.costs = np.zeros(0)
-        self.moved = False
 
     def add(self, sets: list[Bin]) -> int:
         """Sets that are not known yet become columns; how many there were."""
@@ -106,14 +104,10 @@ class Master:
             if limit[kind] != self.limit[kind]:
                 self.model.changeRowBounds(self._row_of[kind], -highspy.kHighsInf, float(limit[kind]))
         self.count, self.limit = count.copy(), limit.copy()
-        self.moved = True
 
     def solve(self) -> Relaxed:
         """The optimum over the known sets."""
-        # After more columns the last point is feasible still, and after other demands its prices are.
-        self.model.setOptionValue("simplex_strategy", DUAL if self.moved else PRIMAL)
         self.model.run()
-        self.moved = False
         solution, information = self.model.getSolution(), self.model.getInfo()
         classes = len(self.core.count)
         values, duals = np.asarray(solution.col_value), np.asarray(solution.row_dual)
@@ -126,10 +120,13 @@ class Master:
         worth = np.where(duals[:classes] > TRACE, duals[:classes], 0.0)
         return Relaxed(cost, short, values[classes:], worth, rent)
 
-    def trim(self, keep: int, relaxed: Relaxed) -> None:
-        """Forget all but the `keep` sets that come nearest to being of use."""
+    def trim(self, keep: int, relaxed: Relaxed) -> bool:
+        """Forget all but the `keep` sets that come nearest to being of use, where there are twice as many.
+
+        True: `relaxed` tells of columns that are not there any more; solve again.
+        """
         if len(self.columns) <= 2 * keep:
-            return
+            return False
         reduced = self.costs.copy()
         for index, (kind, classes) in enumerate(self.columns):
             reduced[index] -= relaxed.worth[list(classes)].sum() + relaxed.rent[kind]
@@ -142,3 +139,4 @@ class Master:
         self.columns = [self.columns[index] for index in stay.tolist()]
         self.costs = self.costs[stay]
         self.effort.spend(len(order) * 5)
+        return True

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from bulkhead.advise.packing import Answer, HostType, Item, Place, Problem, check, pack
+from bulkhead.advise.packing.building import build
+from bulkhead.advise.packing.columns import Generator
+from bulkhead.advise.packing.effort import Effort
 from bulkhead.errors import Refused
 
 
@@ -184,3 +187,17 @@ def test_the_checker_knows_every_rule() -> None:
     told = "\n".join(check(problem, Answer(places, (), 2.0, 0.0, "", False, 0.0)))
     for part in ("i0 may not be", "to be apart", "to be together", "fixed on h 1", "there are 2 of them"):
         assert part in told, part
+
+
+def test_sets_that_are_forgotten_are_gone_from_the_program_and_cost_no_optimum() -> None:
+    core = build(crowd(30, 2)).core
+    generator = Generator(core, Effort.of(60))
+    generator.converge(Effort.of(60), float("inf"))
+    first = generator.master.solve()
+    assert not generator.master.trim(len(generator.master.columns), first)
+    assert generator.master.trim(35, first)
+    again = generator.master.solve()
+    assert len(again.used) == len(generator.master.columns) == 35
+    assert again.cost == pytest.approx(first.cost)
+    for (_, classes), much in zip(generator.master.columns, again.used, strict=True):
+        assert much <= 1e-9 or core.fits(0, classes)
