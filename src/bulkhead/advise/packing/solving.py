@@ -23,7 +23,7 @@ from bulkhead.advise.packing.starting import started
 from bulkhead.advise.packing.validating import validate
 
 MANY = 3_000
-"""Items, beyond which the quick packings get half of the time: what comes after them gets through a part alone."""
+"""Items, beyond which (and over time) the quick packings get more: what comes after them gets through a part alone."""
 SMALL = 45
 """Up to so many classes it is tried to list all sets."""
 CLASSES = 600
@@ -84,7 +84,8 @@ class Search:
         self.offer(started(self.problem, self.built))
         narrow = safe(core, len(self.problem.resources), self.problem.steps)
         seen: list[Bin] = []
-        for packing in compete(core, self.rng, self.effort.part(0.12 if core.items <= MANY else 0.5), 24):
+        share = 0.12 if core.items <= MANY and narrow is core else 0.4
+        for packing in compete(core, self.rng, self.effort.part(share), 24):
             self.offer(packing)
             seen += packing.bins
             if self.done:
