@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -14,6 +15,9 @@ from bulkhead.errors import Unavailable, from_document
 SECONDS = 20.0
 CONNECT_SECONDS = 10.0
 MOST_ANSWER = 16 << 20
+LOST_MILLISECONDS = 15_000
+"""After which a link that acknowledges nothing is given up, however long an answer may take."""
+_ALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 3), (socket.TCP_KEEPCNT, 3))
 
 
 def unverified() -> ssl.SSLContext:
@@ -74,6 +78,15 @@ def stream(
         yield answer
 
 
+def watch(connection: socket.socket) -> None:
+    """Let a connection end by itself where its link carries nothing any more; a host that is busy acknowledges."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_MILLISECONDS)
+    for option, value in _ALIVE:
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class _Stopped(Exception):
     """What is sent has ended by an error of its own, which the connection's are not to be taken for."""
 
@@ -113,6 +126,7 @@ def _answer(
     with closing(connection):
         try:
             connection.connect()
+            watch(connection.sock)
             connection.sock.settimeout(timeout)
             connection.request(method, path, body=body, headers=told)
             connection.sock.settimeout(timeout if patience is None else patience)

@@ -15,15 +15,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 
 from bulkhead.errors import BulkheadError, Unavailable, from_document
+from bulkhead.host import peers
 from bulkhead.host.peers import CONNECT_SECONDS
 
 PORTION = 1 << 18
 ANSWER_SECONDS = 30.0
 """In which the other host must say that it goes on."""
-LOST_MILLISECONDS = 15_000
-"""After which a link that acknowledges nothing is given up."""
 MOST_PROBLEM = 1 << 20
-_ALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 3), (socket.TCP_KEEPCNT, 3))
 
 
 class Rate:
@@ -93,7 +91,7 @@ class Pipe:
         reader, writer = await asyncio.wait_for(opening, CONNECT_SECONDS)
         near: socket.socket | None = None
         try:
-            _watch(writer.get_extra_info("socket"))
+            peers.watch(writer.get_extra_info("socket"))
             writer.write(
                 f"POST {self._path} HTTP/1.1\r\nhost: {self._address}\r\nconnection: close\r\n"
                 "content-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n\r\n".encode()
@@ -167,14 +165,6 @@ async def _accepted(reader: asyncio.StreamReader, address: str) -> None:
         raise from_document(await reader.readexactly(length), status)
     if b"transfer-encoding: chunked" not in head.lower():
         raise Unavailable(f"the host at {address} does not answer as a daemon does")
-
-
-def _watch(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_MILLISECONDS)
-    for option, seconds in _ALIVE:
-        connection.setsockopt(socket.IPPROTO_TCP, option, seconds)
 
 
 def _gone(address: str, error: BaseException) -> Unavailable:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import pytest
 
 from bulkhead.errors import BulkheadError, Conflict, Unavailable
-from bulkhead.host import pipes
+from bulkhead.host import peers, pipes
 from bulkhead.host.pipes import Rate
 
 
@@ -60,3 +61,13 @@ def test_a_refusal_is_told_as_it_was() -> None:
 def test_what_is_no_answer_is_an_error_and_no_more(answer: bytes) -> None:
     with pytest.raises((BulkheadError, EOFError, ValueError, IndexError)):
         accepted(answer)
+
+
+def test_a_link_that_carries_nothing_does_not_hold_what_waits_for_an_answer() -> None:
+    with socket.socket() as connection:
+        peers.watch(connection)
+        asked = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
+        idle, every, times = (connection.getsockopt(socket.IPPROTO_TCP, option) for option in asked)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert idle + every * times < 20
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == peers.LOST_MILLISECONDS
