@@ -24,11 +24,11 @@ from bulkhead.engine.fleet.asking import Peer
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.fleet.living import Living, Sent
 from bulkhead.engine.fleet.parcels import Sender
-from bulkhead.engine.lifecycle import Lifecycle
+from bulkhead.engine.lifecycle import LOST, Lifecycle
 from bulkhead.errors import BulkheadError, NotMoved, Problem, Refused, Unavailable
 from bulkhead.events import Progress, Step
 from bulkhead.fleet import Host
-from bulkhead.model import Instance, Isolation, State
+from bulkhead.model import Exit, Instance, Isolation, State
 from bulkhead.moves import Blueprint, Inquiry, Judgement, Leaving, Moved, Parcel, Passage, Receipt, Wanted
 from bulkhead.storage import foreign
 from bulkhead.store import handing
@@ -286,9 +286,10 @@ class Departures:
         instance = self.context.state.get(instance_id)
         leaving = bundles.read_leaving(self.context.bundle_dir(instance))
         if leaving is not None and leaving.live:
-            # It goes on elsewhere: what is here has not ended, and is told to nobody as if it had.
+            # It goes on elsewhere: no event tells of an end, and who waits for one here learns why none comes.
             self.lifecycle.release_run(instance)
-            instance = records.save(self.context, instance, state=State.EXITED, pid=0, address=None)
+            gone = Exit(code=LOST.code, error="it runs on at another host of the fleet")
+            instance = records.save(self.context, instance, state=State.EXITED, pid=0, address=None, exit=gone)
         elif instance.state in (State.RUNNING, State.PAUSED):  # a stop comes before it can be handed over
             instance = self.lifecycle.stop(instance, timeout=0, signal="SIGKILL")
         records.save(self.context, instance, "move", {"host": target})
