@@ -59,8 +59,8 @@ class Living:
         if instance.state is not State.RUNNING:
             raise Refused(f"{spec.name} is {instance.state}: there is nothing to move but its disk", hint="--stop")
         if spec.network != "none":
-            what = f"{spec.name} has an address of this host's network {spec.network}, which is another one there"
-            found.append(Problem(what, "move it with --stop: it gets an address there"))
+            what = f"{spec.name} is on network {spec.network}: only what has none runs on while it moves"
+            found.append(Problem(what, "move it with --stop: on a network of the fleet it keeps its address"))
         directory = context.bundle_dir(instance)
         try:
             machine = driver.describe(directory, bundles.require_handle(directory))
