@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "background.h"
+#include "guard.h"
 #include "guest.h"
 #include "spawner.h"
 #include "supervisor.h"
@@ -89,6 +90,33 @@ static _Noreturn void command_serve(const char *port_name)
 	_exit(0);
 }
 
+/* LISTEN_FD DEADLINE SILENCE DIRECTORY TREE...: the parent ends as soon as it stands on its own feet. */
+static _Noreturn void command_guard(char **words)
+{
+	struct guard_options options = {.listener = take_descriptor(words[0]), .trees = words + 4};
+	if (options.listener < 0 || text_parse(words[1], strlen(words[1]), UINT64_MAX, &options.deadline) < 0 ||
+		text_parse(words[2], strlen(words[2]), UINT64_MAX, &options.silence) < 0)
+		stop(2, "agent: LISTEN_FD, DEADLINE and SILENCE must be numbers\n");
+	int directory = open(words[3], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	options.armed = openat(directory, "armed", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	options.fenced = openat(directory, "fenced", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (directory < 0 || options.armed < 0 || options.fenced < 0)
+		stop(2, "agent: DIRECTORY has no armed and fenced\n");
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	if (background_shield() < 0)
+		stop(1, "agent: cannot set up the process\n");
+	pid_t pid = fork();
+	if (pid < 0)
+		stop(1, "agent: cannot fork\n");
+	if (pid != 0)
+		_exit(0);
+	if (background_null_stdio() < 0 || background_detach() < 0)
+		_exit(1);
+	background_protect();
+	guard(&options);
+	_exit(0);
+}
+
 int main(int argc, char **argv)
 {
 	bool named = argc == 2 && strcmp(argv[1], "init") == 0;
@@ -102,6 +130,8 @@ int main(int argc, char **argv)
 		spawner(take_descriptor(argv[2]));
 	if (argc == 3 && strcmp(argv[1], "serve") == 0)
 		command_serve(argv[2]);
+	if (argc >= 7 && strcmp(argv[1], "guard") == 0)
+		command_guard(argv + 2);
 	stop(2, "usage: agent spawn CONTROL_FD | agent supervise BUNDLE_FD LISTEN_FD | agent init | agent serve PORT | "
-		"agent version\n");
+		"agent guard LISTEN_FD DEADLINE SILENCE DIRECTORY TREE... | agent version\n");
 }

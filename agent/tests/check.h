@@ -26,5 +26,6 @@ void test_log(void);
 void test_files(void);
 void test_guest(void);
 void test_link(void);
+void test_deadline(void);
 
 #endif

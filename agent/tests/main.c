@@ -58,7 +58,7 @@ int main(void)
 	} tests[] = {
 		{"buffer", test_buffer}, {"text", test_text},	  {"frames", test_frames}, {"requests", test_requests},
 		{"users", test_users},	 {"inroot", test_inroot}, {"log", test_log},	   {"files", test_files},
-		{"guest", test_guest},	 {"link", test_link},
+		{"guest", test_guest},	 {"link", test_link},	  {"deadline", test_deadline},
 	};
 	if (mkdtemp(directory) == NULL)
 		return 1;

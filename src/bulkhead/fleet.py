@@ -16,9 +16,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from bulkhead.errors import Refused
-from bulkhead.model import Isolation, Model, PortMapping
+from bulkhead.model import Isolation, Model, PortMapping, Spec
 from bulkhead.tenancy.names import TenantName, qualified
-from bulkhead.where import Where
+from bulkhead.where import OnHostLoss, Where
 
 HostName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 HostId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -33,6 +33,7 @@ MOST_WATTS = 100_000.0
 WATTS_HINT = f"bulkhead host label HOST {IDLE}=80 {PEAK}=250"
 CERTIFICATE_PREFIX = "host:"
 """Of the common name in a host's certificate; no user's name has a colon."""
+LEASE_SECONDS = 10.0
 _INVITATION = re.compile(r"^bhj_([A-Za-z0-9_-]{1,2000})$")
 
 
@@ -49,6 +50,8 @@ class Fleet(Model):
     policy: Policy = "balance"
     spare: bool = False
     """Whether the loss of any one host is to stay covered."""
+    lease: float = Field(default=LEASE_SECONDS, ge=2, le=600)
+    """Seconds for which a host lives after it has last been heard of. All hosts go by it, so it never changes."""
 
 
 class HostState(StrEnum):
@@ -141,6 +144,17 @@ class HostLine(Host):
     instances: int = 0
 
 
+class Waiting(Model):
+    """An instance whose host is not heard of."""
+
+    name: str
+    tenant: TenantName
+    host: HostName
+    on_host_loss: OnHostLoss
+    problem: str = ""
+    """Why it is not started elsewhere (yet); "" of what waits for its host, and before that is known."""
+
+
 class FleetView(Model):
     """The fleet as one of its hosts sees it."""
 
@@ -156,6 +170,10 @@ class FleetView(Model):
     """When, in seconds since the epoch."""
     error: str = ""
     """Why it is not seen as it is now; "" where it is."""
+    lease: float
+    """Seconds after which a host that is not heard of may be lost."""
+    waiting: list[Waiting] = []
+    """What is on hosts that are not heard of."""
 
 
 class Phase(StrEnum):
@@ -164,6 +182,8 @@ class Phase(StrEnum):
     RESERVED = "reserved"
     PLACED = "placed"
     MOVING = "moving"
+    RECOVERING = "recovering"
+    """Its host was lost; the one that it is on now is about to start it."""
 
 
 class Place(Model):
@@ -243,6 +263,46 @@ class Presence(Model):
 
     host: HostId
     instances: tuple[Present, ...] = ()
+
+
+class Will(Model):
+    """What is to become of an instance when the host that it is on is lost."""
+
+    spec: Spec
+    runs: bool = True
+    """Whether it is to run."""
+    lost: str = ""
+    """Name of the host that it was taken from; "" where it runs as ever."""
+    unheard: float = 0.0
+    """Seconds for which that host had not been heard of."""
+    problem: str = ""
+    """Why it is not started elsewhere (yet)."""
+
+
+class Replica(Model):
+    """Where the copy of an instance's disk is."""
+
+    id: HostId
+    """The instance's."""
+    name: str
+    tenant: TenantName
+    host: HostId
+    amounts: dict[str, int]
+    interval: float
+    """Seconds after which it is made anew: what was written since the last time is lost with the host."""
+    at: float = 0.0
+    """When the disk was as this copy is, in seconds since the epoch; 0: it is not whole yet."""
+    problem: str = ""
+    """Why it could not be made anew the last time."""
+
+
+class ReplicaLine(Replica):
+    """A replica as a list shows it."""
+
+    source: HostName
+    """Name of the host that the instance is on."""
+    target: HostName
+    """Name of the replica's."""
 
 
 class Invitation(Model):

@@ -149,6 +149,37 @@ class Parcel(Model):
     """It runs: its disk and memory come by themselves."""
 
 
+class Shipment(Model):
+    """The head of what a replica is made of: the digest of each block follows, then what has changed."""
+
+    spec: Spec
+    layers: tuple[str, ...] = Field(max_length=1000)
+    foreign: bool
+    """Whether a guest's kernel has written the disk."""
+    size: int = Field(ge=0, le=1 << 38)
+    """Bytes of the disk."""
+    base: int = Field(ge=0)
+    """Number of the copy that the difference was made to; 0: none."""
+    at: float
+    """When the disk was so, in seconds since the epoch."""
+
+
+class Kept(Model):
+    """A replica as it is on its host."""
+
+    number: int = Field(ge=1)
+    shipment: Shipment
+
+
+class Held(Model):
+    """What a host has of a disk."""
+
+    number: int = 0
+    """0: nothing."""
+    digests: str = ""
+    """Base64: 32 bytes per block."""
+
+
 class Receipt(Model):
     """What the target has found in what was sent."""
 

@@ -107,10 +107,11 @@ class Fleet:
             self.close()
             raise
 
-    def begin(self) -> Self:
-        """Make the fleet, and let all of them join."""
+    def begin(self, *options: str) -> Self:
+        """Make the fleet, with these options of `cluster init`, and let all of them join."""
         first, *others = self.hosts
-        first.cli("cluster", "init", *self.coordinates(), "--address", first.address, "--name", first.name, "lab")
+        own = ("--address", first.address, "--name", first.name)
+        first.cli("cluster", "init", *self.coordinates(), *own, *options, "lab")
         for host in others:
             self.join(host)
         return self

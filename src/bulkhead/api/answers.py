@@ -17,14 +17,14 @@ from bulkhead.api.sse import EVENT_STREAM
 from bulkhead.engine.fleet.membership import Welcome
 from bulkhead.engine.reports import Usage
 from bulkhead.events import Event
-from bulkhead.fleet import FleetView, Host, HostLine, Load
+from bulkhead.fleet import FleetView, Host, HostLine, Load, ReplicaLine
 from bulkhead.images import Image, Pruned
 from bulkhead.images.pushing import Pushed
 from bulkhead.isolation.base import Ability
 from bulkhead.metering.invoices import Invoice
 from bulkhead.metering.prices import Price
 from bulkhead.model import Exit, Instance, Isolation, NamedPlan, Network, Snapshot, Volume
-from bulkhead.moves import Drained, Judgement, Moved, Rebalanced, Receipt, Settled
+from bulkhead.moves import Drained, Held, Judgement, Moved, Rebalanced, Receipt, Settled
 from bulkhead.operation import Operation
 from bulkhead.secret import Secret
 from bulkhead.storage.changes import Changes
@@ -189,6 +189,8 @@ ANSWERS: dict[str, Answer] = {
     "carry_arrival": Answer(media="application/octet-stream"),
     "complete_arrival": Answer(Receipt),
     "settle_arrival": Answer(Settled),
+    "ask_replica": Answer(Held),
+    "receive_replica": Answer(Receipt, status=201),
     "wait_instance": Answer(Exit, also=(204,)),
     "stats": Answer(list[Usage]),
     "logs": Answer(media=NDJSON, stream="an entry of the log on each line: when, stream, text, partial"),
@@ -277,6 +279,7 @@ ANSWERS: dict[str, Answer] = {
     "init_fleet": Answer(FleetView, status=201),
     "change_fleet": Answer(FleetView),
     "explain_place": Answer(Explained),
+    "list_replicas": Answer(list[ReplicaLine]),
     "join_fleet": Answer(FleetView, status=201),
     "leave_fleet": _DONE,
     "invite_host": Answer(InvitationShown, status=201),

@@ -20,6 +20,7 @@ from bulkhead.api import (
     plans,
     problems,
     registries,
+    replicas,
     rooms,
     secrets,
     snapshots,
@@ -76,6 +77,7 @@ def create_app(engine: Whole) -> FastAPI:
         billing,
         fleet,
         arrivals,
+        replicas,
     ):
         app.include_router(routes.router)
     app.include_router(instances.files)

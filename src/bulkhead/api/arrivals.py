@@ -26,21 +26,22 @@ SILENCE_SECONDS = 60.0
 router = APIRouter(prefix="/v1", tags=["fleet"])
 
 
-def _asked(request: Request) -> tuple[Service, Travels, str]:
+def asked(request: Request) -> tuple[Service, Travels, str]:
     """The service, whose threads are used, the moves of this host, and the host that asks."""
     host = require_host(str(request.scope.get(CERTIFICATE, "")))
     return service_of(request), cast(Member, request.app.state.fleet).travels, host
 
 
-def _file(request: Request) -> BinaryIO:
+def body_of(request: Request) -> BinaryIO:
+    """What is sent, to be read by a thread."""
     return cast(BinaryIO, BufferedReader(Upload(request, patience=SILENCE_SECONDS), CHUNK))
 
 
 @router.post("/fleet/arrivals")
 async def judge_arrival(request: Request) -> Response:
     """For a host: what stands in the way of an instance here. The body: an Inquiry on a line, then its padding."""
-    service, travels, _ = _asked(request)
-    body = _file(request)
+    service, travels, _ = asked(request)
+    body = body_of(request)
 
     def work() -> Judgement:
         inquiry: Inquiry = problems.validate(Inquiry, read_head(body))
@@ -52,8 +53,8 @@ async def judge_arrival(request: Request) -> Response:
 @router.put("/fleet/arrivals/{instance}", status_code=201)
 async def receive_arrival(request: Request, instance: Annotated[HostId, Path()]) -> Response:
     """For a host: take in an instance's files. The body: a Parcel on a line, then frames, see docs/design/0030."""
-    service, travels, host = _asked(request)
-    body = _file(request)
+    service, travels, host = asked(request)
+    body = body_of(request)
 
     def work() -> Receipt:
         parcel: Parcel = problems.validate(Parcel, read_head(body))
@@ -67,15 +68,15 @@ async def carry_arrival(
     request: Request, instance: Annotated[HostId, Path()], move: HostId, to: Literal["disk", "memory"]
 ) -> Response:
     """For a host: join a stream with a machine that waits here. Both bodies are its bytes, as they come."""
-    service, travels, host = _asked(request)
+    service, travels, host = asked(request)
     return PipeResponse(await service.begin_long(partial(travels.opened, instance, move, to, source=host)))
 
 
 @router.put("/fleet/arrivals/{instance}/rest")
 async def complete_arrival(request: Request, instance: Annotated[HostId, Path()], move: HostId) -> Response:
     """For a host: all of a machine has been sent. The body: what its log has more. Answered once it is here."""
-    service, travels, host = _asked(request)
-    body = _file(request)
+    service, travels, host = asked(request)
+    body = body_of(request)
     receipt: Receipt = await service.begin_long(partial(travels.complete, instance, move, body, source=host))
     return json_response(receipt)
 
@@ -83,6 +84,6 @@ async def complete_arrival(request: Request, instance: Annotated[HostId, Path()]
 @router.post("/fleet/arrivals/{instance}/settle")
 async def settle_arrival(request: Request, instance: Annotated[HostId, Path()], move: HostId) -> Response:
     """For a host: make an instance of what has arrived, now that the fleet's record says that it is this host's."""
-    service, travels, _ = _asked(request)
+    service, travels, _ = asked(request)
     settled: Settled = await service.begin_long(travels.settle, instance, move)
     return json_response(settled)

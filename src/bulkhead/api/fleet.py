@@ -18,7 +18,7 @@ from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.fleet.membership import INVITED_SECONDS, Wish
 from bulkhead.errors import Refused
 from bulkhead.events import Progress
-from bulkhead.fleet import Address, Host, HostName, HostState, Label, Policy
+from bulkhead.fleet import LEASE_SECONDS, Address, Host, HostName, HostState, Label, Policy
 from bulkhead.model import CreateRequest, Model
 
 router = APIRouter(prefix="/v1", tags=["fleet"], max_body_size=1 << 18)
@@ -34,6 +34,9 @@ class NewFleet(Model):
     address: Address
     store: Coordinates
     policy: Policy = "balance"
+    lease: float = Field(
+        default=LEASE_SECONDS, ge=2, le=600, description="seconds after which a host that is not heard of may be lost"
+    )
 
 
 class Joining(Model):
@@ -132,8 +135,8 @@ async def get_fleet(request: Request) -> Response:
 async def init_fleet(request: Request, body: NewFleet) -> Response:
     """Make a fleet with this host as its first."""
     service, fleet = fleet_of(request)
-    store, policy = body.store, body.policy
-    await service.call(fleet.init, fleet=body.fleet, name=body.name, address=body.address, store=store, policy=policy)
+    given = {name: getattr(body, name) for name in NewFleet.model_fields}
+    await service.call(fleet.init, **given)
     return json_response(await service.call(fleet.status), 201)
 
 
@@ -269,8 +272,8 @@ async def drain_host(request: Request, ref: str, body: DrainRequest) -> Response
 
 
 @router.delete("/hosts/{ref}", status_code=204)
-async def remove_host(request: Request, ref: str) -> Response:
-    """Take a host out of the fleet that is gone for good."""
+async def remove_host(request: Request, ref: str, force: bool = False) -> Response:
+    """Take a host out of the fleet that is gone for good; with `force` also what is placed there."""
     service, fleet = fleet_of(request)
-    await service.call(fleet.forget_host, ref)
+    await service.call(fleet.forget_host, ref, force=force)
     return Response(status_code=204)

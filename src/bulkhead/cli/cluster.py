@@ -7,8 +7,8 @@ import sys
 from bulkhead.cli.app import App
 from bulkhead.cli.hosts import HEADER, host_row
 from bulkhead.cli.options import Problems, quantity
-from bulkhead.cli.output import talk, write, write_json, write_table
-from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_format
+from bulkhead.cli.output import age, talk, write, write_json, write_table
+from bulkhead.cli.parsing import Namespace, Parser, Subcommand, add_format, add_listing
 from bulkhead.quantities import parse_seconds
 
 TYPE_CHECKING = False
@@ -35,6 +35,7 @@ def _init_arguments(parser: Parser) -> None:
     add("--etcd-key", dest="key", metavar="FILE", help="its key")
     add("--prefix", metavar="TEXT", help="under which the fleet's keys are in etcd (bulkhead)")
     add("--policy", choices=POLICIES, default="balance", help="how hosts are chosen for what is made (balance)")
+    add("--lease", metavar="TIME", default="10s", help="after which a host that is not heard of may be lost (10s)")
     add("fleet", metavar="FLEET", nargs="?", default="bulkhead", help="what to call the fleet (bulkhead)")
 
 
@@ -48,9 +49,10 @@ def _init(args: Namespace, app: App) -> int:
         problems.add("--etcd-cert and --etcd-key belong together")
     if args.prefix:
         store["prefix"] = args.prefix
+    lease = quantity("--lease", args.lease, parse_seconds, problems)
     problems.check()
     body = {"fleet": args.fleet, "name": args.name, "address": _address(args.address), "store": store}
-    body["policy"] = args.policy
+    body |= {"policy": args.policy, "lease": lease}
     made = app.client.call("POST", "/v1/fleet", body=body)
     write(made["fleet"])
     talk("the next host joins with a token: bulkhead cluster invite")
@@ -112,12 +114,46 @@ def _status(args: Namespace, app: App) -> int:
     hosts = f"{alive} of {len(found['hosts'])} hosts live"
     write(f"fleet {found['fleet']}: {hosts}, {found['instances']} instances, {_choosing(found)}\n")
     write_table(HEADER, [host_row(host) for host in found["hosts"]])
+    for each in found["waiting"]:
+        write(_waits(each))
     _warn(found)
     return 0 if not found["error"] else 1
 
 
 def _choosing(found: dict[str, Any]) -> str:
     return f"policy {found['policy']}" + (", room for the loss of one host" if found["spare"] else "")
+
+
+def _waits(each: dict[str, Any]) -> str:
+    what = f"{each['name']} is on {each['host']}, which is not heard of: "
+    if each["problem"]:
+        return what + f"it finds no place elsewhere: {each['problem']}"
+    if each["on_host_loss"] == "stay":
+        return what + f"it waits for it (bulkhead host rm --force {each['host']} gives both up)"
+    return what + "it is started elsewhere once that host counts as lost"
+
+
+def _replicas(args: Namespace, app: App) -> int:
+    found = app.client.call("GET", "/v1/fleet/replicas")
+    if args.quiet:
+        for each in found:
+            write(each["name"])
+    elif args.format == "json":
+        write_json(found)
+    else:
+        rows = [
+            (
+                each["name"],
+                each["source"],
+                each["target"],
+                age(each["at"]) if each["at"] else "not whole yet",
+                f"{each['interval']:g}s",
+                each["problem"] or "-",
+            )
+            for each in found
+        ]
+        write_table(("INSTANCE", "HOST", "REPLICA", "AGE", "EVERY", "PROBLEM"), rows)
+    return 0
 
 
 def _warn(found: dict[str, Any]) -> None:
@@ -144,6 +180,10 @@ def _read(path: str, problems: Problems) -> str:
         return ""
 
 
+def _listing(parser: Parser) -> None:
+    add_listing(parser, "names")
+
+
 def _nothing(parser: Parser) -> None:
     """No arguments."""
 
@@ -154,5 +194,6 @@ SUBCOMMANDS = {
     "invite": Subcommand("Make a token with which one host can join", _invite_arguments, _invite),
     "join": Subcommand("Join the fleet of a token", _join_arguments, _join),
     "leave": Subcommand("Be in no fleet any more", _nothing, _leave),
+    "replicas": Subcommand("List the copies of disks on other hosts, and how old they are", _listing, _replicas),
     "status": Subcommand("Show the fleet as it is seen from here", add_format, _status),
 }

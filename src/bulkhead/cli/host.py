@@ -156,8 +156,13 @@ def _mark(args: Namespace, app: App, state: str) -> int:
     return 0
 
 
+def _rm_arguments(parser: Parser) -> None:
+    parser.add_argument("-f", "--force", action="store_true", help="give up the instances that it had as well")
+    _host_argument(parser)
+
+
 def _rm(args: Namespace, app: App) -> int:
-    app.client.call("DELETE", f"/v1/hosts/{quote(args.host)}")
+    app.client.call("DELETE", f"/v1/hosts/{quote(args.host)}", query={"force": "true"} if args.force else None)
     write(args.host)
     return 0
 
@@ -167,7 +172,7 @@ SUBCOMMANDS = {
     "label": Subcommand("Set and remove labels of a host", _label_arguments, _label),
     "drain": Subcommand("Move everything off a host, which takes nothing new from then on", _drain_arguments, _drain),
     "undrain": Subcommand("Let a host take new instances again", _host_argument, _undrain),
-    "rm": Subcommand("Take a host out of the fleet that is gone for good", _host_argument, _rm),
+    "rm": Subcommand("Take a host out of the fleet that is gone for good", _rm_arguments, _rm),
     "info": Subcommand(
         "Show what of this host is sold, used and free, and how many more of each plan would fit",
         _info_arguments,

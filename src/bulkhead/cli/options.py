@@ -230,7 +230,7 @@ def request(args: Namespace, app: App | None = None) -> dict[str, object]:
         "stop_signal": args.stop_signal,
         "stop_timeout": seconds("--stop-timeout", args.stop_timeout, problems),
         "auto_remove": args.rm,
-        "where": wished(args),
+        "where": wished(args, seconds("--replica-interval", getattr(args, "replica_interval", None), problems)),
     }
     asked = plan(args, problems)
     if args.plan is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bulkhead.engine import attaching, cloning, inits, inside, machines, secrets, selling
 from bulkhead.engine.admission import decide_level, network_of, request_problems, resolve_spec
 from bulkhead.engine.context import Context
+from bulkhead.engine.fleet import surviving
 from bulkhead.engine.fleet.places import placed
 from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.plans import Plans
@@ -88,10 +89,7 @@ class Admission:
                 home = made or (machine.spec if machine else None)
                 problems += inside.layer_problems(home, image) if home else []
             problems += context.fleet_networks.problems(spec, placed=placed(spec))
-            if spec.isolation in context.drivers:
-                problems += context.driver_of(spec).check(spec)
-            if machines.is_machine(spec) and not spec.powered:
-                problems += machines.problems(context, spec, image)
+            problems += surviving.problems(spec, copied=source is not None) + self._spec_problems(spec, image)
             full = self._room_problems(spec, made)
         except Refused as error:
             problems += error.problems
@@ -119,6 +117,15 @@ class Admission:
         home = made or (machine.spec if machine else spec)
         network = home.network if request.network is None and spec.isolation is Isolation.CONTAINER else spec.network
         return spec.model_copy(update={"inside": home.id, "network": network}), made
+
+    def _spec_problems(self, spec: Spec, image: Image) -> list[Problem]:
+        """What its level cannot do of it."""
+        problems: list[Problem] = []
+        if spec.isolation in self.context.drivers:
+            problems += self.context.driver_of(spec).check(spec)
+        if machines.is_machine(spec) and not spec.powered:
+            problems += machines.problems(self.context, spec, image)
+        return problems
 
     def _made_problems(self, made: Spec) -> list[Problem]:
         """What stands in the way of the VM that is to be made."""

@@ -12,7 +12,7 @@ from typing import Any
 from bulkhead.errors import Conflict
 from bulkhead.isolation.base import Handle
 from bulkhead.model import Address, Plan, Spec
-from bulkhead.moves import Leaving, Move, Parcel
+from bulkhead.moves import Kept, Leaving, Move, Parcel
 
 MEMORY = "memory"
 """A VM's memory and devices, in a snapshot and in a bundle that is to go on with it."""
@@ -125,6 +125,25 @@ def read_parcel(directory: Path) -> Parcel | None:
 def forget_parcel(bundle: Path) -> None:
     """It is an instance as any other."""
     (bundle / "parcel.json").unlink(missing_ok=True)
+
+
+def write_kept(directory: Path, kept: Kept) -> None:
+    """What counts of a replica from here on."""
+    _replace(directory / "replica.json", kept.model_dump_json())
+
+
+def read_kept(directory: Path) -> Kept | None:
+    """What counts of a replica; None where there is none."""
+    found = _read_json(directory / "replica.json")
+    return Kept.model_validate(found) if found else None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """A file that is on the disk when this returns."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_move(bundle: Path, move: Move) -> None:

@@ -159,6 +159,20 @@ LIVE_ARRIVING = (
 """On the host that it comes to."""
 STAYING = ("stay.decided", "stay.noted", "stay.started")
 """Of such a move that comes to nothing, on the host that it was to leave."""
+LOSING = ("take.claimed", "take.taken")
+"""Of what a lost host had, on the host that decides where it goes."""
+FINISHING = ("take.finished",)
+"""Of a move whose source is lost, on the host that it was to come to."""
+RECOVERING = ("recover.begin", "recover.created", "recover.started", "recover.confirmed")
+"""On the host that it goes to."""
+RESTORING = ("recover.linked",)
+"""The same of what has a replica, beside the others."""
+REPLICATING = ("replicate.chosen", "replicate.copied", "replicate.sent")
+"""Of a replica, on the host that has the instance."""
+COPIES = ("replica.begun", "replica.received", "replica.kept")
+"""On the host that has the replica."""
+RETURNING = ("return.begin", "return.erased", "return.forgotten")
+"""On the host that was lost, once it is heard of again."""
 WAYS_BACK = ("moveback.begin", "moveback.disk", "moveback.switched", "moveback.started")
 
 _wanted, _, _count = os.environ.get("BULKHEAD_CRASH_AT", "").partition(":")

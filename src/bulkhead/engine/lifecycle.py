@@ -35,11 +35,10 @@ def _ignore(instance: Instance) -> None:
     """What is called where nobody wants to be told of `instance`."""
 
 
-def _launched(on_launch: Callable[[Path], None] | None, agent: Path) -> None:
+def _launched(on_launch: Callable[[Path], None], agent: Path) -> None:
     """The supervisor listens and has not been asked to start anything yet."""
     checkpoint("start.launched")
-    if on_launch:
-        on_launch(agent)
+    on_launch(agent)
 
 
 _OWN_UIDS = (Isolation.CONTAINER, Isolation.VM, Isolation.UNIKERNEL)
@@ -212,7 +211,7 @@ class Lifecycle:
     def _start(self, instance: Instance, on_launch: Callable[[Path], None] | None) -> Instance:
         context, began = self._context, time.monotonic()
         directory = context.bundle_dir(instance)
-        bundles.require_here(directory)
+        context.places.require_here(directory, instance.spec)
         checkpoint("start.begin")
         before = instance
         with context.state.atomic():
@@ -228,6 +227,7 @@ class Lifecycle:
                 named = instance.spec.isolation is not Isolation.CHROOT
                 bundles.write_own(directory, own_files(bundle, hostname=named))
                 counted = self.meter.before(bundle)
+                on_launch = context.places.launching(instance.spec, on_launch)
                 handle = context.driver(instance).start(bundle, on_launch=partial(_launched, on_launch))
                 undo.callback(context.driver(instance).delete, directory, instance.spec.id)
                 checkpoint("start.running")

@@ -57,7 +57,7 @@ def take(context: Context, instance: Instance, name: str | None, *, memory: bool
         target = directory(context, snapshot)
         bundles.make(target, spec, bundles.read_layers(bundle))
         checkpoint("snapshot.directory")
-        with _still(context, instance, target / bundles.MEMORY if memory else None, progress):
+        with still(context, instance, target / bundles.MEMORY if memory else None, progress):
             checkpoint("snapshot.still")
             context.disks.copy_out(
                 spec.id, bundle / bundles.DISK, target / bundles.DISK, told=_copying("copying the disk", progress)
@@ -177,19 +177,25 @@ def checks_memory(context: Context, instance: Instance) -> list[Problem]:
     return problems
 
 
-def _check(context: Context, instance: Instance, *, memory: bool) -> None:
-    spec, bundle = instance.spec, context.bundle_dir(instance)
+def require_copyable(context: Context, instance: Instance) -> None:
+    """Raise what stands in the way of a copy of its disk as it is now."""
+    spec = instance.spec
     if instance.state not in TAKEN_FROM:
         raise Conflict(f"instance {spec.name} is {instance.state}", hint="try again in a moment")
     if spec.inside or spec.only_for:
         what = f"{spec.name} is in a VM, whose guest's kernel keeps part of its disk in memory"
         raise Refused(what, hint="bulkhead cp copies its files")
-    if memory and (problems := checks_memory(context, instance)):
-        raise Refused(problems)
     if instance.state is State.PAUSED and isinstance(context.driver(instance), Flushes):
         what = f"instance {spec.name} is paused: its kernel cannot write out what it keeps in memory"
         raise Conflict(what, hint=f"bulkhead unpause {spec.name}")
     require_no_memory(context, instance)
+
+
+def _check(context: Context, instance: Instance, *, memory: bool) -> None:
+    spec, bundle = instance.spec, context.bundle_dir(instance)
+    if memory and (problems := checks_memory(context, instance)):
+        raise Refused(problems)
+    require_copyable(context, instance)
     needed = spec.plan.memory if memory else 0
     context.disks.check_room(spec.id, bundle / bundles.DISK, context.config.snapshots_dir, more=needed)
 
@@ -219,7 +225,7 @@ def require_there(context: Context, snapshot: Snapshot) -> None:
 
 
 @contextmanager
-def _still(context: Context, instance: Instance, memory: Path | None, progress: Progress) -> Iterator[None]:
+def still(context: Context, instance: Instance, memory: Path | None, progress: Progress) -> Iterator[None]:
     """A VM writes nothing meanwhile, and what it had to write is on its disk, or its memory is in that new file.
 
     Disks of other levels are mounted on the host, which sees to that itself.

@@ -52,7 +52,8 @@ class Upkeep:
 
     def _restart(self, instance_id: str) -> None:
         instance = self._context.state.get(instance_id)
-        if not instance.stop_requested and instance.state is State.EXITED:
+        due = not instance.stop_requested and instance.state is State.EXITED
+        if due and self._context.places.may_run(instance):
             with self._going_on(instance_id):
                 self._lifecycle.start(instance, restarts=instance.restarts + 1)
 

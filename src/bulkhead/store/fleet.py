@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from bulkhead.amounts import NOTHING, Amounts
 from bulkhead.errors import Conflict, NotFound, Unauthorized
-from bulkhead.fleet import Fleet, Host, Invitation, Phase, Place
+from bulkhead.fleet import Fleet, Host, Invitation, Phase, Place, Replica
 from bulkhead.store import overlays
 from bulkhead.store.base import Reader, Store, Transaction
 from bulkhead.store.following import Following
@@ -18,7 +18,7 @@ from bulkhead.store.records import Records, near
 from bulkhead.store.seen import ALIVE, SELF, SOLD, Seen, Sold, parse_sold
 from bulkhead.store.state import within
 
-NAME = "place-name"
+NAME, WILL = "place-name", "will"
 NOT_GOOD = "this token to join is not good: it was used, it has expired, or it never was one"
 
 
@@ -97,6 +97,9 @@ class FleetState:
             transaction.delete(SOLD, host_id)
             transaction.delete(ALIVE, host_id)
             overlays.withdraw(transaction, host_id)
+            transaction.delete("life", host_id)
+            for key, _ in transaction.list("remains", f"{host_id}/"):
+                transaction.delete("remains", key)
             if not self._hosts.all(transaction):  # the last one takes the fleet with it
                 self._fleet.delete(transaction, SELF)
 
@@ -203,6 +206,9 @@ class FleetState:
             self._places.delete(transaction, instance_id)
             overlays.free(transaction, place)
             transaction.delete(NAME, place.key)
+            if transaction.get(WILL, instance_id) is not None:
+                transaction.delete(WILL, instance_id)
+            drop_replica(transaction, instance_id)
             add_sold(transaction, place.host, NOTHING - Amounts(**place.amounts), -1)
             return True
 
@@ -283,8 +289,24 @@ def pick_host(hosts: list[Host], reference: str) -> Host:
     raise NotFound(f"no such host: {reference}", hint=hint)
 
 
+def read_sold(reader: Reader, host: str) -> Sold:
+    """What is sold on a host."""
+    return parse_sold(reader.get(SOLD, host))
+
+
 def add_sold(transaction: Transaction, host: str, change: Amounts, places: int) -> None:
     """In a transaction: a host has sold so much more, for so many more places; less where it is below zero."""
     before = parse_sold(transaction.get(SOLD, host))
     after = {"amounts": (before.amounts + change).as_dict(), "places": before.places + places}
     transaction.put(SOLD, host, json.dumps({**after, "version": before.version + 1}))
+
+
+def drop_replica(transaction: Transaction, instance_id: str) -> None:
+    """In a transaction: an instance has no replica any more, and its host not its room. Fine where it has none."""
+    text = transaction.get("replica", instance_id)
+    if text is None:
+        return
+    replica = Replica.model_validate_json(text)
+    transaction.delete("replica", instance_id)
+    if transaction.get("host", replica.host) is not None:
+        add_sold(transaction, replica.host, NOTHING - Amounts(**replica.amounts), 0)

@@ -13,7 +13,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +91,12 @@ class Arrivals:
             if parcel is not None and directory.name not in self.ids():
                 amounts = self.context.scales.weigh(parcel.instance.spec)
                 self._known[directory.name] = _Coming(parcel, amounts, whole=True, instance=parcel.instance)
+
+    def whole(self, instance_id: str) -> Parcel | None:
+        """What has arrived of an instance that had been stopped, whole, and is none here yet."""
+        with self._guard:
+            coming = self._known.get(instance_id)
+        return coming.parcel if coming is not None and coming.whole and coming.instance is None else None
 
     def is_coming(self, instance_id: str) -> bool:
         """Whether it is being received."""
@@ -267,6 +273,28 @@ class Arrivals:
             return Settled(instance=self.context.state.get(instance_id))
         except NotFound:
             return None
+
+    def restore(self, spec: Spec, layers: Sequence[str], disk: Path) -> Instance:
+        """Make an instance, stopped, of the copy of a lost host's disk. Raises NoRoom, NoImage, Conflict."""
+        instance, files = Instance(spec=spec, state=State.CREATED), {bundles.DISK: disk.stat().st_size}
+        written = foreign.is_marked(disk)
+        parcel = Parcel(move=spec.id, instance=instance, ran=False, layers=tuple(layers), foreign=written, files=files)
+        with self.context.locks.hold(spec.id), ExitStack() as undo:
+            self._drop_older(spec.id)
+            coming, directory = self._register(parcel), _directory(self.context, spec.id)
+            undo.callback(self._forget, spec.id)
+            directory.mkdir(mode=0o700, parents=True)
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            os.link(disk, directory / bundles.DISK)
+            if written:
+                foreign.mark(directory / bundles.DISK)
+            bundles.make(directory, spec, list(layers))
+            bundles.write_parcel(directory, parcel)
+            _sync(directory)
+            coming.whole = True
+            undo.pop_all()
+            checkpoint("recover.linked")
+            return self._make(coming, "").instance
 
     def _make(self, coming: _Coming, ipv4: str) -> Settled:
         context, parcel = self.context, coming.parcel

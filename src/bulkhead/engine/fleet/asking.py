@@ -13,9 +13,9 @@ from bulkhead.fleet import Host
 from bulkhead.host import peers
 from bulkhead.host.pipes import Pipe, Rate
 from bulkhead.isolation.migration import To
-from bulkhead.moves import Inquiry, Judgement, Receipt, Settled
+from bulkhead.moves import Held, Inquiry, Judgement, Receipt, Settled
 
-PATH = "/v1/fleet/arrivals"
+PATH, REPLICAS = "/v1/fleet/arrivals", "/v1/fleet/replicas"
 PADDING = 8 << 20
 """Bytes by which the way is measured."""
 JUDGE_SECONDS, PREPARE_SECONDS, SETTLE_SECONDS = 60.0, 900.0, 180.0
@@ -58,6 +58,26 @@ class Peer:
                 path,
                 context=self.context,
                 body=stoppable(iter(sender)),
+                timeout=SEND_SECONDS,
+                patience=SYNC_SECONDS,
+            )
+        return Receipt.model_validate(answer)
+
+    def held(self, instance_id: str) -> Held:
+        """What it has of the disk of an instance. Raises Conflict where the fleet has no replica there."""
+        path = f"{REPLICAS}/{instance_id}/digests"
+        answer = peers.call(self.host.address, "POST", path, context=self.context, timeout=SETTLE_SECONDS)
+        return Held.model_validate(answer)
+
+    def ship(self, instance_id: str, portions: Iterator[bytes]) -> Receipt:
+        """Send a replica, or what has changed of it. What `portions` raises ends it, and is raised."""
+        with peers.stopping() as stoppable:
+            answer = peers.call(
+                self.host.address,
+                "PUT",
+                f"{REPLICAS}/{instance_id}",
+                context=self.context,
+                body=stoppable(portions),
                 timeout=SEND_SECONDS,
                 patience=SYNC_SECONDS,
             )

@@ -17,6 +17,7 @@ from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import staying
 from bulkhead.engine.fleet.asking import Peer
+from bulkhead.engine.fleet.fencing import is_fenced
 from bulkhead.engine.fleet.parcels import PORTION, Sender
 from bulkhead.errors import BulkheadError, Problem, Refused, Unavailable
 from bulkhead.events import Progress, Step
@@ -61,6 +62,9 @@ class Living:
         if spec.network != "none":
             what = f"{spec.name} is on network {spec.network}: only what has none runs on while it moves"
             found.append(Problem(what, "move it with --stop: on a network of the fleet it keeps its address"))
+        if is_fenced(spec):
+            what = f"{spec.name} is started elsewhere when its host is lost: the other guard has to know of it first"
+            found.append(Problem(what, "move it with --stop"))
         directory = context.bundle_dir(instance)
         try:
             machine = driver.describe(directory, bundles.require_handle(directory))

@@ -9,22 +9,24 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from bulkhead.engine.context import Context
-from bulkhead.engine.fleet import taking
+from bulkhead.engine.fleet import losing, taking
+from bulkhead.engine.fleet.fencing import Fence
 from bulkhead.engine.fleet.identity import Coordinates, Identity, Opened
 from bulkhead.engine.fleet.images import Fetcher
 from bulkhead.engine.fleet.membership import Membership, OpenStore, Welcome, Wish, host_lines
 from bulkhead.engine.fleet.placing import Placer
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Unavailable
-from bulkhead.fleet import FleetView, Host, HostLine, Place, Policy
+from bulkhead.fleet import LEASE_SECONDS, FleetView, Host, HostLine, Place, Policy, ReplicaLine
 from bulkhead.host import peers
 from bulkhead.model import Instance, State
+from bulkhead.store import replicas, wills
 from bulkhead.store.abilities import Lease, Leases, Watches
-from bulkhead.store.fleet import ALIVE, Seen, pick_host
+from bulkhead.store.fleet import Seen, pick_host
 from bulkhead.store.following import Following
 from bulkhead.store.state import within
 
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LEASE_SECONDS = 10.0
-"""After which a host that is not heard of is taken for lost."""
 INTERVAL_SECONDS = 3.0
 NO_FLEET = "this host is in no fleet"
 HINT = "bulkhead cluster init begins one, bulkhead cluster join TOKEN joins one"
@@ -55,6 +55,8 @@ class Member:
     def __init__(self, context: Context, *, open_store: OpenStore) -> None:
         self._context = context
         self.membership = Membership(context, open_store=open_store)
+        self.fence = context.places.fence = Fence()
+        self._interval = INTERVAL_SECONDS
         self._began = time.time()
         self._opened: Opened | None = None
         self._view: View | None = None
@@ -73,6 +75,7 @@ class Member:
     def open(self) -> None:
         """Be the member that this host is; nothing where it is none."""
         self.travels.arrivals.recover()
+        self.travels.loss.recover()
         opened = self.membership.open()
         if opened is not None:
             self._begin(opened)
@@ -89,6 +92,7 @@ class Member:
             opened.state.following.begin()
         self._opened = self._context.places.member = opened
         self._stop.clear()
+        self.fence.begin(opened, self._context.config, self._context.layout)
         self._thread = threading.Thread(target=self._keep, args=(opened,), name="fleet", daemon=True)
         self._thread.start()
         self._context.fleet_networks.open(opened)
@@ -102,6 +106,7 @@ class Member:
             self._thread = None
         self.travels.close()
         self._context.fleet_networks.close()
+        self.fence.end()
         if opened is not None:
             if opened.state.following is not None:
                 opened.state.following.close()
@@ -116,10 +121,19 @@ class Member:
         return self._opened.identity if self._opened else None
 
     def init(
-        self, *, fleet: str, name: str | None, address: str, store: Coordinates, policy: Policy = "balance"
+        self,
+        *,
+        fleet: str,
+        name: str | None,
+        address: str,
+        store: Coordinates,
+        policy: Policy = "balance",
+        lease: float = LEASE_SECONDS,
     ) -> Identity:
         """Make a fleet with this host as its first."""
-        identity = self.membership.init(fleet=fleet, name=name, address=address, store=store, policy=policy)
+        identity = self.membership.init(
+            fleet=fleet, name=name, address=address, store=store, policy=policy, lease=lease
+        )
         self._came(identity)
         return identity
 
@@ -170,6 +184,8 @@ class Member:
             spare=record.spare,
             seen=view.when,
             error=view.error,
+            lease=record.lease,
+            waiting=[] if view.error else losing.waiting(opened.state, view.seen),
         )
 
     def change(self, **changes: object) -> None:
@@ -192,6 +208,18 @@ class Member:
         """One host by name or id. Raises NotFound, Conflict."""
         return pick_host(list(self.view().seen.hosts), reference)
 
+    def replicas(self) -> list[ReplicaLine]:
+        """Every replica, by the names of their instances. Raises Unavailable."""
+        state = self.opened().state
+        seen, records = state.seen(), replicas.all_of(state)
+        names, places = {host.id: host.name for host in seen.hosts}, {place.id: place for place in seen.places}
+        lines = [
+            ReplicaLine(**dict(each), source=names[places[each.id].host], target=names[each.host])
+            for each in records.values()
+            if each.id in places and each.host in names and places[each.id].host in names
+        ]
+        return sorted(lines, key=lambda line: (line.tenant, line.name))
+
     def change_host(self, reference: str, change: Callable[[Host], Host]) -> Host:
         """Write a host's record anew. Raises NotFound, Unavailable."""
         opened = self.opened()
@@ -199,12 +227,19 @@ class Member:
         self._soon.set()
         return changed
 
-    def forget_host(self, reference: str) -> None:
-        """Take a host out that is gone for good. Raises Conflict for one that lives, or where something is placed."""
+    def forget_host(self, reference: str, *, force: bool = False) -> None:
+        """Take a host out that is gone for good, with `force` all that is placed there as well.
+
+        Raises Conflict for one that lives, or where something is placed.
+        """
         opened, view = self.opened(), self.view()
         host = pick_host(list(view.seen.hosts), reference)
         if host.id in view.seen.alive:
             raise Conflict(f"host {host.name} lives", hint=f"bulkhead cluster leave on {host.name} itself")
+        if force:
+            for place in opened.state.seen().places:
+                if place.host == host.id:
+                    opened.state.release(place.id, host=host.id)
         opened.state.leave(host.id)
 
     # --- who is where
@@ -303,7 +338,7 @@ class Member:
                 if error.what != said:
                     log.warning("the fleet's store: %s", error.what)
                 said = error.what
-            self._soon.wait(INTERVAL_SECONDS)
+            self._soon.wait(self._interval)
 
     def _renew(self, opened: Opened, lease: Lease | None) -> Lease | None:
         """Be alive by a lease, and keep the record of what this host is and can."""
@@ -311,10 +346,15 @@ class Member:
         if not isinstance(store, Leases):
             return None
         if lease is None or lease.lost.is_set():
-            lease = granted = store.grant(LEASE_SECONDS)
-            facts = self.membership.facts()
-            opened.state.change_host(host_id, lambda host: host.model_copy(update=facts))
-            store.attempt(lambda change: store.put_leased(change, ALIVE, host_id, f"{time.time()}", lease=granted))
+            facts, seconds = self.membership.facts(), opened.state.fleet().lease
+            with ExitStack() as undo:
+                lease = store.grant(seconds)
+                undo.callback(lease.revoke)
+                opened.state.change_host(host_id, lambda host: host.model_copy(update=facts))
+                wills.appear(opened.state, host_id, f"{time.time()}", lease)
+                self.fence.adopt(lease)
+                undo.pop_all()
+            self._interval = min(INTERVAL_SECONDS, seconds / 3)
         return lease
 
 

@@ -75,7 +75,9 @@ class Membership:
 
     # --- begin, come, go
 
-    def init(self, *, fleet: str, name: str | None, address: str, store: Coordinates, policy: Policy) -> Identity:
+    def init(
+        self, *, fleet: str, name: str | None, address: str, store: Coordinates, policy: Policy, lease: float
+    ) -> Identity:
         """Make a fleet with this host as its first. Raises Refused, Conflict, Unavailable; nothing is changed then."""
         self._refuse_member()
         host = self._host(name, address)
@@ -87,6 +89,7 @@ class Membership:
             certificate=ca[0].decode(),
             key=ca[1].decode(),
             policy=policy,
+            lease=lease,
         )
         request, key = certificates.make_request(host.name)
         certificate = _sign(record, request, host)

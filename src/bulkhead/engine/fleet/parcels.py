@@ -87,17 +87,17 @@ def receive(parcel: Parcel, stream: BinaryIO, directory: Path) -> Receipt:
             files.append(descriptor)
         ends = [0] * len(files)
         while True:
-            head = _exactly(stream, _FRAME.size)
+            head = exactly(stream, _FRAME.size)
             number, at, length = _FRAME.unpack(head)
             if number == END:
-                if length != 32 or _exactly(stream, 32) != digest.digest():
+                if length != 32 or exactly(stream, 32) != digest.digest():
                     raise Refused("what has arrived is not what was sent: its digest is another")
                 break
             if number >= len(files) or length > PORTION or at < ends[number]:
                 raise Refused(f"a parcel has no such part: file {number}, {length} bytes at {at}")
             if at + length > parcel.files[names[number]]:
                 raise Refused(f"{names[number]} has more bytes than it was said to have")
-            data = _exactly(stream, length)
+            data = exactly(stream, length)
             digest.update(head + data)
             view = memoryview(data)
             while view:
@@ -117,7 +117,7 @@ def measure(stream: BinaryIO, padding: int, directory: Path) -> None:
     with os.fdopen(descriptor, "wb") as file:
         left = padding
         while left:
-            data = _exactly(stream, min(left, PORTION))
+            data = exactly(stream, min(left, PORTION))
             digest.update(data)
             file.write(data)
             left -= len(data)
@@ -125,7 +125,8 @@ def measure(stream: BinaryIO, padding: int, directory: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
+def exactly(stream: BinaryIO, count: int) -> bytes:
+    """So many bytes. Raises Refused where there are fewer."""
     data = stream.read(count)
     if len(data) != count:
         raise Refused("a parcel ends in the middle")

@@ -10,11 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from bulkhead.amounts import Amounts
+from bulkhead.engine import bundles
 from bulkhead.engine.faults import checkpoint
 from bulkhead.engine.fleet import taking, views
+from bulkhead.engine.fleet.fencing import Fence
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.errors import NotFound, Problem, Unavailable
 from bulkhead.fleet import Phase, Place
@@ -40,6 +43,8 @@ class Places:
     def __init__(self, weigh: Weigh) -> None:
         self._weigh = weigh
         self.member: Opened | None = None
+        self.fence: Fence | None = None
+        """What may run while the fleet is not heard of. The member hangs it here."""
         self.arriving: Callable[[], set[str]] = set
         """Ids of what has come from other hosts and is no instance yet."""
         self.leaving: Callable[[], set[str]] = set
@@ -63,6 +68,8 @@ class Places:
     def _reserved(self, member: Opened, spec: Spec) -> Place:
         place = self._place(spec, member.identity.id, until=time.time() + RESERVED_SECONDS)
         taken = taking.current()
+        if taken is not None and taken.recovering:
+            return taken.place
         if taken is not None and taken.place.key == place.key:
             place = place.model_copy(update={"until": taken.place.until, "ipv4": taken.place.ipv4})
             if place != taken.place:  # a warm guest's id, or what only this host knows of the image
@@ -80,7 +87,7 @@ class Places:
         """The instance is there. Where the fleet cannot be told now, the next look over all of them tells it."""
         if (taken := taking.current()) is not None and taken.place.id == spec.id:
             taken.made = True
-        if self.member is None or not placed(spec):
+        if self.member is None or not placed(spec) or _is_recovering(spec):
             return
         try:
             self.member.state.confirm(spec.id)
@@ -89,7 +96,7 @@ class Places:
 
     def release(self, spec: Spec) -> None:
         """The instance is gone. Idempotent; where the fleet cannot be told now, it is told later."""
-        if self.member is None or not placed(spec):
+        if self.member is None or not placed(spec) or _is_recovering(spec):
             return
         try:
             self.member.state.release(spec.id, host=self.member.identity.id)
@@ -106,6 +113,27 @@ class Places:
             place = handing.place_of(member.state, spec.id) if member is not None and placed(spec) else None
             if place is not None and member is not None and place.host != member.identity.id:
                 raise
+
+    def require_here(self, bundle: Path, spec: Spec) -> None:
+        """Before a start: raise Conflict where the instance may be another host's by now, Unavailable."""
+        bundles.require_here(bundle)
+        if self.fence is not None:
+            self.fence.admit(spec)
+
+    def may_run(self, instance: Instance) -> bool:
+        """Whether a restart is to be tried. What waits for the lease is started when that is held."""
+        return self.fence is None or self.fence.may_run(instance.spec)
+
+    def launching(self, spec: Spec, on_launch: Callable[[Path], None] | None) -> Callable[[Path], None]:
+        """What is called just before the workload runs: the same once more, since time has passed."""
+
+        def launch(agent: Path) -> None:
+            if self.fence is not None:
+                self.fence.require(spec)
+            if on_launch:
+                on_launch(agent)
+
+        return launch
 
     def take_over(self, instance_id: str) -> Place:
         """Answer for what another host has reserved here. Raises Stale where it is gone, Unavailable."""
@@ -200,6 +228,11 @@ class Places:
             where=spec.where,
             **self.claims(spec),
         )
+
+
+def _is_recovering(spec: Spec) -> bool:
+    taken = taking.current()
+    return taken is not None and taken.recovering and taken.place.id == spec.id
 
 
 def _trusted(spec: Spec) -> bool:

@@ -17,15 +17,17 @@ class Taken:
     place: Place
     made: bool = False
     """Whether the instance is there: from then on nobody else is asked to make it."""
+    recovering: bool = False
+    """It is the place of what a lost host had: whatever goes wrong, it stays."""
 
 
 _current: ContextVar[Taken | None] = ContextVar("bulkhead.place", default=None)
 
 
 @contextmanager
-def taking(place: Place) -> Iterator[Taken]:
+def taking(place: Place, *, recovering: bool = False) -> Iterator[Taken]:
     """For what is done in this context, and in threads that get a copy of it."""
-    taken = Taken(place)
+    taken = Taken(place, recovering=recovering)
     before = _current.set(taken)
     try:
         yield taken

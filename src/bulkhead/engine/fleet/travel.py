@@ -20,6 +20,7 @@ from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.fleet.judging import Judge
 from bulkhead.engine.fleet.leaving import Departures
 from bulkhead.engine.fleet.living import Living
+from bulkhead.engine.fleet.loss import Loss
 from bulkhead.engine.lifecycle import Lifecycle
 from bulkhead.engine.plans import Plans
 from bulkhead.errors import BulkheadError, Conflict, Forbidden, Refused
@@ -55,12 +56,17 @@ class Travels:
         expected = Expected(context, lifecycle)
         self.judge = Judge(context, plans, member.images, expected)
         self.arrivals = Arrivals(context, lifecycle, self.judge.bring, expected)
-        self.departures = Departures(context, lifecycle, Living(context), lambda host: Peer(host, member.tls()))
-        context.places.arriving, context.places.leaving = self.arrivals.ids, self.departures.ids
+        self.loss = Loss(context, lifecycle, member.fence, judge=self.judge, arrivals=self.arrivals, peer=self._peer)
+        self.departures = Departures(context, lifecycle, Living(context), self._peer)
+        context.places.arriving = self.arrivals.ids
+        context.places.leaving = lambda: self.departures.ids() | self.loss.remains()
         context.coming.append(self.arrivals.amounts)
         context.fleet_networks.presences.names_changed = lifecycle.resources.update_names
         self._thread: threading.Thread | None = None
         self._fresh = True
+
+    def _peer(self, host: Host) -> Peer:
+        return Peer(host, self._member.tls())
 
     # --- verbs
 
@@ -142,6 +148,7 @@ class Travels:
 
     def look(self, opened: Opened) -> None:
         """Settle what is open, in a thread of its own: a start may take longer than this host can be silent."""
+        self.loss.look(opened)
         if self._thread is not None and self._thread.is_alive():
             return
         self._thread = threading.Thread(target=self._look, args=(opened,), name="moves", daemon=True)
@@ -165,6 +172,7 @@ class Travels:
 
     def close(self) -> None:
         """Wait for what is being settled."""
+        self.loss.close()
         if self._thread is not None:
             self._thread.join()
 
