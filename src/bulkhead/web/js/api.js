@@ -66,6 +66,7 @@ export const download = async (path, query) => (await send("GET", path, { query 
 // Each object of an NDJSON answer as it comes; an error in its middle is thrown as every other.
 export async function* lines(method, path, options = {}) {
   const response = await send(method, path, options);
+  options.opened?.();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {

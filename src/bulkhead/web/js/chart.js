@@ -94,6 +94,8 @@ function columns(lines, keys) {
 // Ticks of bytes are powers of two.
 const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
+const SCALE = 66; // pixels beside the chart
+
 function options(uPlot, { plot, series, format, binary, limit, span }) {
   const [line, ink, edge] = [colour("line"), colour("muted"), colour("bad")];
   const font = "11px system-ui, sans-serif";
@@ -109,8 +111,8 @@ function options(uPlot, { plot, series, format, binary, limit, span }) {
       y: { range: (_, __, top) => [0, reach(top, limit())] },
     },
     axes: [
-      { ...axis, grid: { show: false }, size: 22, space: 70, values: (_, ticks) => ticks.map((tick) => label(tick, ticks[1] - ticks[0])) },
-      { ...axis, size: 66, space: 30, ...(binary ? { incrs: POWERS } : {}), values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : format(tick))) },
+      { ...axis, grid: { show: false }, size: 22, space: 70, values: (self, ticks) => ticks.map((tick) => (cut(self, tick) ? "" : label(tick, ticks[1] - ticks[0]))) },
+      { ...axis, size: SCALE, space: 30, ...(binary ? { incrs: POWERS } : {}), values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : format(tick))) },
     ],
     series: [{}, ...series.map((_, index) => ({ stroke: colour(`series-${index + 1}`), width: 1.6, points: { show: false }, fill: index === 0 && series.length === 1 ? faded(colour("series-1")) : undefined }))],
     hooks: { draw: [(self) => drawLimit(self, limit(), edge, uPlot.pxRatio)] },
@@ -118,6 +120,8 @@ function options(uPlot, { plot, series, format, binary, limit, span }) {
 }
 
 const label = (tick, step) => (step >= 86400 || (step > 3600 && clock(tick) === "00:00:00") ? dayOf(tick) : clock(tick).slice(0, step < 60 ? 8 : 5));
+// Whether what stands below a tick would reach beyond the chart's right edge.
+const cut = ({ width, scales: { x } }, tick) => ((x.max - tick) / (x.max - x.min)) * (width - SCALE) < 24;
 const reach = (top, limit) => (limit && (top ?? 0) > limit * 0.3 ? limit * 1.08 : Math.max((top ?? 0) * 1.25, limit ? limit * 0.02 : 1));
 const faded = (found) => found.replace(/^rgb\((.*)\)$/, (_, parts) => (parts.includes(",") ? `rgba(${parts}, 0.12)` : `rgb(${parts} / 0.12)`)).replace(/^(color\(.*)\)$/, "$1 / 0.12)");
 

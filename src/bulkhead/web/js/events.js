@@ -2,7 +2,7 @@
 
 import * as live from "./live.js";
 import { fill, h, icon, text } from "./dom.js";
-import { empty, head, headings } from "./parts.js";
+import { empty, head, headings, waiting } from "./parts.js";
 import { link } from "./router.js";
 import { moment, plural } from "./units.js";
 
@@ -12,12 +12,14 @@ const SHOWN = 300;
 export function eventRows(fits, most = SHOWN) {
   const body = h("tbody");
   const table = h("div.scroll", { tabIndex: 0, role: "region", "aria-label": "Events" }, h("table", headings(["When", "What", "Of", ["Details", "hide-narrow"]]), body));
-  const nothing = empty("events", "Nothing has happened", "What is created, started, changed or ends within a day is shown here as it happens.");
-  const element = h("div", table, nothing);
+  const soon = waiting(), nothing = empty("events", "Nothing has happened", "What is created, started, changed or ends within a day is shown here as it happens.");
+  const instead = h("div");
+  const element = h("div", table, instead);
   function update() {
     const found = live.events.filter(fits).slice(-most).reverse();
     table.hidden = found.length === 0;
-    nothing.hidden = found.length > 0;
+    const wanted = found.length ? null : live.told ? nothing : soon;
+    if (instead.firstChild !== wanted) fill(instead, wanted);
     fill(body, found.map(row));
     return found.length;
   }

@@ -3,7 +3,7 @@
 import * as session from "./session.js";
 import { field } from "./dialog.js";
 import { fill, h } from "./dom.js";
-import { problems } from "./say.js";
+import { announce, problems } from "./say.js";
 
 export function gate(app, enter, words = "") {
   const token = h("input", { type: "password", name: "token", autocomplete: "off", spellcheck: false, required: true });
@@ -17,6 +17,7 @@ export function gate(app, enter, words = "") {
     errors, button,
     h("p.small.muted", "A token comes from the operator, or on the host from ", h("code", "bulkhead web"), "."));
   fill(app, h("main.gate", { id: "content" }, form));
+  announce("Sign in");
   document.title = "Sign in · Bulkhead";
   token.focus();
 

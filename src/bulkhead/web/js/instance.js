@@ -10,7 +10,7 @@ import { fill, h, icon } from "./dom.js";
 import { eventRows } from "./events.js";
 import { logs } from "./logs.js";
 import { me, may } from "./me.js";
-import { asked, button, empty, facts, simpleTable, state, updateState, use, wall, wallWords } from "./parts.js";
+import { asked, button, empty, facts, simpleTable, state, updateState, waiting, wall, wallWords } from "./parts.js";
 import { go, link, path } from "./router.js";
 import { snapshotTable } from "./snapshots.js";
 import { terminal } from "./terminal.js";
@@ -30,7 +30,7 @@ export function instance({ name, tab = "" }) {
     if (!found) {
       shown = null;
       stop();
-      fill(element, live.loaded ? empty("instances", `There is no instance ${name}`, "It may have been deleted.", h("a.button", { href: "#/instances" }, "All instances")) : h("div.empty", h("p", "Loading…")));
+      fill(element, live.loaded ? empty("instances", `There is no instance ${name}`, "It may have been deleted.", h("a.button", { href: "#/instances" }, "All instances")) : waiting());
       return;
     }
     if (shown === found.spec.id) return;

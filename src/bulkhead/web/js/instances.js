@@ -6,7 +6,7 @@ import { h, icon, keyed, text } from "./dom.js";
 import { groupRow, grouped, projectOf, serviceOf } from "./groups.js";
 import { me, may } from "./me.js";
 import { link, query } from "./router.js";
-import { empty, head, state, tool, updateState, use, wall } from "./parts.js";
+import { empty, head, state, tool, updateState, use, waiting, wall } from "./parts.js";
 import { bits, cores, plural, roughly } from "./units.js";
 
 const SORTS = {
@@ -26,7 +26,7 @@ export function instances() {
   const told = h("span.told", { role: "status" });
   const columns = headings(() => update());
   const table = h("table.cards", h("thead", h("tr", columns)), body);
-  const region = h("div.scroll", { tabIndex: 0, role: "region", "aria-label": "Instances" }, table);
+  const region = h("div.scroll.list", { tabIndex: 0, role: "region", "aria-label": "Instances" }, table);
   const nothing = h("div");
   const element = h("div",
     head("Instances", { actions: may("instances") && h("a.button.primary", { href: "#/create" }, icon("plus"), "Create") }),
@@ -39,7 +39,7 @@ export function instances() {
     region.hidden = shown.length === 0;
     text(told, all.length === shown.length ? plural(all.length, "instance") : `${shown.length} of ${all.length}`);
     nothing.replaceChildren();
-    if (!live.loaded) nothing.append(h("div.empty", h("p", "Loading…")));
+    if (!live.loaded) nothing.append(waiting());
     else if (all.length === 0) nothing.append(none());
     else if (shown.length === 0) nothing.append(empty("search", "Nothing matches", "No instance has what you look for.", h("button", { type: "button", onclick: () => { Object.assign(chosen, { find: "", state: "", level: "" }); element.querySelectorAll(".filters input, .filters select").forEach((control) => { control.value = ""; }); update(); } }, "Show all")));
   }
@@ -57,7 +57,7 @@ function headings(update) {
     cell.dataset.sort = key;
     return cell;
   };
-  const cells = [sortable("name", "Name"), sortable("state", "State"), h("th", { scope: "col" }, "Wall"), sortable("cpu", "CPU"), sortable("memory", "Memory"), sortable("disk", "Disk"), h("th", { scope: "col" }, "Network"), h("th", { scope: "col" }, "Up"), h("th", { scope: "col" }, h("span.unseen", "Actions"))];
+  const cells = [sortable("name", "Name"), sortable("state", "State"), h("th", { scope: "col" }, "Wall"), sortable("cpu", "CPU"), sortable("memory", "Memory"), sortable("disk", "Disk"), h("th", { scope: "col" }, "Network"), h("th.of-up", { scope: "col" }, "Up"), h("th", { scope: "col" }, h("span.unseen", "Actions"))];
   const mark = () => cells.forEach((cell) => (cell.dataset.sort === chosen.sort ? cell.setAttribute("aria-sort", chosen.reverse ? "descending" : "ascending") : cell.removeAttribute("aria-sort")));
   mark();
   return cells;

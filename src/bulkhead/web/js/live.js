@@ -5,6 +5,7 @@ import * as api from "./api.js";
 
 const POLL = 2000;
 const KEEP = 150; // figures of each instance: five minutes
+const SETTLE = 300; // milliseconds in which events of the past follow an answer that has begun
 const RETRY = [500, 1000, 2000, 5000, 10000];
 
 export const instances = new Map();
@@ -12,6 +13,7 @@ export const histories = new Map();
 export const events = [];
 export let connected = true;
 export let loaded = false;
+export let told = false; // whether the events of the past are known
 
 const listeners = new Set();
 let aborter = null;
@@ -49,6 +51,7 @@ export function stop() {
   events.length = 0;
   since = 0;
   loaded = false;
+  told = false;
 }
 
 function look() {
@@ -79,7 +82,7 @@ async function follow(signal) {
       await refresh();
       online(true);
       const begin = since || Date.now() / 1000 - 86400;
-      for await (const event of api.lines("GET", "/v1/events", { query: { since: begin, follow: true }, signal })) {
+      for await (const event of api.lines("GET", "/v1/events", { query: { since: begin, follow: true }, signal, opened: () => setTimeout(past, SETTLE, era) })) {
         tries = 0;
         note(event);
       }
@@ -108,8 +111,16 @@ function inform() {
   soon = 0;
   const found = news.splice(0);
   if (!found.length) return;
+  told = true;
   tell("events", found);
   if (found.some((event) => event.kind === "instance")) refresh().catch(() => {});
+}
+
+// Where no event has come by now, there was none.
+function past(asked) {
+  if (told || asked !== era) return;
+  told = true;
+  tell("events", []);
 }
 
 // Never more than one request at a time; what comes meanwhile is one more after it.

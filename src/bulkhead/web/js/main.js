@@ -34,6 +34,7 @@ async function begin() {
     gate(app, enter);
     return;
   }
+  announce("Bulkhead is loading.");
   try {
     await enter();
   } catch (error) {
@@ -43,6 +44,7 @@ async function begin() {
 }
 
 function unreachable(error) {
+  announce(error.message);
   fill(app, h("main.gate", { id: "content" }, h("form", { onsubmit: (event) => { event.preventDefault(); location.reload(); } }, h("h1", error.message), error.hint && h("p.muted", error.hint), h("button.primary", "Try again"))));
 }
 
@@ -100,8 +102,8 @@ function frame() {
       // Where a click leads, the focus and a reader follow.
       view.querySelector("[data-first-focus], h1")?.focus({ preventScroll: true });
       window.scrollTo(0, 0);
-      announce(title);
     }
+    announce(title);
     first = false;
   });
 }

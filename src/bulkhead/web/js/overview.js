@@ -6,14 +6,14 @@ import { reference } from "./actions.js";
 import { fill, h, icon } from "./dom.js";
 import { eventRows } from "./events.js";
 import { me, may } from "./me.js";
-import { asked, facts, head, simpleTable, standing, wall } from "./parts.js";
+import { asked, facts, head, simpleTable, standing, waiting, wall } from "./parts.js";
 import { link } from "./router.js";
 import { bytes, number, percent, planLine, plural } from "./units.js";
 
 const EVERY = 5000;
 
 export function overview() {
-  const sums = h("div.tiles"), troubles = h("div.stack"), room = h("div");
+  const sums = h("div.tiles"), troubles = h("div.stack"), room = h("div", waiting());
   const recent = eventRows(() => true, 10);
   const operator = may("host");
   const element = h("div", head(me().tenant || "Overview", { actions: may("instances") && h("a.button.primary", { href: "#/create" }, icon("plus"), "Create") }),
@@ -21,7 +21,7 @@ export function overview() {
   let host = null, plans = [], asking = false, when = 0;
 
   function update() {
-    fill(sums, counts(), host ? host.resources.map(resource) : own());
+    fill(sums, live.loaded ? counts() : ghost(), host ? host.resources.map(resource) : operator || !live.loaded ? [ghost(), ghost(), ghost()] : own());
     fill(troubles, wrong(), host?.warnings.map((words) => h("div.notice.warn", h("span", words))));
     if (host) fill(room, fits(host, plans));
   }
@@ -57,6 +57,7 @@ function wrong() {
   return h("div.notice.bad", h("b", `${plural(found.length, "instance")} ${found.length === 1 ? "needs" : "need"} a look`), h("span", found.slice(0, 12).map((instance, index) => [index ? ", " : "", h("a", { href: link("instances", reference(instance)) }, instance.spec.name), ` ${standing(instance)[1]}`])));
 }
 
+const ghost = () => h("i.ghost", { "aria-hidden": "true" });
 const tile = (title, figure, small, ...more) => h("section.tile", h("h2", title), h("span.figure", figure, " ", h("small", small)), more);
 
 function counts() {
@@ -92,10 +93,10 @@ function own() {
 
 function fits(host, plans) {
   const walls = Object.keys(host.plans[0]?.fits ?? {});
-  const cell = ({ more, ends, reason }) => h("td.right", reason ? h("span.muted", { title: reason }, "–") : [h("b", number(more)), h("span.sub", more ? `then ${ends} ends` : `no ${ends} left`)]);
+  const cell = ({ more, ends, reason }) => h("td.right", reason ? h("span.muted", { title: reason }, "–") : [h("b", number(more)), h("span.sub.wraps", more ? `then ${ends} ends` : `no ${ends} left`)]);
   return simpleTable("What more fits", ["Plan", ...walls.map((level) => [level, "right"])], host.plans.map(({ name, fits: found }) => {
     const named = plans.find((plan) => plan.name === name);
-    return h("tr", h("td.break", h("span.name", name), named && h("span.sub", planLine(named.plan))), walls.map((level) => cell(found[level])));
+    return h("tr", h("td.break", h("span.name", name), named && h("span.sub.wraps", planLine(named.plan).split(" · ").map((part) => part.replaceAll(" ", "\u00a0")).join(" · "))), walls.map((level) => cell(found[level])));
   }));
 }
 

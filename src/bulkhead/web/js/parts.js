@@ -114,9 +114,12 @@ export function simpleTable(label, names, rows) {
   return h("div.scroll", { tabIndex: 0, role: "region", "aria-label": label }, h("table", headings(names), h("tbody", rows)));
 }
 
+// What stands where an answer has not come yet; readers of screens hear it too.
+export const waiting = () => h("div.empty", { role: "status" }, h("p.muted", "Loading…"));
+
 // Content that is asked for: what stands there until it comes, and when it does not.
 export function asked(load, show) {
-  const element = h("div", h("div.empty", h("p.muted", "Loading…")));
+  const element = h("div", waiting());
   let asking = 0;
   const again = async () => {
     const mine = asking += 1; // an answer that is overtaken by a later one is old
