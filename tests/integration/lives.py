@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+import pytest
 
 from tests.harness.daemon import BULKHEAD, Daemon
 from tests.harness.heritage import Estate
@@ -15,6 +17,11 @@ from tests.harness.heritage import Estate
 PLAN = ("--memory", "64M", "--cpus", "1", "--disk", "64M")
 SECONDS = 120.0
 Result = TypeVar("Result")
+
+
+def often(points: Sequence[str], kept: Collection[str]) -> list[object]:
+    """Crash points, of which each run has those that are kept: `scripts/test crashes` has the others."""
+    return [point if point in kept else pytest.param(point, marks=pytest.mark.every_crash) for point in points]
 
 
 def until(what: str, look: Callable[[], Result], *, seconds: float = SECONDS) -> Result:

@@ -19,10 +19,10 @@ from tests.harness import computers
 from tests.harness.abilities import require
 from tests.harness.fleet import Fleet, Host
 from tests.harness.kernels import kernel_layout
-from tests.integration.lives import until
+from tests.integration.lives import often, until
 from tests.integration.passages import Slow, bundles, listed, move, where
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(8)]
 SIZE = ("--memory", "96M", "--cpus", "1", "--disk", "64M", "--network", "none")
 COUNT = (
     "n=$(cat /proc/sys/kernel/random/uuid); i=0; echo began; "
@@ -34,11 +34,6 @@ OFTEN = frozenset(
     | {"expect.made", "expect.waiting", "expect.loaded", "expect.whole", "arrive.recorded", "arrive.entered"}
     | {"stay.noted"}
 )
-
-
-def often(points: tuple[str, ...]) -> list[object]:
-    """Half of them in each run, all of them with -m every_crash."""
-    return [point if point in OFTEN else pytest.param(point, marks=pytest.mark.every_crash) for point in points]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +183,7 @@ def test_a_whole_system_goes_while_it_runs(hosts: list[Host], tmp_path: Path) ->
 AFTER = LIVE_LEAVING.index("leave.handed")
 
 
-@pytest.mark.parametrize("point", often(LIVE_LEAVING))
+@pytest.mark.parametrize("point", often(LIVE_LEAVING, OFTEN))
 def test_the_source_s_daemon_dies(hosts: list[Host], counting: Counting, point: str) -> None:
     source, target = counting.source, counting.target
     source.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
@@ -202,7 +197,7 @@ def test_the_source_s_daemon_dies(hosts: list[Host], counting: Counting, point: 
 THERE = LIVE_ARRIVING.index("arrive.recorded")
 
 
-@pytest.mark.parametrize("point", often(LIVE_ARRIVING))
+@pytest.mark.parametrize("point", often(LIVE_ARRIVING, OFTEN))
 def test_the_target_s_daemon_dies(lab: Fleet, hosts: list[Host], counting: Counting, point: str) -> None:
     source, target = counting.source, counting.target
     target.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
@@ -214,7 +209,7 @@ def test_the_target_s_daemon_dies(lab: Fleet, hosts: list[Host], counting: Count
     assert lives(hosts, counting) == (target if LIVE_ARRIVING.index(point) >= THERE else source).name
 
 
-@pytest.mark.parametrize("point", often(STAYING))
+@pytest.mark.parametrize("point", often(STAYING, OFTEN))
 def test_the_source_s_daemon_dies_while_it_takes_back(
     lab: Fleet, hosts: list[Host], counting: Counting, point: str
 ) -> None:

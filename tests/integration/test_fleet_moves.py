@@ -18,7 +18,7 @@ from tests.harness.kernels import kernel_layout
 from tests.integration.lives import until
 from tests.integration.passages import Slow, arriving, listed, move, where
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(6)]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.harness.namespaces import in_network
 from tests.integration.frames import frames
 from tests.integration.lives import until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(5)]
 PORT = 8474
 LARGE = 24 << 20
 

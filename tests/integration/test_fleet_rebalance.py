@@ -13,7 +13,7 @@ from tests.harness.abilities import require
 from tests.harness.fleet import Fleet, Host
 from tests.integration.lives import until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(5)]
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from tests.harness.abilities import require
 from tests.harness.fleet import Fleet, Host
 from tests.harness.kernels import kernel_layout
 from tests.harness.witness import Witness
-from tests.integration.lives import PLAN, until
+from tests.integration.lives import PLAN, often, until
 from tests.integration.test_fleet_loss import LEASE, alone, ended, listed, own, runs_elsewhere, share, until_running
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(8)]
 COPIED = ("--replicas", "1", "--replica-interval", "5s")
 SLEEP = ("box", "sleep", "10000")
 
@@ -115,7 +115,7 @@ def test_only_what_has_changed_goes_over(hosts: list[Host]) -> None:
     assert hashlib.sha256(disk_of(target, instance)).hexdigest() != before
 
 
-@pytest.mark.parametrize("point", [*REPLICATING, *COPIES])
+@pytest.mark.parametrize("point", often([*REPLICATING, *COPIES], ("replicate.copied", "replica.received")))
 def test_a_daemon_dies_while_it_is_copied(hosts: list[Host], point: str) -> None:
     alpha, beta, gamma = hosts
     dying = [beta] if point in REPLICATING else [alpha, gamma]
@@ -139,7 +139,7 @@ def test_a_daemon_dies_while_it_is_copied(hosts: list[Host], point: str) -> None
     alone(hosts, "one", on=where)
 
 
-@pytest.mark.parametrize("point", [*RESTORING, "recover.created", "recover.started"])
+@pytest.mark.parametrize("point", often([*RESTORING, "recover.created", "recover.started"], RESTORING))
 def test_a_daemon_dies_while_it_is_restored(hosts: list[Host], point: str) -> None:
     alpha, beta, gamma = hosts
     instance = begin(beta)

@@ -16,7 +16,7 @@ from tests.harness.fleet import Fleet, Host
 from tests.integration.lives import until
 from tests.integration.test_fleet import listed
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(5)]
 MEGABYTE = 1 << 20
 
 
