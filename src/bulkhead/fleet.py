@@ -238,6 +238,8 @@ class Load(Model):
     """Bytes of memory that it uses."""
     used: dict[str, int] | None
     """In the units of Amounts, the mean of up to an hour; None where it has not been measured for long enough."""
+    live: bool = False
+    """Whether it can run on while it moves, as far as its own host knows."""
     pinned: str = ""
     """Why it cannot leave its host; "" where it can."""
 

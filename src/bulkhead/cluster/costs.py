@@ -30,12 +30,12 @@ class Cost:
 
 
 def cost(placed: Placed, source: HostView, target: HostView, rate: int = USUAL_RATE) -> Cost:
-    """With a link of `rate` bytes a second. Only virtual machines migrate live, and only where both hosts run them
-    alike: kvm or tcg. The processors' models are the migration's own preflight.
+    """With a link of `rate` bytes a second. Live goes what can by its own host's word, and only where both hosts run
+    machines alike: kvm or tcg. The processors' models are the migration's own preflight.
     """
     if not placed.running:
         return Cost("carried", placed.written, placed.written / rate, 0.0)
-    if placed.wanted.level is Isolation.VM and source.speed.accelerator == target.speed.accelerator:
+    if placed.live and source.speed.accelerator == target.speed.accelerator:
         size = placed.written + int(placed.resident * AGAIN)
         return Cost("live", size, size / rate + BLACKOUT, BLACKOUT)
     seconds = placed.written / rate + START[placed.wanted.level]

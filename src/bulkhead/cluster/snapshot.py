@@ -152,6 +152,8 @@ class Placed:
     """What it uses, measured and smoothed; None: it counts as what is sold to it."""
     moved: float = 0.0
     """When it was last moved, seconds since the epoch; infinite while it is being moved."""
+    live: bool = False
+    """Whether it can run on while it moves, as far as its own host knows."""
     pinned: str = ""
     """Why it cannot leave its host; "" where it can."""
 

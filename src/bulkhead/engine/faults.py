@@ -153,6 +153,7 @@ LIVE_ARRIVING = (
     "expect.loaded",
     "expect.whole",
     "arrive.recorded",
+    "arrive.heard",
     "arrive.entered",
     "arrive.started",
 )

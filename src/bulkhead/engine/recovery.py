@@ -29,6 +29,8 @@ class Recovery:
         self._context = context
         self._lifecycle = lifecycle
         self._repairs: list[str] = []
+        self._coming: list[Instance] = []
+        """Machines that have come from other hosts, and that nobody hears yet."""
 
     def run(self) -> list[str]:
         """Repair, and say in words what was repaired; nothing to say after a clean stop."""
@@ -118,15 +120,16 @@ class Recovery:
     def _strays(self) -> None:
         """Bundles and cgroups without a record. Their processes end first, so that nothing is busy."""
         context = self._context
-        known, coming = {instance.spec.id: instance for instance in context.state.instances()}, set[str]()
+        known = {instance.spec.id: instance for instance in context.state.instances()}
         for directory in context.config.instances_dir.iterdir():
-            if directory.name not in known and expecting.has_come(directory):
-                coming.add(directory.name)  # whose it is, the fleet's record says
+            if directory.name not in known and (parcel := expecting.has_come(directory)):
+                self._coming.append(parcel.instance)  # whose it is, the fleet's record says
             elif directory.name not in known:
                 quit_or_kill(directory)
                 bundles.remove(directory)
                 context.state.remove(directory.name)  # what it has leased
                 self._repairs.append(f"bundle {directory.name[:12]} without a record removed")
+        coming = {instance.spec.id for instance in self._coming}
         for instance_id in cgroups.list_instances(context.layout, context.config.cgroup):
             if instance_id not in coming and (instance_id not in known or known[instance_id].pid == 0):
                 cgroups.kill_and_remove(context.layout, context.config.cgroup, instance_id)
@@ -137,6 +140,7 @@ class Recovery:
         context = self._context
         instances = context.state.instances()
         running = [instance for instance in instances if instance.pid]
+        there = [*((each, each.spec.ports) for each in running), *((each, ()) for each in self._coming)]
         self._repairs += context.images.recover()
         self._repairs += context.templates.recover()
         self._repairs += context.disks.recover({instance.spec.id for instance in instances})
@@ -149,12 +153,13 @@ class Recovery:
         self._repairs += context.networks.recover(
             context.state.networks(),
             {
-                instance.spec.id: (instance.address, instance.spec.ports, instance.spec.plan.bandwidth)
-                for instance in running
+                instance.spec.id: (instance.address, ports, instance.spec.plan.bandwidth)
+                for instance, ports in there
                 if instance.address
             },
-            {instance.spec.id for instance in running if instance.spec.system},
+            {instance.spec.id for instance, _ in there if instance.spec.system},
             {instance.spec.id: instance.spec.inside for instance in running if instance.spec.inside},
+            {instance.spec.id for instance in self._coming},
         )
         for network in context.state.networks():
             self._lifecycle.resources.update_names(network)

@@ -32,8 +32,13 @@ class Resources:
     mounting: threading.Lock = field(default_factory=threading.Lock)
     """Held while volumes are mounted, or found to be of no use to anybody and unmounted."""
 
-    def acquire(self, instance: Instance, *, undo: ExitStack, always: ExitStack) -> tuple[Instance, Bundle]:
-        """Make everything ready for a start. `undo` puts it back after a failure, `always` ends in any case."""
+    def acquire(
+        self, instance: Instance, *, undo: ExitStack, always: ExitStack, silent: bool = False
+    ) -> tuple[Instance, Bundle]:
+        """Make everything ready for a start. `undo` puts it back after a failure, `always` ends in any case.
+
+        `silent`: it has no record yet, is found by nobody, and what it sends goes nowhere before `speak`.
+        """
         context, spec = self.context, instance.spec
         if spec.inside:
             return self._acquire_inside(instance, undo=undo, always=always)
@@ -51,7 +56,7 @@ class Resources:
         machines.check_volumes(context, spec)
         volumes = machines.volumes(context, spec) if machines.is_machine(spec) else self._volumes(spec)
         checkpoint("start.volumes")
-        instance, connection = self._network(instance, undo, always, warm)
+        instance, connection = self._network(instance, undo, always, warm, silent=silent)
         netns_fd = connection.netns_fd if connection else None
         if connection and isinstance(bundle.limits, limits.LimitProgram):
             bundle = replace(bundle, limits=bundle.limits.counting(connection.link))
@@ -186,7 +191,7 @@ class Resources:
         ]
 
     def _network(
-        self, instance: Instance, undo: ExitStack, always: ExitStack, warm: WarmGuest | None
+        self, instance: Instance, undo: ExitStack, always: ExitStack, warm: WarmGuest | None, *, silent: bool
     ) -> tuple[Instance, Connection | None]:
         context, spec = self.context, instance.spec
         network = self.network_of(spec)
@@ -207,13 +212,18 @@ class Resources:
                     bandwidth=spec.plan.bandwidth,
                     asks=spec.system is not None,
                     wanted=kept if kept and kept.network == network.name else None,
+                    silent=silent,
                 )
                 undo.callback(context.networks.disconnect, connection.link)
                 always.callback(os.close, connection.netns_fd)
             checkpoint("start.connected")
             instance = instance.model_copy(update={"address": connection.address})
-            context.state.save(instance)
-        self._announce(instance, network, connection.address, link=connection.link, undo=undo)
+            if not silent:
+                context.state.save(instance)
+        if silent:
+            bundles.write_network(context.bundle_dir(instance), connection.address, connection.link)
+        else:
+            self._announce(instance, network, connection.address, link=connection.link, undo=undo)
         return instance, connection
 
     def _taken(self, spec: Spec) -> set[str]:
@@ -235,6 +245,25 @@ class Resources:
         self.update_names(network)
         context.fleet_networks.changed()
         checkpoint("start.named")
+
+    def speak(self, instance: Instance) -> None:
+        """Let a silent instance, which this host has a record of by now, be heard; tell all where it is. Idempotent."""
+        link, network = bundles.read_link(self.context.bundle_dir(instance)), self.network_of(instance.spec)
+        if link and network and instance.address:
+            self.context.networks.speak(link)
+            self.context.networks.overlays.announce(network, link, instance.address)
+
+    def publish(self, instance: Instance) -> None:
+        """Let one that was silent be found, by its names and ports. Idempotent. Raises Conflict, with names alone."""
+        context, spec, network = self.context, instance.spec, self.network_of(instance.spec)
+        if network is None or instance.address is None:
+            return
+        try:
+            if spec.ports:
+                context.networks.publish(spec.id, instance.address, spec.ports)
+        finally:
+            self.update_names(network)
+            context.fleet_networks.changed()
 
     def network_of(self, spec: Spec) -> Network | None:
         """The bridge the instance is on; None with "none" and "host" and for chroots."""
@@ -305,11 +334,15 @@ class Resources:
             context.networks.unpublish(spec.id)
         if spec.inside:
             context.networks.dislodge(spec.id)
-        link = bundles.read_link(context.bundle_dir(instance))
-        if link:
-            context.networks.disconnect(link)
+        self.release_link(instance)
         context.fleet_networks.changed()
         return instance.model_copy(update={"address": None})
+
+    def release_link(self, instance: Instance) -> None:
+        """Give back the link and the address alone, which is all that a silent instance has. Idempotent."""
+        link = bundles.read_link(self.context.bundle_dir(instance))
+        if link:
+            self.context.networks.disconnect(link)
 
     def release_volumes(self, spec: Spec) -> None:
         """Unmount the volumes that no other instance uses, be it that it runs or is being started."""

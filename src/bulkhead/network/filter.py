@@ -33,6 +33,8 @@ class Wanted:
     """Addresses of instances by the name of their link."""
     lodgers: dict[str, tuple[str, Address]] = field(default_factory=dict)
     """Instances within VMs: the link that they send by, which is their VM's, and their own address."""
+    silent: set[str] = field(default_factory=set)
+    """Those of these links by which nothing passes yet, whoever sends it."""
     askers: set[str] = field(default_factory=set)
     """Those of these links whose systems ask for their address (DHCP)."""
     published: dict[str, rules.Published] = field(default_factory=dict)
@@ -128,11 +130,24 @@ class Filter:
                 self._change(self._elements.remove, rules.member_elements(before - self._members))
                 self._change(self._elements.add, rules.member_elements(self._members - before))
 
-    def allow(self, link: str, address: Address) -> None:
-        """Let the instance behind a link send from its address."""
+    def allow(self, link: str, address: Address, *, silent: bool = False) -> None:
+        """Let the instance behind a link send from its address; a silent one once it is told to `speak`."""
         with self._lock:
             self._wanted.senders[link] = address
-            self._change(self._elements.add, rules.sender_elements(link, address))
+            if silent:
+                self._wanted.silent.add(link)
+            else:
+                self._change(self._elements.add, rules.sender_elements(link, address))
+
+    def speak(self, link: str) -> None:
+        """Let what comes by a silent link pass. Idempotent."""
+        with self._lock:
+            if link not in self._wanted.silent:
+                return
+            self._wanted.silent.discard(link)
+            address = self._wanted.senders[link]
+            asks = rules.asker_elements(link, address) if link in self._wanted.askers else []
+            self._change(self._elements.add, [*rules.sender_elements(link, address), *asks])
 
     def lodge(self, instance_id: str, link: str, address: Address) -> None:
         """Let an instance send from its address by the link of the VM that it is in."""
@@ -152,15 +167,17 @@ class Filter:
         """Let the system behind an allowed link ask for its address."""
         with self._lock:
             self._wanted.askers.add(link)
-            self._change(self._elements.add, rules.asker_elements(link, self._wanted.senders[link]))
+            if link not in self._wanted.silent:
+                self._change(self._elements.add, rules.asker_elements(link, self._wanted.senders[link]))
 
     def forbid(self, link: str) -> Address | None:
         """Nothing that comes by this link passes any more; the address it had, None when it had none. Idempotent."""
         with self._lock:
             address = self._wanted.senders.pop(link, None)
-            asks = link in self._wanted.askers
+            asks, silent = link in self._wanted.askers, link in self._wanted.silent
             self._wanted.askers.discard(link)
-            if address is not None and self._there:
+            self._wanted.silent.discard(link)
+            if address is not None and self._there and not silent:
                 more = rules.asker_elements(link, address) if asks else []
                 self._change(self._elements.remove, [*rules.sender_elements(link, address), *more])
             return address
@@ -199,11 +216,12 @@ class Filter:
 
     def _all(self) -> list[Element]:
         wanted = self._wanted
+        heard = {link: address for link, address in wanted.senders.items() if link not in wanted.silent}
         return [
             *(each for network in wanted.networks.values() for each in rules.network_elements(self._config, network)),
-            *(each for link, address in wanted.senders.items() for each in rules.sender_elements(link, address)),
+            *(each for link, address in heard.items() for each in rules.sender_elements(link, address)),
             *(each for link, address in wanted.lodgers.values() for each in rules.sender_elements(link, address)),
-            *(each for link in wanted.askers for each in rules.asker_elements(link, wanted.senders[link])),
+            *(each for link in wanted.askers & heard.keys() for each in rules.asker_elements(link, heard[link])),
             *(each for published in wanted.published.values() for each in rules.port_elements(published)),
             *rules.closed_elements(wanted.closed),
             *rules.member_elements(self._members),

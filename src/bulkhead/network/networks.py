@@ -137,19 +137,20 @@ class Networks:
         bandwidth: int | None,
         asks: bool = False,
         wanted: Address | None = None,
+        silent: bool = False,
     ) -> Connection:
         """A namespace on the network, with an address that is not in `taken` (IPv4 addresses in use), or with `wanted`.
 
         `asks`: it is for a system that learns its address by DHCP, see `set_names`. `bandwidth` is in bits per second,
-        each way. Raises Conflict when the subnet is full. The caller closes
-        `netns_fd`, and gives the link back with `disconnect`.
+        each way. `silent`: nothing that it sends passes before `speak`. Raises Conflict when the subnet is full. The
+        caller closes `netns_fd`, and gives the link back with `disconnect`.
         """
         self.up(network)
         _require_own(network, wanted)
-        connection = None if wanted else self._pool.take(network, taken)
+        connection = None if wanted or silent else self._pool.take(network, taken)
         spare = connection is not None
         if connection is None:
-            connection = self._make(network, taken, owner=instance_id, wanted=wanted)
+            connection = self._make(network, taken, owner=instance_id, wanted=wanted, silent=silent)
         with ExitStack() as undo:
             undo.callback(os.close, connection.netns_fd)
             undo.callback(self.disconnect, connection.link)
@@ -161,6 +162,10 @@ class Networks:
                 self._wiring.shape(connection.link, connection.netns_fd, bandwidth)
             undo.pop_all()
         return connection
+
+    def speak(self, link: str) -> None:
+        """Let what a silent link sends pass from now on. Idempotent."""
+        self._filter.speak(link)
 
     def lodge(
         self,
@@ -319,16 +324,18 @@ class Networks:
         running: Mapping[str, Running],
         askers: Collection[str] = (),
         lodging: Mapping[str, str] | None = None,
+        silent: Collection[str] = (),
     ) -> list[str]:
         """Make the kernel agree with the store, whatever is there: call once, before anything else.
 
         `running` has the address, ports and bandwidth of every instance that runs, by id; `askers` are those of them
-        that learn their address by DHCP, `lodging` those within VMs, with the id of each one's VM. Networks that no
-        instance is on and that have no bridge stay down. Returns what was repaired, in words.
+        that learn their address by DHCP, `lodging` those within VMs, with the id of each one's VM, `silent` those that
+        send nothing before `speak`. Networks that no instance is on and that have no bridge stay down. Returns what was
+        repaired, in words.
         """
         with self._lock:
             recovery = Recovery(self._config, self._netlink, self._filter, self._forwarding, self._bridges, self._names)
-            recovery.lodging = lodging or {}
+            recovery.lodging, recovery.silent = lodging or {}, silent
             repairs = recovery.run(networks, running, askers)
             repairs += self.overlays.recover(recovery.up)
             self._up = {network.id: network for network in recovery.up}
@@ -364,11 +371,17 @@ class Networks:
         self._netlink.close()
 
     def _make(
-        self, network: Network, taken: Collection[str], *, owner: str, wanted: Address | None = None
+        self,
+        network: Network,
+        taken: Collection[str],
+        *,
+        owner: str,
+        wanted: Address | None = None,
+        silent: bool = False,
     ) -> Connection:
         address = self._take(network, wanted) if wanted else self._lease(network, taken)
         try:
-            return self._wiring.make(network, address, owner=owner)
+            return self._wiring.make(network, address, owner=owner, silent=silent)
         except BaseException:
             with self._lock:
                 self._addresses.get(network.id, set()).discard(address.ipv4)

@@ -36,6 +36,8 @@ class Recovery:
     up: list[Network] = field(default_factory=list)
     lodging: Mapping[str, str] = field(default_factory=dict)
     """Instances within VMs: the VM of each."""
+    silent: Collection[str] = ()
+    """Those by whose links nothing passes yet."""
     _links: dict[str, links.Link] = field(default_factory=dict)
     """By instance."""
     _repairs: list[str] = field(default_factory=list)
@@ -86,6 +88,7 @@ class Recovery:
         wanted = Wanted(
             networks={network.id: network for network in self.up},
             senders={link.name: running[owner][0] for owner, link in self._links.items()},
+            silent={link.name for owner, link in self._links.items() if owner in self.silent},
             lodgers={
                 owner: (self._links[machine].name, running[owner][0])
                 for owner, machine in self.lodging.items()

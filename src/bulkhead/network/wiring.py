@@ -62,15 +62,18 @@ class Wiring:
     netlink: Netlink
     filter: Filter
 
-    def make(self, network: Network, address: Address, *, owner: str) -> Connection:
-        """A new namespace with its link, addresses and routes, ready to be entered. Leaves nothing on failure."""
+    def make(self, network: Network, address: Address, *, owner: str, silent: bool = False) -> Connection:
+        """A new namespace with its link, addresses and routes, ready to be entered. Leaves nothing on failure.
+
+        `silent`: nothing that it sends passes, see `Filter.speak`.
+        """
         link = new_link_name(self.config)
         bridge = links.index_of(bridge_name(self.config, network))
         if not bridge:
             raise HostError(f"the bridge of network {network.name} has gone", hint="restart bulkhead serve")
         with ExitStack() as undo:
             undo.callback(self.remove, link)
-            self.filter.allow(link, address)
+            self.filter.allow(link, address, silent=silent)
             netns_fd, _ = namespaces.make(lambda fd: self._wire(fd, bridge, link, address, owner))
             undo.pop_all()
         return Connection(address, netns_fd, link)

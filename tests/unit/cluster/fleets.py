@@ -54,7 +54,7 @@ def wanted(
     return Wanted(id=fields.pop("id", f"id-{name}"), name=name, need=need, **fields)
 
 
-_OF_PLACED = ("written", "resident", "running", "used", "moved", "pinned")
+_OF_PLACED = ("written", "resident", "running", "used", "moved", "live", "pinned")
 
 
 def placed(name: str = "old", speed: Speed = FAST, **fields: Any) -> Placed:

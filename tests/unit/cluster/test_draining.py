@@ -75,10 +75,11 @@ def test_what_must_be_apart_is_apart_afterwards() -> None:
 
 def test_how_a_move_goes_and_what_it_costs_follows_the_level_and_the_hosts() -> None:
     source, same, other = host(1), host(2), host(3, speed=SLOW)
-    vm = placed(level=Isolation.VM, written=10 * RATE, resident=10 * RATE)
+    vm = placed(level=Isolation.VM, written=10 * RATE, resident=10 * RATE, live=True)
     live = cost(vm, source, same, RATE)
     assert (live.how, live.size, live.downtime) == ("live", 23 * RATE, BLACKOUT)
     assert cost(vm, source, other, RATE).how == "copied", "kvm and tcg do not take over from one another"
+    assert cost(replace(vm, live=False), source, same, RATE).how == "copied", "its host says that it cannot"
     copied = cost(placed(written=10 * RATE), source, same, RATE)
     assert (copied.how, copied.downtime, copied.seconds) == ("copied", 10.5, 10.5)
     assert cost(placed(written=RATE, running=False), source, same, RATE).downtime == 0

@@ -50,7 +50,7 @@ def test_what_costs_more_than_it_brings_stays() -> None:
     assert "worth its cost" in found.reason
     slow = fleet(loaded(1, 14), loaded(2, 2))
     assert rebalance(slow, Limits(most_downtime=0.1)).steps == ()
-    live = fleet(loaded(1, 14, level=Isolation.VM, resident=GIB), loaded(2, 2))
+    live = fleet(loaded(1, 14, level=Isolation.VM, resident=GIB, live=True), loaded(2, 2))
     assert rebalance(live, Limits(most_downtime=0.5)).steps[0].move.cost.how == "live"
 
 

@@ -145,7 +145,7 @@ class Arrivals:
             receipt = parcels.receive(parcel, stream, directory)
             bundles.make(directory, spec, list(parcel.layers))
             if parcel.machine:
-                coming.instance = self.expected.make(parcel, directory, undo)
+                coming.instance = self.expected.make(parcel, directory, undo, ipv4=place.ipv4)
                 undo.pop_all()
                 return receipt
             if parcel.foreign:
@@ -331,7 +331,7 @@ class Arrivals:
     def _enter(self, instance: Instance) -> tuple[Instance, str]:
         """Let its machine go on; where that is of no use, let it begin anew from the disk that has come."""
         try:
-            return self.expected.enter(instance), ""
+            return self.expected.enter(instance)
         except BulkheadError as error:
             log.warning("the machine of %s does not go on: %s", instance.spec.name, error)
             instance, problem = self._tried(instance, self.expected.restart)

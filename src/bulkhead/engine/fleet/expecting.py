@@ -28,6 +28,7 @@ from bulkhead.moves import Blueprint, Parcel
 from bulkhead.storage import foreign
 
 LOG = "log"
+ALONE = "move it with --stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,25 @@ class Expected:
         except BulkheadError as error:
             return list(error.problems)
         if not isinstance(self.context.driver_of(spec), Migrates):
-            return [Problem(f"a {spec.isolation} does not move while it runs", "move it with --stop")]
+            return [Problem(f"a {spec.isolation} does not move while it runs", ALONE)]
         processor = facts.processor() if accelerator == "kvm" else ""
         return problems(machine, hypervisor=root, accelerator=accelerator, processor=processor)
 
-    def make(self, parcel: Parcel, directory: Path, undo: ExitStack) -> Instance:
-        """The machine of a parcel whose files are in `directory`, waiting; the instance that it is to be."""
+    def make(self, parcel: Parcel, directory: Path, undo: ExitStack, *, ipv4: str) -> Instance:
+        """The machine of a parcel whose files are in `directory`, waiting; the instance that it is to be.
+
+        `ipv4`: the address that it has in the fleet. Its end of the network is made, and silent. Raises Refused where
+        the network is not this host's.
+        """
         context, machine = self.context, _machine(parcel)
         spec = parcel.instance.spec
+        kept = context.fleet_networks.address(spec.network_key, ipv4)
+        if kept is None and spec.network != "none":
+            raise Refused(f"{spec.name} is on network {spec.network}, which is not on this host", hint=ALONE)
         driver = self._driver(spec)
         uids = context.state.lease_uid_range(spec.id)
         undo.callback(context.state.remove, spec.id)
-        changes = {"uid_start": uids, "cpuset": (), "address": None, "kept_address": None, "pid": 0}
+        changes = {"uid_start": uids, "cpuset": (), "address": None, "kept_address": kept, "pid": 0}
         instance = parcel.instance.model_copy(update=changes)
         _make_disk(directory / bundles.DISK, machine.disk)
         foreign.mark(directory / bundles.DISK)
@@ -65,7 +73,7 @@ class Expected:
             # The kernel that it runs: what the name means here may be another one.
             same = spec.model_copy(update={"kernel": machine.kernel or spec.kernel})
             given = instance.model_copy(update={"spec": same})
-            acquired, bundle = self.lifecycle.resources.acquire(given, undo=undo, always=always)
+            acquired, bundle = self.lifecycle.resources.acquire(given, undo=undo, always=always, silent=True)
             handle = driver.expect(bundle, machine)
             undo.callback(context.driver_of(spec).delete, directory, spec.id)
             bundles.write_handle(directory, handle)
@@ -91,15 +99,26 @@ class Expected:
             _sync(path)
         return count
 
-    def enter(self, instance: Instance) -> Instance:
-        """Let it run. Raises AgentError, Unavailable, HostError where its machine has ended, or does not answer."""
+    def enter(self, instance: Instance) -> tuple[Instance, str]:
+        """Let it run, be heard and found; what of its ports is not to be had here, in words.
+
+        Raises AgentError, Unavailable, HostError where its machine has ended, or does not answer.
+        """
         context, directory = self.context, self.context.bundle_dir(instance)
         handle: Handle = bundles.require_handle(directory)
+        # Its address leads here before it says a word, so that no answer to it goes where it was.
+        self.lifecycle.resources.speak(instance)
+        checkpoint("arrive.heard")
         self._driver(instance.spec).go_on(directory, handle)
         checkpoint("arrive.entered")
+        problem = ""
+        try:
+            self.lifecycle.resources.publish(instance)
+        except BulkheadError as error:
+            problem = f"its ports are not published here: {error.what}"
         self.lifecycle.meter.begin(instance, handle, Counters())
         self.lifecycle.on_started(instance)
-        return context.state.get(instance.spec.id)
+        return context.state.get(instance.spec.id), problem
 
     def restart(self, instance: Instance) -> Instance:
         """Its machine is of no use: let it start from the disk that has come."""
@@ -112,7 +131,7 @@ class Expected:
         """It is not to be. Idempotent."""
         context, directory = self.context, self.context.bundle_dir(instance)
         context.driver(instance).delete(directory, instance.spec.id)
-        self.lifecycle.resources.release_network(instance)
+        self.lifecycle.resources.release_link(instance)
         context.disks.discard(instance.spec.id, directory / bundles.DISK)
         bundles.remove(directory)
         context.state.remove(instance.spec.id)
@@ -120,7 +139,7 @@ class Expected:
     def _driver(self, spec: Spec) -> Migrates:
         driver = self.context.driver_of(spec)
         if not isinstance(driver, Migrates):
-            raise Refused(f"a {spec.isolation} does not move while it runs", hint="move it with --stop")
+            raise Refused(f"a {spec.isolation} does not move while it runs", hint=ALONE)
         return driver
 
 

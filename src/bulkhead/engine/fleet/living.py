@@ -59,9 +59,10 @@ class Living:
             raise Refused(what, hint="move it with --stop")
         if instance.state is not State.RUNNING:
             raise Refused(f"{spec.name} is {instance.state}: there is nothing to move but its disk", hint="--stop")
-        if spec.network != "none":
-            what = f"{spec.name} is on network {spec.network}: only what has none runs on while it moves"
-            found.append(Problem(what, "move it with --stop: on a network of the fleet it keeps its address"))
+        if spec.network != "none" and context.fleet_networks.find(spec.network_key) is None:
+            what = f"{spec.name} is on network {spec.network} of this host, where its address would be left behind"
+            hint = "move it with --stop; on a network of the fleet (network create --fleet) it runs on"
+            found.append(Problem(what, hint))
         if is_fenced(spec):
             what = f"{spec.name} is started elsewhere when its host is lost: the other guard has to know of it first"
             found.append(Problem(what, "move it with --stop"))

@@ -15,6 +15,7 @@ from bulkhead.amounts import Amounts
 from bulkhead.engine import bundles
 from bulkhead.engine.context import Context
 from bulkhead.engine.fleet import staying
+from bulkhead.engine.fleet.living import Living
 from bulkhead.engine.fleet.places import placed
 from bulkhead.errors import BulkheadError
 from bulkhead.fleet import Host, Load
@@ -55,8 +56,17 @@ def _load(context: Context, instance: Instance, used: Usage | None) -> Load:
         written=written,
         resident=resident,
         used=_amounts(context, used, written, running=running),
+        live=running and _runs_on(context, instance),
         pinned=objections[0].what if objections else "",
     )
+
+
+def _runs_on(context: Context, instance: Instance) -> bool:
+    try:
+        Living(context).machine(instance)
+    except BulkheadError:
+        return False
+    return True
 
 
 def _amounts(context: Context, used: Usage | None, written: int, *, running: bool) -> dict[str, int] | None:

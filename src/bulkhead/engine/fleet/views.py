@@ -149,7 +149,13 @@ def placed_of(place: Place, load: Load | None) -> Placed:
         return placed
     used = None if load.used is None else Amounts(**load.used)
     return replace(
-        placed, running=load.running, written=load.written, resident=load.resident, used=used, pinned=load.pinned
+        placed,
+        running=load.running,
+        written=load.written,
+        resident=load.resident,
+        used=used,
+        live=load.live,
+        pinned=load.pinned,
     )
 
 
