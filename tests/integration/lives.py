@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 
 
 def often(points: Sequence[str], kept: Collection[str]) -> list[object]:
-    """Crash points, of which each run has those that are kept: `scripts/test crashes` has the others."""
-    return [point if point in kept else pytest.param(point, marks=pytest.mark.every_crash) for point in points]
+    """Crash points, of which each run has those that are kept: `scripts/test thorough` has the others."""
+    return [point if point in kept else pytest.param(point, marks=pytest.mark.thorough) for point in points]
 
 
 def until(what: str, look: Callable[[], Result], *, seconds: float = SECONDS) -> Result:

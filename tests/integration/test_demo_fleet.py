@@ -26,7 +26,7 @@ def begin(*options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-@pytest.mark.parametrize("wall", ["vm", "container"])
+@pytest.mark.parametrize("wall", ["container", pytest.param("vm", marks=pytest.mark.thorough)])
 def test_it_is_told_to_the_end(wall: str) -> None:
     process = begin("--wall", wall)
     said = process.communicate(timeout=800)[0]
@@ -39,7 +39,7 @@ def test_it_is_told_to_the_end(wall: str) -> None:
     assert "not heard of" in said
 
 
-@pytest.mark.parametrize("after", ["cluster init", "client"])
+@pytest.mark.parametrize("after", [pytest.param("cluster init", marks=pytest.mark.thorough), "client"])
 def test_interrupted_it_leaves_nothing(after: str) -> None:
     """What is left fails the leak check around this test."""
     process = begin("--wall", "container")

@@ -161,6 +161,7 @@ def test_the_daemon_of_a_host_stands_still(hosts: list[Host]) -> None:
     assert (witness.route, witness.twice) == (["beta", where], 0)
 
 
+@pytest.mark.thorough
 def test_everything_of_a_host_is_killed(hosts: list[Host]) -> None:
     alpha, beta, _ = hosts
     instance = begin(beta, *RECREATE, "--restart", "always")
@@ -176,6 +177,7 @@ def test_everything_of_a_host_is_killed(hosts: list[Host]) -> None:
     assert (witness.route, witness.twice) == (["beta", where], 0)
 
 
+@pytest.mark.thorough
 def test_a_guard_that_is_killed_is_there_again(hosts: list[Host]) -> None:
     alpha, beta, _ = hosts
     instance = begin(beta, *RECREATE)
@@ -225,6 +227,7 @@ def test_etcd_is_gone_for_all(lab: Fleet, hosts: list[Host]) -> None:
     assert alpha.cli("exec", "one", "cat", "/kept") == "written\n"
 
 
+@pytest.mark.thorough
 def test_the_leader_of_etcd_is_killed(lab: Fleet, hosts: list[Host]) -> None:
     _, beta, _ = hosts
     begin(beta, *RECREATE)
@@ -367,6 +370,7 @@ def test_what_was_removed_while_its_first_host_was_lost_does_not_come_back(hosts
     assert alpha.status()["instances"] == 0
 
 
+@pytest.mark.thorough
 def test_it_comes_back_to_a_host_that_had_lost_it(hosts: list[Host]) -> None:
     alpha, beta, _ = hosts
     instance = begin(beta, *RECREATE)

@@ -161,6 +161,7 @@ def test_a_daemon_dies_while_it_is_restored(hosts: list[Host], point: str) -> No
         host.daemon.restart()
 
 
+@pytest.mark.thorough
 def test_a_replica_s_host_is_lost_and_there_is_another(hosts: list[Host]) -> None:
     alpha, beta, _ = hosts
     begin(beta)

@@ -73,6 +73,7 @@ def test_a_late_link_is_no_lost_host(hosts: list[Host]) -> None:
     assert beta.daemon.json("inspect", "one")[0]["pid"] == pid
 
 
+@pytest.mark.thorough
 def test_a_link_that_is_too_late_is_missed_and_heals(hosts: list[Host]) -> None:
     """No answer of etcd's comes in time: the host is not heard of. It knows that it knows nothing, and runs on."""
     alpha, beta = hosts
@@ -105,6 +106,7 @@ def test_a_move_over_a_thin_link_is_foreseen_and_arrives_whole(hosts: list[Host]
     assert listed(alpha) == {"one": "beta"}
 
 
+@pytest.mark.thorough
 def test_a_rate_that_was_asked_for_is_not_exceeded(hosts: list[Host]) -> None:
     alpha, beta = hosts
     begin(alpha, 12)
