@@ -55,8 +55,7 @@ def where(hosts: list[Host], name: str) -> str:
             return there[0]
         return ""
 
-    until(f"{name} is on one host", agreed)
-    found = agreed()
+    found = until(f"{name} is on one host", agreed)
     for host in hosts:
         for bundle in bundles(host):
             left = {path.name for path in (host.daemon.config.instances_dir / bundle).iterdir()}

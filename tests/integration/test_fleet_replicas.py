@@ -57,7 +57,7 @@ def replica(host: Host, name: str = "one") -> dict[str, Any]:
 
 def begin(host: Host, *options: str) -> str:
     """An instance that runs on a host, with a copy that is whole; its id."""
-    host.cli("run", "-d", "--host", host.name, "--name", "one", *COPIED, *options, *PLAN, *SLEEP)
+    host.cli("run", "-d", "--host", host.name, "--name", "one", *COPIED, *PLAN, *options, *SLEEP)
     until("there is a whole copy", lambda: replica(host).get("at"))
     return str(replica(host)["id"])
 
@@ -178,7 +178,7 @@ def test_a_machine_goes_on_with_what_its_guest_has_written(hosts: list[Host]) ->
     alpha, beta, _ = hosts
     for host in hosts:
         host.daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
-    instance = begin(beta, "--isolation", "vm")
+    instance = begin(beta, "--isolation", "vm", "--memory", "128M")
     write(beta, "kept")
     with Witness(hosts, instance) as witness:
         os.kill(beta.daemon.pid, signal.SIGKILL)
