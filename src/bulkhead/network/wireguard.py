@@ -8,7 +8,6 @@ daemons on one machine may have links of the same name.
 from __future__ import annotations
 
 import ipaddress
-import os
 import shutil
 import threading
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from bulkhead.config import FLEET_DIRECTORY, Config
 from bulkhead.errors import HostError, Unavailable
-from bulkhead.host import links, namespaces, processes, tunnels, tuntap
+from bulkhead.host import links, namespaces, private, processes, tunnels, tuntap
 from bulkhead.host.netlink import Netlink, NetlinkError
 from bulkhead.host.services import Service
 from bulkhead.network.hops import WITHIN_WIREGUARD
@@ -86,13 +85,11 @@ class WireGuard:
         with self._lock:
             if not self._key_file.exists():
                 made = processes.run(["wg", "genkey"], package="wireguard-tools")
-                descriptor = os.open(self._key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(made)
-            private = self._key_file.read_bytes()
-            if private != self._pair[0]:
-                public = processes.run(["wg", "pubkey"], stdin=private, package="wireguard-tools")
-                self._pair = private, public.decode().strip()
+                private.write(self._key_file, made)
+            key = self._key_file.read_bytes()
+            if key != self._pair[0]:
+                public = processes.run(["wg", "pubkey"], stdin=key, package="wireguard-tools")
+                self._pair = key, public.decode().strip()
             return self._pair[1]
 
     def up(self, own: Endpoint, others: Sequence[Endpoint]) -> bool:

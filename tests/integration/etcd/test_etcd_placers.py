@@ -68,6 +68,17 @@ def made(make_store: Callable[..., EtcdStore], *, spare: bool) -> FleetState:
     return state
 
 
+class NoNetworks:
+    """What the placer asks a context for: this host is on no network of the fleet."""
+
+    @property
+    def fleet_networks(self) -> NoNetworks:
+        return self
+
+    def claims(self, key: str, ports: object) -> dict[str, object]:
+        return {}
+
+
 def placer(number: int, store: EtcdStore, follows: Following | None) -> Placer:
     own = host(number % HOSTS + 1)
     identity = Identity(
@@ -80,7 +91,7 @@ def placer(number: int, store: EtcdStore, follows: Following | None) -> Placer:
     )
     opened = Opened(identity, FleetState(store))
     opened.state.following = follows
-    return Placer(cast(Context, None), member=lambda: opened)
+    return Placer(cast(Context, NoNetworks()), member=lambda: opened)
 
 
 def carry_out(number: int, store: EtcdStore, kinds: list[str]) -> Counter[str]:

@@ -67,6 +67,10 @@ class Fence:
         if not self.guard.quit():
             self.guard.close()
 
+    def known(self) -> set[str]:
+        """Ids of the instances that the guard is about, whether it has ended them or is to."""
+        return self.guard.armed() | self.guard.fenced() if self._thread is not None else set()
+
     def adopt(self, lease: Lease) -> None:
         """This host is recorded as alive under a new lease. What ran under an older one and was not kept alive until
         now is ended first: others may have taken it. Raises AgentError where it does not end.

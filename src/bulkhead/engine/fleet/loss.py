@@ -91,6 +91,7 @@ class Loss:
         for thread in self._threads.values():
             thread.join()
         self._threads.clear()
+        self._recoveries.settle()
 
 
 def _carry_out(work: Work, member: Opened) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 import secrets
 import threading
 import time
@@ -22,6 +21,7 @@ from bulkhead.engine.fleet.identity import Identity, Opened
 from bulkhead.engine.fleet.presences import Presences
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Problem, Refused, Unavailable
 from bulkhead.fleet import Presence
+from bulkhead.host import private
 from bulkhead.model import Address, Isolation, Model, Network, PortMapping, Spec, State
 from bulkhead.network import Networks
 from bulkhead.network.addresses import address_at
@@ -316,12 +316,7 @@ class FleetNetworks:
     def _write(self, underlay: Underlay) -> None:
         if not self._file.parent.is_dir():  # this host leaves
             return
-        temporary = self._file.with_suffix(".new")
-        with temporary.open("w") as file:
-            file.write(underlay.model_dump_json())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._file)
+        private.write(self._file, underlay.model_dump_json().encode())
 
     def _agree(self, networks: Sequence[Network]) -> None:
         """Record here what the fleet has, and nothing else of its networks."""

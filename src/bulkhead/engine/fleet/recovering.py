@@ -145,6 +145,12 @@ class Recoveries:
         for instance_id in self.fence.guard.armed():
             self._disarm_ended(instance_id)
 
+    def settle(self) -> None:
+        """When the daemon ends: the guard need not stay for what does not run any more and is not to."""
+        for instance_id in self.fence.known():
+            if instance_id not in self.fence.guard.fenced() or self._found(instance_id) is None:
+                self._disarm_ended(instance_id)
+
     def _disarm_ended(self, instance_id: str) -> None:
         """Nothing of it runs: there is nothing to end."""
         with self.context.locks.hold(instance_id):
