@@ -29,6 +29,7 @@ from bulkhead.api.tcp import NetworkServer, bound
 from bulkhead.api.trail import flush
 from bulkhead.api.wire import MAX_MESSAGE, SocketWire, Wire
 from bulkhead.config import Config
+from bulkhead.engine.fleet.member import Member
 from bulkhead.errors import Conflict, Refused
 from bulkhead.host.syscalls import set_slice
 from bulkhead.limits import SLICE
@@ -85,6 +86,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, others: Sequence[NetworkServer] = ()) -> None:
         self._others, self._peers = others, Peers(app, app.state.fleet)
+        self._fleet: Member = app.state.fleet
         super().__init__(
             uvicorn.Config(
                 BrowserGuard(SocketDoor(app)),
@@ -137,6 +139,7 @@ class Server(uvicorn.Server):
         notify("STOPPING=1")
         log.info("stopping; instances run on")
         self._service.stop()
+        self._fleet.hurry()
         for other in self._others:
             await other.end()
         await self._peers.end()

@@ -51,6 +51,16 @@ class Lease(Protocol):
 
 
 @runtime_checkable
+class Hurries(Protocol):
+    """A store that may be long in answering, and can be told not to be waited for."""
+
+    def hurry(self) -> None:
+        """Whoever uses it is about to end: where it does not answer soon, calls end in Unavailable, also those that are
+        under way. Idempotent.
+        """
+
+
+@runtime_checkable
 class Leases(Protocol):
     """A store with leases."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -130,3 +131,32 @@ def test_a_member_that_failed_is_asked_last(members: Members) -> None:
     with pytest.raises((Unavailable, Unsure)):
         gateway.ask(1, "kv/range", {}, timeout=0.2)
     gateway.close()
+
+
+def test_who_is_about_to_end_waits_no_more_for_members_that_do_not_answer() -> None:
+    gateway = Gateway(["http://127.0.0.1:1"], timeout=3600.0)
+    ended: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            gateway.call("kv/range", {})
+        except Unavailable as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    gateway.hurry()
+    thread.join(60.0)
+    assert len(ended) == 1
+    with pytest.raises(Unavailable):  # what comes after it is not even tried
+        gateway.call("kv/range", {})
+    gateway.close()
+
+
+def test_who_is_about_to_end_still_asks_members_that_answer() -> None:
+    gateway = Members()
+    gateway.hurry()
+    for _ in range(3):
+        assert gateway.call("lease/keepalive", {}) == gateway.answer

@@ -25,7 +25,7 @@ from bulkhead.fleet import LEASE_SECONDS, FleetView, Host, HostLine, Place, Poli
 from bulkhead.host import peers
 from bulkhead.model import Instance, State
 from bulkhead.store import replicas, wills
-from bulkhead.store.abilities import Lease, Leases, Watches
+from bulkhead.store.abilities import Hurries, Lease, Leases, Watches
 from bulkhead.store.fleet import Seen, pick_host
 from bulkhead.store.following import Following
 from bulkhead.store.state import within
@@ -82,8 +82,16 @@ class Member:
         else:
             self._context.fleet_networks.forget()
 
+    def hurry(self) -> None:
+        """The daemon is about to end: nobody waits for a store that does not answer. What is left open by it is found
+        by the next daemon, as after a crash.
+        """
+        if self._opened is not None and isinstance(self._opened.state.store, Hurries):
+            self._opened.state.store.hurry()
+
     def close(self) -> None:
         """Say no more that this host lives. Its lease runs out by itself: its instances run on."""
+        self.hurry()
         self._end()
 
     def _begin(self, opened: Opened) -> None:

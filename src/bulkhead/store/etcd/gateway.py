@@ -7,6 +7,7 @@ it. Calls that may be made twice are made again instead; they end in Unavailable
 from __future__ import annotations
 
 import json
+import math
 import random
 import ssl
 import threading
@@ -30,6 +31,8 @@ _REST, _LONGEST_REST = 2.0, 60.0
 """Seconds for which a member that failed is asked last; doubled with each failure."""
 _PAUSE = 0.1
 """Seconds, about, between two rounds over all members."""
+HURRY = 1.0
+"""Seconds that a call gets once whoever makes it is about to end."""
 _CONNECTIONS = 16
 """Kept per member."""
 _INVALID, _NOT_FOUND, _DENIED, _EXHAUSTED, _PRECONDITION, _OUT_OF_RANGE = 3, 5, 7, 8, 9, 11
@@ -127,6 +130,8 @@ class Gateway:
         context = _context(tls) if tls else None
         self._members = [_Member(url, context) for url in endpoints]
         self._guard = threading.Lock()
+        self._hurried: float | None = None
+        self._silent = False
         self.timeout = timeout
         self.names = ", ".join(endpoints)
 
@@ -161,11 +166,13 @@ class Gateway:
         self, path: str, body: Mapping[str, Any], timeout: float | None, *, again: tuple[type[Exception], ...]
     ) -> Json:
         """The first answer, each member being asked in turn; `again`: what another one may be asked after."""
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        begun = time.monotonic()
+        deadline = begun + (self.timeout if timeout is None else timeout)
         problem = "no member could be asked in time"
         while True:
             for member in self.order():
-                if (left := deadline - time.monotonic()) <= 0:
+                if (left := min(deadline, self._allowed(begun)) - time.monotonic()) <= 0:
+                    self._silent = self._hurried is not None
                     raise self.unavailable(problem)
                 try:
                     return self.ask(member, path, body, timeout=min(PATIENCE, left))
@@ -175,8 +182,9 @@ class Gateway:
 
     def ask(self, member: int, path: str, body: Mapping[str, Any], *, timeout: float = PATIENCE) -> Json:
         """One call of one member. Raises Rejected, Unsure, and Unavailable where it could not be connected to."""
+        read = timeout if self._hurried is None else min(timeout, HURRY)
         with self._told(member):
-            response = self._send(member, path, body, read=timeout, stream=False)
+            response = self._send(member, path, body, read=read, stream=False)
             data = response.data
         answer = _parse(data)
         if response.status == 200 and "error" not in answer:
@@ -212,12 +220,25 @@ class Gateway:
         hint = "are most of its members up, and can they be reached from here?"
         return Unavailable(f"etcd at {self.names} does not answer: {problem}", hint=hint)
 
+    def hurry(self) -> None:
+        """Whoever uses it is about to end: from now on a call gets HURRY seconds, also one that is under way, and none
+        at all once members were silent for so long. Idempotent.
+        """
+        if self._hurried is None:
+            self._hurried = time.monotonic()
+
     def close(self) -> None:
         """Let go of the connections. Idempotent."""
         for member in self._members:
             member.pool.close()
 
     # --- inside
+
+    def _allowed(self, begun: float) -> float:
+        """Until when (monotonic) a call that began then may be made."""
+        if self._hurried is None:
+            return math.inf
+        return begun if self._silent else max(begun, self._hurried) + HURRY
 
     def _told(self, member: int) -> _Told:
         return _Told(self, member)

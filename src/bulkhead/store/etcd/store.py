@@ -118,6 +118,10 @@ class EtcdStore:
         self._check_open()
         return checking.check(self._gateway, self._layout)
 
+    def hurry(self) -> None:
+        """See Hurries.hurry."""
+        self._gateway.hurry()
+
     def close(self) -> None:
         """See Store.close."""
         with self._guard:
