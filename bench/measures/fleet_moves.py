@@ -31,7 +31,7 @@ _ASK = b"GET / HTTP/1.0\r\n\r\n"
 def measure(figure: Figure, cast: Cast, sizes: Sizes) -> None:
     """Two hosts, containers that serve pages."""
     tar = images.busybox_tar(cast.scene.directory("fleet") / "busybox.tar")
-    with Fleet(2) as fleet:
+    with Fleet(2, tls=False) as fleet:
         fleet.begin()
         for host in fleet.hosts:
             host.daemon.cli("image", "import", tar, "box")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.harness.abilities import require
 from tests.harness.daemon import Daemon
 from tests.harness.etcd import Etcd
 from tests.harness.leaks import LIVE
@@ -71,6 +72,10 @@ class Host:
             self.mend()
             run("ip", "link", "delete", near)
 
+    def ended(self) -> bool:
+        """Whether its daemon has (a crash that was asked for)."""
+        return not self.daemon.pid or self.daemon.sandbox.status(self.daemon.pid) is not None
+
     def status(self) -> dict[str, Any]:
         """The fleet as it is seen from there; empty where it cannot say."""
         said = self.daemon.cli("cluster", "status", "--format", "json", check=False).stdout
@@ -86,7 +91,7 @@ class Host:
 class Fleet:
     """Hosts that have joined, the first as the one that began it. `settings` are the daemons'."""
 
-    def __init__(self, hosts: int = 3, *, tls: bool = False, **settings: Any) -> None:
+    def __init__(self, hosts: int = 3, *, tls: bool = True, **settings: Any) -> None:
         self._undo = ExitStack()
         try:
             self.switch = Sandbox()
@@ -134,8 +139,8 @@ class Fleet:
         """Links that carry, daemons that run, and nothing that is placed anywhere."""
         for host in self.hosts:
             host.mend()
-            if host.daemon.pid == 0:
-                host.daemon.start()
+            if host.ended():
+                host.daemon.restart()
         self.wait_for_all()
         for host in self.hosts:
             host.daemon.clear()
@@ -182,3 +187,24 @@ class Fleet:
     def _close_switch(self) -> None:
         LIVE.pop(self.switch.pid, None)
         self.switch.close()
+
+
+@contextmanager
+def laboratory(
+    image: Path, hosts: int = 3, *, everywhere: bool = False, options: Sequence[str] = (), **settings: Any
+) -> Iterator[Fleet]:
+    """A fleet whose hosts are heard of, of which nothing is left in the end.
+
+    image: a root file system (tar), which the first host has as the image `box`; `everywhere`: all have the same one,
+    since what only a lost host has is lost with it. options: of `cluster init`. settings: Fleet's, and the daemons'.
+    """
+    require("erofs", "nft")
+    with Fleet(hosts, **settings) as made:
+        made.begin(*options)
+        made.wait_for_all()
+        first, *others = made.hosts
+        first.cli("image", "import", str(image), "box")
+        for host in others if everywhere else ():
+            host.cli("run", "--rm", "--host", host.name, "box", "true")
+        yield made
+        assert made.leaked() == []

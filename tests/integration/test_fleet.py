@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -19,10 +18,9 @@ from bulkhead.api.relay import REQUEST, api_frame
 from bulkhead.engine.faults import FLEET
 from bulkhead.fleet import Invited, parse_invitation
 from bulkhead.tenancy import certificates
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
-from tests.harness.namespaces import in_network
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.integration.lives import until
+from tests.integration.passages import asked, homes
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = '{"user": "root", "role": "admin", "tenant": null, "token_id": "", "scopes": [], "source": ""}'
@@ -31,12 +29,8 @@ ROOT = '{"user": "root", "role": "admin", "tenant": null, "token_id": "", "scope
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts in a fleet, the first of which has an image."""
-    require("erofs", "nft")
-    with Fleet(3, tls=True) as made:
-        made.begin()
-        made.hosts[0].daemon.cli("image", "import", busybox_tar, "box")
+    with laboratory(busybox_tar) as made:
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture
@@ -44,23 +38,6 @@ def hosts(lab: Fleet) -> Iterator[list[Host]]:
     """The hosts; what a test has made is gone after it, and their links carry."""
     yield lab.hosts
     lab.reset()
-
-
-def listed(host: Host) -> dict[str, str]:
-    """Names of all instances with their hosts."""
-    return {each["spec"]["name"]: each["host"] for each in host.daemon.json("ps", "-a", "--format", "json")}
-
-
-def asked(host: Host, address: str, path: str, context: ssl.SSLContext, headers: str = "") -> str:
-    """The first line of the answer to a request of a program on that host."""
-
-    def ask() -> str:
-        plain = socket.create_connection((address, 8444), 30)
-        with plain, context.wrap_socket(plain, server_hostname=address) as wire:
-            wire.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n".encode())
-            return wire.recv(4096).decode().partition("\r\n")[0]
-
-    return in_network(f"/proc/{host.daemon.sandbox.pid}/ns/net", ask)
 
 
 def test_all_see_the_same_fleet(hosts: list[Host]) -> None:
@@ -85,7 +62,7 @@ def test_every_verb_works_from_every_host(hosts: list[Host], tmp_path: Path) -> 
     alpha, beta, gamma = (host.daemon for host in hosts)
     # The image is alpha's alone: beta fetches it from there.
     alpha.cli("run", "-d", "--name", "one", "--host", "beta", "box", "sh", "-c", "echo began; exec sleep 1000")
-    assert [listed(host) for host in hosts] == [{"one": "beta"}] * 3
+    assert [homes(host) for host in hosts] == [{"one": "beta"}] * 3
     assert beta.json("inspect", "one")[0]["id"] == gamma.json("inspect", "one")[0]["id"]
     assert gamma.cli("exec", "-i", "one", "sh", "-c", "cat; exit 3", stdin="through", check=False).stdout == "through"
     assert gamma.cli("exec", "one", "sh", "-c", "exit 3", check=False).returncode == 3
@@ -110,7 +87,7 @@ def test_every_verb_works_from_every_host(hosts: list[Host], tmp_path: Path) -> 
     alpha.cli("stop", "-t", "0", "one")
     assert follower.communicate(timeout=60)[0] == b"began\n"
     gamma.cli("rm", "one")
-    assert [listed(host) for host in hosts] == [{}] * 3
+    assert [homes(host) for host in hosts] == [{}] * 3
     done = gamma.cli("run", "--rm", "--host", "alpha", "box", "sh", "-c", "echo out; exit 7", check=False)
     assert (done.returncode, done.stdout) == (7, "out\n")
     assert "no such instance: one" in gamma.cli("logs", "one", check=False).stderr
@@ -137,10 +114,10 @@ def test_a_name_is_one_instance_s_in_the_whole_fleet(hosts: list[Host]) -> None:
     hosts[0].cli("create", "--name", "web", "--host", "alpha", "box")
     refused = hosts[1].cli("create", "--name", "web", "--host", "gamma", "box", check=False)
     assert "the name web is taken" in refused
-    assert listed(hosts[1]) == {"web": "alpha"}
+    assert homes(hosts[1]) == {"web": "alpha"}
     hosts[2].cli("rm", "web")
     hosts[1].cli("create", "--name", "web", "--host", "gamma", "box")
-    assert listed(hosts[0]) == {"web": "gamma"}
+    assert homes(hosts[0]) == {"web": "gamma"}
 
 
 @pytest.mark.parametrize("point", FLEET)
@@ -182,7 +159,7 @@ def test_without_etcd_instances_run_on_and_what_would_change_the_fleet_is_refuse
     refused = alpha.cli("create", "--name", "three", "box", check=False)
     assert refused.returncode == 125
     assert "etcd" in refused.stderr
-    assert set(listed(hosts[0])) == {"one", "two"}
+    assert set(homes(hosts[0])) == {"one", "two"}
     # A daemon that starts now knows its own, and runs them.
     alpha.restart()
     assert alpha.cli("exec", "one", "echo", "alive").stdout == "alive\n"
@@ -191,7 +168,7 @@ def test_without_etcd_instances_run_on_and_what_would_change_the_fleet_is_refuse
     lab.etcd.wait_for_leader()
     until("etcd is back", lambda: not hosts[0].status().get("error", "not yet"))
     hosts[2].cli("create", "--name", "three", "--host", "alpha", "box")
-    assert listed(hosts[1]) == {"one": "alpha", "two": "beta", "three": "alpha"}
+    assert homes(hosts[1]) == {"one": "alpha", "two": "beta", "three": "alpha"}
 
 
 def test_a_host_that_cannot_be_reached_is_said_to_be_so(hosts: list[Host]) -> None:
@@ -199,7 +176,7 @@ def test_a_host_that_cannot_be_reached_is_said_to_be_so(hosts: list[Host]) -> No
     hosts[1].cut()
     refused = hosts[0].cli("exec", "two", "true", check=False)
     assert "does not answer" in refused
-    assert listed(hosts[0]) == {}
+    assert homes(hosts[0]) == {}
     until("it is missed", lambda: not {each["name"]: each["alive"] for each in hosts[0].status()["hosts"]}["beta"])
     assert "not heard of" in hosts[0].cli("host", "ls")
     assert "1 instances are placed on this host" in hosts[0].cli("host", "rm", "beta", check=False)
@@ -239,7 +216,7 @@ def test_a_host_with_something_on_it_does_not_leave(hosts: list[Host]) -> None:
     hosts[2].cli("create", "--name", "kept", "--host", "gamma", "box")
     assert "1 instances are placed on this host: kept" in hosts[2].cli("cluster", "leave", check=False)
     assert "host gamma lives" in hosts[0].cli("host", "rm", "gamma", check=False)
-    assert listed(hosts[0]) == {"kept": "gamma"}
+    assert homes(hosts[0]) == {"kept": "gamma"}
 
 
 def test_only_hosts_are_served_where_hosts_ask_one_another(hosts: list[Host], tmp_path: Path) -> None:
@@ -280,7 +257,7 @@ def test_a_tenant_s_instance_is_found_from_other_hosts_by_its_whole_name(hosts: 
         found = hosts[2].daemon.json("ps", "-a", "--format", "json")
         assert {each["spec"]["tenant"]: each["host"] for each in found} == {"default": "alpha", "acme": "beta"}
         hosts[2].cli("rm", "acme@web")
-        assert listed(hosts[2]) == {"web": "alpha"}
+        assert homes(hosts[2]) == {"web": "alpha"}
     finally:
         for host in hosts[:2]:
             host.cli("tenant", "rm", "acme", check=False)

@@ -8,19 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet
+from tests.harness.fleet import laboratory
 from tests.integration.lives import until
 
 pytestmark = pytest.mark.timeout(900)
 
 
 def test_a_fleet_is_advised_on_and_the_advice_applied(busybox_tar: Path, tmp_path: Path) -> None:
-    require("erofs", "nft")
-    with Fleet(2, tls=True, overcommit_memory=1.0) as lab:
-        lab.begin()
+    with laboratory(busybox_tar, 2, overcommit_memory=1.0) as lab:
         alpha, beta = lab.hosts
-        alpha.daemon.cli("image", "import", busybox_tar, "box")
         auto = ("--isolation", "auto", "--trust", "own", "-m", "64M", "--disk", "64M")
         for host, name in ((alpha, "one"), (beta, "two")):
             host.cli("run", "-d", "--name", name, "--host", host.name, *auto, "box", "sleep", "3600")
@@ -50,4 +46,3 @@ def test_a_fleet_is_advised_on_and_the_advice_applied(busybox_tar: Path, tmp_pat
         # Run again it finds nothing left to do.
         assert alpha.cli("advise", "apply", report).splitlines()[0].endswith(": done already")
         lab.reset()
-        assert lab.leaked() == []

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.integration.lives import until
-from tests.integration.passages import Slow, arriving
-from tests.integration.test_fleet import listed
-from tests.integration.test_fleet_moves import begin
+from tests.integration.passages import Slow, arriving, begin, homes
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -21,13 +18,8 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts: of a move between two of them the third is asked as well."""
-    require("erofs", "nft")
-    with Fleet(3, tls=True) as made:
-        made.begin()
-        made.hosts[0].daemon.cli("image", "import", busybox_tar, "box")
-        made.wait_for_all()
+    with laboratory(busybox_tar) as made:
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture
@@ -70,7 +62,7 @@ def test_it_is_there_all_the_time(hosts: list[Host]) -> None:
         told = lookers.end()
     assert set(told) == {200}
     assert told[200] > 20
-    assert listed(alpha) == {"one": "beta"}
+    assert homes(alpha) == {"one": "beta"}
 
 
 def under_way(alpha: Host, beta: Host) -> Slow:
@@ -95,8 +87,8 @@ def test_it_is_removed_where_it_is_by_then(hosts: list[Host], asked: int, *, for
         slow = Slow(alpha, "one", "beta")
         until("it arrives", lambda: arriving(beta))
     hosts[asked].cli("rm", *(["-f"] if forced else []), "one")
-    assert "moved" in slow.end() or listed(alpha) == {}
-    assert [listed(host) for host in hosts] == [{}] * 3
+    assert "moved" in slow.end() or homes(alpha) == {}
+    assert [homes(host) for host in hosts] == [{}] * 3
     until("its name is free", lambda: alpha.status()["instances"] == 0)
     alpha.cli("create", "--name", "one", "box", "true")
 
@@ -108,7 +100,7 @@ def test_it_is_stopped_where_it_is_by_then(hosts: list[Host]) -> None:
     slow.end()
     found = gamma.daemon.json("inspect", "one")[0]
     assert found["state"] == "exited"
-    assert listed(alpha) == {"one": "beta"}
+    assert homes(alpha) == {"one": "beta"}
 
 
 def test_a_host_that_cannot_ask_does_not_say_that_there_is_none(lab: Fleet, hosts: list[Host]) -> None:

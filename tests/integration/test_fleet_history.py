@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 
 from bulkhead.amounts import NOTHING, Amounts
-from tests.harness.abilities import require
 from tests.harness.clients import WORKLOAD, Clients, believed
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.harness.harm import Copies, Harm
 from tests.harness.histories import Outcome, Verb, impossible, told
 from tests.integration.lives import until
@@ -33,14 +32,8 @@ SEED = int(os.environ.get("BULKHEAD_HISTORY_SEED", str(random.randrange(10**6)))
 @pytest.fixture
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts, each of which has the image."""
-    require("erofs", "nft")
-    with Fleet(3, tls=True) as made:
-        made.begin()
-        for host in made.hosts:
-            host.daemon.cli("image", "import", busybox_tar, "box")
-        made.wait_for_all()
+    with laboratory(busybox_tar, everywhere=True) as made:
         yield made
-        assert made.leaked() == []
 
 
 def own(host: Host) -> dict[str, Any]:

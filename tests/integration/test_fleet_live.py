@@ -16,8 +16,7 @@ from bulkhead.engine.faults import LIVE_ARRIVING, LIVE_LEAVING, STAYING
 from bulkhead.errors import BulkheadError
 from bulkhead.host.qmp import Qmp
 from tests.harness import computers
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.harness.kernels import kernel_layout
 from tests.integration.lives import often, until
 from tests.integration.passages import Slow, bundles, listed, move, where
@@ -39,14 +38,9 @@ OFTEN = frozenset(
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Two hosts in a fleet, the first of which has an image and a kernel."""
-    require("erofs", "nft")
-    with Fleet(2, tls=True) as made:
-        made.begin()
-        first = made.hosts[0].daemon
-        first.cli("image", "import", busybox_tar, "box")
-        first.cli("image", "import", kernel_layout(), "kernel/debian:latest")
+    with laboratory(busybox_tar, 2) as made:
+        made.hosts[0].daemon.cli("image", "import", kernel_layout(), "kernel/debian:latest")
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture

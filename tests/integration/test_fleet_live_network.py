@@ -17,8 +17,7 @@ import pytest
 
 from bulkhead.model import Address
 from bulkhead.network.announcing import announcement
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.harness.kernels import kernel_layout
 from tests.harness.namespaces import in_network
 from tests.integration.lives import until
@@ -33,11 +32,8 @@ PORT = 8099
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts; on a network of all of them a machine that answers, and a client on the first and the last."""
-    require("erofs", "nft")
-    with Fleet(3) as made:
-        made.begin()
+    with laboratory(busybox_tar, tls=False) as made:
         alpha, _, gamma = made.hosts
-        alpha.cli("image", "import", busybox_tar, "box")
         alpha.cli("image", "import", kernel_layout(), "kernel/debian:latest")
         alpha.cli("network", "create", "--fleet", "--unencrypted", "mesh")
         for host in (alpha, gamma):
@@ -52,7 +48,6 @@ def lab(busybox_tar: Path) -> Iterator[Fleet]:
         alpha.cli("network", "rm", "mesh")
         for host in made.hosts:
             until("the network is gone everywhere", lambda host=host: "mesh" not in host.cli("network", "ls", "-q"))
-        assert made.leaked() == []
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +13,27 @@ import pytest
 
 from bulkhead.engine.faults import FINISHING, LOSING, RECOVERING, RETURNING
 from bulkhead.host import cgroups
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.harness.witness import Witness
 from tests.integration.lives import PLAN, often, until
+from tests.integration.passages import LEASE, alone, guard_of, listed, own, runs_elsewhere, until_running
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(10)]
-LEASE = "8s"
-IN_TIME = 4.0
-"""Seconds after its daemon was killed for which a host surely holds its lease: it is renewed after a third of it."""
 RECREATE = ("--on-host-loss", "recreate")
 SLEEP = ("box", "sh", "-c", "test -e /kept || echo new >/kept; exec sleep 10000")
-
-
-def share(fleet: Fleet, tar: Path) -> None:
-    """Let every host have the same image: what only a lost one has is lost with it."""
-    first, *others = fleet.hosts
-    first.cli("image", "import", str(tar), "box")
-    for host in others:
-        host.cli("run", "--rm", "--host", host.name, "box", "true")
 
 
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts in a fleet, all of which have an image."""
-    require("erofs", "nft")
-    with Fleet(3, tls=True, overcommit_memory=1.0) as made:
-        made.begin("--lease", LEASE)
-        share(made, busybox_tar)
+    with laboratory(busybox_tar, everywhere=True, options=("--lease", LEASE), overcommit_memory=1.0) as made:
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture
 def hosts(lab: Fleet) -> Iterator[list[Host]]:
     """The hosts; what a test has made is gone after it, and their links carry."""
     yield lab.hosts
-    for host in lab.hosts:
-        if ended(host):  # where a test has failed
-            host.daemon.restart()
     lab.reset()
 
 
@@ -65,51 +45,6 @@ def begin(host: Host, *options: str, name: str = "one") -> str:
 
 def specs(host: Host) -> list[dict[str, Any]]:
     return [each["spec"] for each in host.daemon.json("ps", "-a", "--format", "json")]
-
-
-def listed(host: Host) -> dict[str, tuple[str, str]]:
-    """Names of all instances that answer with their hosts and states."""
-    found = host.daemon.json("ps", "-a", "--format", "json")
-    return {each["spec"]["name"]: (each["host"], each["state"]) for each in found}
-
-
-def own(host: Host) -> dict[str, str]:
-    """What a host has by itself."""
-    found = host.daemon.json("ps", "-a", "--format", "json")
-    return {each["spec"]["name"]: each["state"] for each in found if each["host"] == host.name}
-
-
-def runs_elsewhere(asked: Host, name: str, *, than: Host) -> str:
-    """Wait until it runs on another host; which one."""
-
-    def look() -> str:
-        where, state = listed(asked).get(name, ("", ""))
-        return where if state == "running" and where != than.name else ""
-
-    return until(f"{name} runs elsewhere", look)
-
-
-def guard_of(host: Host) -> int:
-    """The pid of a host's guard; 0 where it has none."""
-    directory = str(host.daemon.config.run_dir / "guard")
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):
-            if process.name.isdigit() and directory.encode() in (process / "cmdline").read_bytes().split(b"\0"):
-                return int(process.name)
-    return 0
-
-
-def alone(hosts: list[Host], name: str, *, on: str) -> None:
-    """Wait until one host has it and no other has anything of it."""
-
-    def look() -> bool:
-        sold = {each["name"]: each["instances"] for each in hosts[0].status()["hosts"]}
-        found = {host.name: own(host).get(name) for host in hosts}
-        bundles = [host.name for host in hosts if list(host.daemon.config.instances_dir.iterdir())]
-        only = {host.name: "running" if host.name == on else None for host in hosts}
-        return found == only and bundles == [on] and sold == {host.name: int(host.name == on) for host in hosts}
-
-    until(f"{name} is on {on} alone", look)
 
 
 def events(host: Host, action: str) -> list[dict[str, Any]]:
@@ -193,25 +128,6 @@ def test_a_guard_that_is_killed_is_there_again(hosts: list[Host]) -> None:
     assert (witness.route, witness.twice) == (["beta", where], 0)
 
 
-def test_a_daemon_that_is_back_in_time_changes_nothing(hosts: list[Host]) -> None:
-    alpha, beta, _ = hosts
-    begin(beta, *RECREATE)
-    for _ in range(5):
-        pid, began = beta.daemon.json("inspect", "one")[0]["pid"], time.monotonic()
-        beta.daemon.kill9()
-        beta.daemon.start()
-        until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
-        in_time = time.monotonic() - began < IN_TIME
-        until("it runs", lambda: own(beta).get("one") == "running")
-        if in_time:
-            assert beta.daemon.json("inspect", "one")[0]["pid"] == pid
-            break
-    else:
-        pytest.skip("a daemon takes longer to begin here than its lease lasts")
-    beta.cli("rm", "-f", "one")
-    until("its guard has ended", lambda: guard_of(beta) == 0)
-
-
 def test_etcd_is_gone_for_all(lab: Fleet, hosts: list[Host]) -> None:
     alpha, beta, _ = hosts
     begin(beta, *RECREATE)
@@ -281,8 +197,8 @@ def test_the_highest_priority_comes_first_where_room_is_short(lab: Fleet, hosts:
     until("beta has nothing", lambda: own(beta) == {})
 
 
-@pytest.mark.parametrize("point", LOSING)
-def test_who_sees_to_it_dies(hosts: list[Host], point: str) -> None:
+@pytest.mark.parametrize("point", [*LOSING, *often(RECOVERING, ("recover.created", "recover.confirmed"))])
+def test_who_sees_to_it_or_starts_it_dies(hosts: list[Host], point: str) -> None:
     alpha, beta, gamma = hosts
     instance = begin(beta, *RECREATE)
     for host in (alpha, gamma):
@@ -290,50 +206,15 @@ def test_who_sees_to_it_dies(hosts: list[Host], point: str) -> None:
     until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
     with Witness(hosts, instance) as witness:
         beta.daemon.kill9()
-        until("one of them dies", lambda: any(ended(each) for each in (alpha, gamma)))
-        for host in (alpha, gamma):  # the other one is not to die as well
-            host.daemon.restart()
-        where = until_running(hosts, "one", but=beta)
-        beta.daemon.start()
-        alone(hosts, "one", on=where)
-    assert (witness.route, witness.twice) == (["beta", where], 0)
-
-
-def ended(host: Host) -> bool:
-    """Whether its daemon has (a crash that was asked for)."""
-    return not host.daemon.pid or host.daemon.sandbox.status(host.daemon.pid) is not None
-
-
-def until_running(hosts: list[Host], name: str, *, but: Host) -> str:
-    """Wait until another host runs it; which one."""
-
-    def look() -> str:
-        for host in hosts:
-            if host is but:
-                continue
-            if own(host).get(name) == "running":
-                return host.name
-        return ""
-
-    return until(f"{name} runs elsewhere", look)
-
-
-@pytest.mark.parametrize("point", often(RECOVERING, ("recover.created", "recover.confirmed")))
-def test_where_it_goes_the_daemon_dies(hosts: list[Host], point: str) -> None:
-    alpha, beta, gamma = hosts
-    instance = begin(beta, *RECREATE)
-    for host in (alpha, gamma):
-        host.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
-    until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
-    with Witness(hosts, instance) as witness:
-        beta.daemon.kill9()
-        until("one of them dies", lambda: any(ended(each) for each in (alpha, gamma)))
+        until("one of them dies", lambda: any(each.ended() for each in (alpha, gamma)))
         for host in (alpha, gamma):  # the other one is not to die as well
             host.daemon.restart()
         where = until_running(hosts, "one", but=beta)
         beta.daemon.start()
         alone(hosts, "one", on=where)
     assert witness.twice == 0
+    if point in LOSING:  # of those where it is started the first may have begun it, and the second have it
+        assert witness.route == ["beta", where]
 
 
 @pytest.mark.parametrize("point", often(RETURNING, ("return.erased",)))

@@ -12,11 +12,10 @@ import pytest
 
 from bulkhead.engine.faults import ARRIVING, LEAVING, STAYING
 from tests.harness import computers
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.harness.kernels import kernel_layout
 from tests.integration.lives import until
-from tests.integration.passages import Slow, arriving, listed, move, where
+from tests.integration.passages import Slow, arriving, begin, guard_of, listed, move, own, where
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(6)]
 
@@ -24,12 +23,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(6)]
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Two hosts in a fleet, the first of which has an image."""
-    require("erofs", "nft")
-    with Fleet(2, tls=True) as made:
-        made.begin()
-        made.hosts[0].daemon.cli("image", "import", busybox_tar, "box")
+    with laboratory(busybox_tar, 2, options=("--lease", "120s")) as made:
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture
@@ -149,9 +144,19 @@ def settled(hosts: list[Host], name: str) -> str:
     return found
 
 
-def begin(host: Host, name: str) -> None:
-    host.cli("run", "-d", "--host", host.name, "--name", name, "box", "sleep", "1000")
-    host.cli("exec", name, "sh", "-c", "echo kept >/kept")
+def test_a_daemon_that_is_back_in_time_changes_nothing(hosts: list[Host]) -> None:
+    """Before its lease ends, that is: nothing of what would be started elsewhere is ended."""
+    alpha, beta = hosts
+    beta.cli("run", "-d", "--host", "beta", "--name", "one", "--on-host-loss", "recreate", "box", "sleep", "1000")
+    pid = beta.daemon.json("inspect", "one")[0]["pid"]
+    assert guard_of(beta)
+    beta.daemon.kill9()
+    beta.daemon.start()
+    until("all live", lambda: all(each["alive"] for each in alpha.status()["hosts"]))
+    until("it runs", lambda: own(beta).get("one") == "running")
+    assert beta.daemon.json("inspect", "one")[0]["pid"] == pid
+    beta.cli("rm", "-f", "one")
+    until("its guard has ended", lambda: guard_of(beta) == 0)
 
 
 AFTER = LEAVING.index("leave.handed")

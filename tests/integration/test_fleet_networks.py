@@ -17,7 +17,7 @@ import pytest
 
 from bulkhead.model import Address
 from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.harness.hosts_link import Tap, ethernet, mac_of, send_frame, udp, vxlan
 from tests.harness.kernels import kernel_layout
 from tests.harness.namespaces import in_network
@@ -32,10 +32,7 @@ LARGE = 24 << 20
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts in a fleet, with an image and a network."""
-    require("erofs", "nft")
-    with Fleet(3) as made:
-        made.begin()
-        made.hosts[0].daemon.cli("image", "import", busybox_tar, "box")
+    with laboratory(busybox_tar, tls=False) as made:
         made.hosts[0].cli("network", "create", "--fleet", "--unencrypted", "mesh")
         yield made
         for host in made.hosts:
@@ -44,7 +41,6 @@ def lab(busybox_tar: Path) -> Iterator[Fleet]:
         made.hosts[0].cli("network", "rm", "mesh")
         for host in made.hosts:
             until("the network is gone everywhere", lambda host=host: "mesh" not in host.cli("network", "ls", "-q"))
-        assert made.leaked() == []
 
 
 @pytest.fixture

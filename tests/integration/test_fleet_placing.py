@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from bulkhead.engine.faults import PLACING
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.integration.lives import until
-from tests.integration.test_fleet import asked, listed
+from tests.integration.passages import asked, homes
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -23,12 +22,8 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts in a fleet, all of which live; the first has an image."""
-    require("erofs", "nft")
-    with Fleet(3, tls=True, overcommit_memory=1.0) as made:
-        made.begin()
-        made.hosts[0].daemon.cli("image", "import", busybox_tar, "box")
+    with laboratory(busybox_tar, overcommit_memory=1.0) as made:
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture
@@ -57,13 +52,13 @@ def test_policies_choose_whichever_host_is_asked(hosts: list[Host]) -> None:
     assert "policy spread" in beta.cli("cluster", "status")
     for number, host in enumerate(hosts):
         host.cli("create", "--name", f"s{number}", "-m", "256M", "box", "true")
-    assert set(listed(alpha).values()) == {"alpha", "beta", "gamma"}
+    assert set(homes(alpha).values()) == {"alpha", "beta", "gamma"}
     for number in range(3):
         hosts[number].cli("rm", f"s{number}")
     beta.cli("cluster", "set", "--policy", "pack")
     for number, host in enumerate(hosts):
         host.cli("create", "--name", f"p{number}", "box", "true")
-    assert len(set(listed(alpha).values())) == 1
+    assert len(set(homes(alpha).values())) == 1
 
 
 def test_a_run_elsewhere_is_joined_to_the_terminal_here(hosts: list[Host]) -> None:
@@ -73,9 +68,9 @@ def test_a_run_elsewhere_is_joined_to_the_terminal_here(hosts: list[Host]) -> No
     run = ("run", "-i", "--rm", "--constraint", "zone=c", "--name", "cat")
     done = hosts[1].daemon.cli(*run, "box", "sh", "-c", "cat; exit 5", stdin=text, check=False)
     assert (done.returncode, done.stdout) == (5, text)
-    until("it is gone", lambda: listed(hosts[0]) == {})
+    until("it is gone", lambda: homes(hosts[0]) == {})
     hosts[1].cli("run", "-d", "--constraint", "zone=c", "--name", "stays", "box", "sleep", "1000")
-    assert listed(hosts[0]) == {"stays": "gamma"}
+    assert homes(hosts[0]) == {"stays": "gamma"}
 
 
 def test_constraints_and_affinity_hold(hosts: list[Host]) -> None:
@@ -85,7 +80,7 @@ def test_constraints_and_affinity_hold(hosts: list[Host]) -> None:
     alpha.cli(*create, "--name", "db", "--constraint", "zone=b", "box", "true")
     gamma.cli("create", "--name", "near", "--affinity", "app=db", "box", "true")
     gamma.cli("create", "--name", "away", "--anti-affinity", "db", "box", "true")
-    where = listed(alpha)
+    where = homes(alpha)
     assert (where["db"], where["near"]) == ("beta", "beta")
     assert where["away"] != "beta"
     # What is there keeps others off as well.
@@ -96,7 +91,7 @@ def test_constraints_and_affinity_hold(hosts: list[Host]) -> None:
     assert "what it must be away from is there" in refused
     assert "zone=x" in alpha.cli("create", "--constraint", "zone=x", "box", "true", check=False)
     assert "constraint" in alpha.cli("create", "--constraint", "a=b=c", "box", "true", check=False)
-    assert set(listed(alpha)) == {"db", "near", "away", "lone"}
+    assert set(homes(alpha)) == {"db", "near", "away", "lone"}
 
 
 def test_explain_says_all_and_makes_nothing(hosts: list[Host]) -> None:
@@ -112,7 +107,7 @@ def test_explain_says_all_and_makes_nothing(hosts: list[Host]) -> None:
     assert none.stdout.count("memory: 1T asked for") == 3
     assert "exclude each other" in alpha.cli("run", "--explain", "--dry-run", "box", "true", check=False)
     assert "of --explain alone" in alpha.cli("run", "--format", "json", "box", "true", check=False)
-    assert listed(alpha) == {}
+    assert homes(alpha) == {}
     assert alpha.status()["instances"] == 0
 
 
@@ -123,7 +118,7 @@ def test_a_host_that_is_drained_takes_nothing_new_and_tells_what_is_there(hosts:
     assert "1 instance: old" in told
     for number in range(4):
         hosts[number % 3].cli("create", "--name", f"new{number}", "box", "true")
-    assert "beta" not in {host for name, host in listed(alpha).items() if name != "old"}
+    assert "beta" not in {host for name, host in homes(alpha).items() if name != "old"}
     assert "beta is draining" in alpha.cli("create", "--host", "beta", "box", "true", check=False)
     alpha.cli("host", "undrain", "beta")
     alpha.cli("create", "--name", "again", "--host", "beta", "box", "true")
@@ -138,7 +133,7 @@ def test_what_is_made_elsewhere_in_the_background_is_followed_from_here(hosts: l
     path = f"/v1/operations/{begun.body['id']}"
     until("it is made", lambda: beta.daemon.api("GET", path).body["state"] != "running")
     assert beta.daemon.api("GET", path).body["state"] == "succeeded"
-    assert listed(beta) == {"late": "gamma"}
+    assert homes(beta) == {"late": "gamma"}
     assert '"operation"' in str(alpha.daemon.api("GET", f"{path}/events").body)
     assert alpha.daemon.api("DELETE", path).status == 204
     assert beta.daemon.api("GET", path).status == 404
@@ -158,7 +153,7 @@ def test_a_move_keeps_the_rules_as_well(hosts: list[Host]) -> None:
     refused = beta.cli("move", "one", "--host", "beta", check=False)
     for why in ("beta is draining", "beta is not labelled zone=a", "two on beta is to be away from app=x"):
         assert why in refused
-    assert listed(alpha) == {"one": "alpha", "two": "beta"}
+    assert homes(alpha) == {"one": "alpha", "two": "beta"}
 
 
 def test_what_one_host_refuses_another_makes(hosts: list[Host]) -> None:
@@ -168,10 +163,10 @@ def test_what_one_host_refuses_another_makes(hosts: list[Host]) -> None:
     try:
         for number, host in enumerate(hosts):
             host.cli("create", "--name", f"n{number}", "--network", "only", "box", "true")
-        assert set(listed(alpha).values()) == {"gamma"}
+        assert set(homes(alpha).values()) == {"gamma"}
         alpha.cli("network", "create", "only")  # another one: what is asked for here is for this one
         alpha.cli("create", "--name", "here", "--network", "only", "box", "true")
-        assert listed(beta)["here"] == "alpha"
+        assert homes(beta)["here"] == "alpha"
         alpha.cli("rm", "here")
         alpha.cli("network", "rm", "only")
         done = beta.daemon.cli("run", "-i", "--rm", "--network", "only", "box", "cat", stdin="through", check=False)
@@ -192,14 +187,14 @@ def test_a_start_that_fails_is_not_begun_anew_elsewhere(hosts: list[Host]) -> No
     refused = hosts[0].daemon.cli("run", "--name", "x", "box", "/no/such/program", check=False)
     assert refused.returncode == 127
     assert sum(host.daemon.log().count("/no/such/program") > 0 for host in hosts) <= 1
-    assert listed(hosts[0]) == {}
+    assert homes(hosts[0]) == {}
     until("its place is free", lambda: hosts[0].status()["instances"] == 0)
 
 
 def test_what_uses_volumes_and_paths_is_made_where_it_was_asked_for(hosts: list[Host]) -> None:
     for number, host in enumerate(hosts):
         host.cli("create", "--name", f"v{number}", "-v", f"data{number}:/data", "box", "true")
-    assert listed(hosts[0]) == {"v0": "alpha", "v1": "beta", "v2": "gamma"}
+    assert homes(hosts[0]) == {"v0": "alpha", "v1": "beta", "v2": "gamma"}
     hosts[0].cli("host", "drain", "--keep", "beta")
     refused = hosts[1].cli("create", "-v", "data1:/data", "box", "true", check=False)
     assert "volumes are each host's own" in refused
@@ -249,7 +244,7 @@ def test_many_hosts_that_are_asked_at_once_never_sell_more_than_there_is(hosts: 
 
     with ThreadPoolExecutor(8) as pool:
         told = list(pool.map(create, range(fits + 4)))
-    made = listed(alpha)
+    made = homes(alpha)
     refused = [each for each in told if "not enough memory left" in each]
     assert len(made) == fits, told
     assert len(refused) == 4, told
@@ -268,7 +263,7 @@ def test_a_placer_that_dies_and_a_host_that_does_not_answer_leave_nothing(hosts:
     beta.mend()
     alpha.cli("host", "undrain", "gamma")
     alpha.cli("create", "--name", "x", "box", "true")
-    assert "x" in listed(alpha)
+    assert "x" in homes(alpha)
     assert gamma.cli("ps", "-a", "-q").count("\n") == 1
 
 
@@ -285,7 +280,7 @@ def test_what_was_reserved_when_a_daemon_died_is_free_again(hosts: list[Host], p
     until("its place is free", lambda: hosts[2].status()["instances"] == 0, seconds=300)
     assert {each["sold"]["memory"] for each in hosts[2].status()["hosts"]} == {0}
     alpha.cli("create", "--name", "x", "--host", "beta", "box", "true")
-    assert listed(alpha) == {"x": "beta"}
+    assert homes(alpha) == {"x": "beta"}
 
 
 def test_nobody_claims_a_place_by_a_header(hosts: list[Host]) -> None:

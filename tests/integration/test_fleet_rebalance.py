@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.integration.lives import until
+from tests.integration.passages import listed
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(5)]
 
@@ -19,13 +19,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(5)]
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts in a fleet, each with an image."""
-    require("erofs", "nft")
-    with Fleet(3, overcommit_memory=1.0) as made:
-        made.begin()
-        for host in made.hosts:
-            host.daemon.cli("image", "import", busybox_tar, "box")
+    with laboratory(busybox_tar, everywhere=True, tls=False, overcommit_memory=1.0) as made:
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture
@@ -42,11 +37,6 @@ def rebalance(host: Host, *options: str, code: int = 0) -> dict[str, Any]:
     assert done.returncode == code, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def listed(host: Host) -> dict[str, tuple[str, str]]:
-    found = host.daemon.json("ps", "-a", "--format", "json")
-    return {each["spec"]["name"]: (each["host"], each["state"]) for each in found}
 
 
 def sells(host: Host) -> int:

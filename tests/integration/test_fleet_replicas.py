@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from bulkhead.engine.faults import COPIES, REPLICATING, RESTORING
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.harness.kernels import kernel_layout
 from tests.harness.witness import Witness
 from tests.integration.lives import PLAN, often, until
-from tests.integration.test_fleet_loss import LEASE, alone, ended, listed, own, runs_elsewhere, share, until_running
+from tests.integration.passages import LEASE, alone, listed, own, runs_elsewhere, until_running
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(8)]
 COPIED = ("--replicas", "1", "--replica-interval", "5s")
@@ -27,12 +26,8 @@ SLEEP = ("box", "sleep", "10000")
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts in a fleet, all of which have an image."""
-    require("erofs", "nft")
-    with Fleet(3, tls=True) as made:
-        made.begin("--lease", LEASE)
-        share(made, busybox_tar)
+    with laboratory(busybox_tar, everywhere=True, options=("--lease", LEASE)) as made:
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture
@@ -123,7 +118,7 @@ def test_a_daemon_dies_while_it_is_copied(hosts: list[Host], point: str) -> None
         host.daemon.restart(env={"BULKHEAD_CRASH_AT": point})
     until("all live", lambda: all(each["alive"] for each in beta.status()["hosts"]))
     beta.cli("run", "-d", "--host", "beta", "--name", "one", *COPIED, *PLAN, *SLEEP, check=False)
-    first = until("one of them dies", lambda: next((each for each in dying if ended(each)), None))
+    first = until("one of them dies", lambda: next((each for each in dying if each.ended()), None))
     for host in dying:
         if host is first:
             host.daemon.wait()
@@ -149,7 +144,7 @@ def test_a_daemon_dies_while_it_is_restored(hosts: list[Host], point: str) -> No
     until("all live", lambda: all(each["alive"] for each in beta.status()["hosts"]))
     with Witness(hosts, instance) as witness:
         beta.daemon.kill9()
-        first = until("it dies", lambda: next((each for each in (alpha, gamma) if ended(each)), None))
+        first = until("it dies", lambda: next((each for each in (alpha, gamma) if each.ended()), None))
         first.daemon.wait()
         first.daemon.start()
         where = until_running(hosts, "one", but=beta)

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from bulkhead.engine.fleet.member import LEASE_SECONDS
-from tests.harness.abilities import require
-from tests.harness.fleet import Fleet, Host
+from tests.harness.fleet import Fleet, Host, laboratory
 from tests.integration.lives import until
-from tests.integration.test_fleet import listed
+from tests.integration.passages import homes
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(5)]
 MEGABYTE = 1 << 20
@@ -23,13 +22,8 @@ MEGABYTE = 1 << 20
 @pytest.fixture(scope="module")
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Two hosts, each of which has the image."""
-    require("erofs", "nft")
-    with Fleet(2, tls=True) as made:
-        made.begin()
-        for host in made.hosts:
-            host.daemon.cli("image", "import", busybox_tar, "box")
+    with laboratory(busybox_tar, 2, everywhere=True) as made:
         yield made
-        assert made.leaked() == []
 
 
 @pytest.fixture
@@ -68,7 +62,7 @@ def test_a_late_link_is_no_lost_host(hosts: list[Host]) -> None:
         assert looks > 2
         assert alpha.cli("exec", "one", "echo", "answers") == "answers\n"
         beta.cli("create", "--name", "two", "--host", "alpha", "box")
-        assert listed(alpha) == {"one": "beta", "two": "alpha"}
+        assert homes(alpha) == {"one": "beta", "two": "alpha"}
         assert link.carried > 0
     assert beta.daemon.json("inspect", "one")[0]["pid"] == pid
 
@@ -86,7 +80,7 @@ def test_a_link_that_is_too_late_is_missed_and_heals(hosts: list[Host]) -> None:
         assert "etcd" in refused.stderr
         assert beta.daemon.cli("exec", "one", "echo", "runs on").stdout == "runs on\n"
     until("all live", lambda: all(alive(alpha).values()))
-    assert listed(alpha) == {"one": "beta"}
+    assert homes(alpha) == {"one": "beta"}
     assert beta.daemon.json("inspect", "one")[0]["pid"] == pid
 
 
@@ -103,7 +97,7 @@ def test_a_move_over_a_thin_link_is_foreseen_and_arrives_whole(hosts: list[Host]
     assert passage["sent"] >= 12 * MEGABYTE
     assert link.carried > passage["sent"]
     assert digest(beta) == before
-    assert listed(alpha) == {"one": "beta"}
+    assert homes(alpha) == {"one": "beta"}
 
 
 @pytest.mark.thorough
@@ -134,6 +128,6 @@ def test_a_link_that_fails_in_the_middle_of_a_slow_move_leaves_one_copy(hosts: l
             told = moving.result()
         assert told.returncode != 0, told.stdout
     until("all live", lambda: all(alive(alpha).values()))
-    until("it runs where it was", lambda: listed(alpha) == {"one": "alpha"})
+    until("it runs where it was", lambda: homes(alpha) == {"one": "alpha"})
     until("it answers", lambda: alpha.daemon.cli("exec", "one", "true", check=False).returncode == 0)
     assert digest(alpha) == before
