@@ -21,6 +21,7 @@ LOOK_BYTES = 16 << 10
 """What one look may say: hundreds of links and mounts."""
 FACTS_BYTES = 64 << 10
 _NUMBER = re.compile(r"[0-9]{1,19}(\.[0-9]{1,9})?")
+_CLOCK = re.compile(r"[0-9]{6,8}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 SCRIPT = r"""
@@ -164,7 +165,7 @@ def _disks(lines: list[str], target: str) -> tuple[float, float]:
 
 def _ghz(facts: dict[str, list[str]]) -> float | None:
     clock = "".join(facts.get("clock", [])[:1]).strip()
-    if clock.isascii() and clock.isdigit() and 100_000 <= int(clock[:12]) <= 10_000_000:
+    if _CLOCK.fullmatch(clock) and 100_000 <= int(clock) <= 10_000_000:
         return int(clock) / 1e6
     for line in facts.get("cpuinfo", []):
         _, _, value = line.partition(":")

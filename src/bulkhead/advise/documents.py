@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +15,33 @@ from bulkhead.advise.entries import Entries, EstateEntry, Told
 from bulkhead.advise.troubles import Place, Troubles
 
 Path = tuple[str | int, ...]
+MOST_VALUES = 50_000_000
+"""Of all series: each takes some 60 bytes while it is read."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
 
 
 def read(text: str, file: str, troubles: Troubles) -> Entries:
     """What the document says; nothing where it is none."""
+    try:
+        return _read(text, file, troubles)
+    except RecursionError:  # what is just not too deep to be read may be so when its places are looked for
+        troubles.add(Place(file, 1), "this is no JSON that can be read: it is nested too deeply")
+        return Entries((), ())
+
+
+def _read(text: str, file: str, troubles: Troubles) -> Entries:
     nothing = Entries((), ())
+    if text.count(",") > MOST_VALUES:
+        what = f"it has more than {MOST_VALUES} values"
+        troubles.add(Place(file, 1), what, "give means over longer steps, or the use as CSV (--use)")
+        return nothing
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         troubles.add(Place(file, error.lineno, error.colno), f"this is no JSON: {error.msg}")
         return nothing
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         troubles.add(Place(file, 1), f"this is no JSON that can be read: {error}")
         return nothing
     try:
@@ -63,8 +78,8 @@ class Spot:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"a key is there twice: {next(name for name in names if names.count(name) > 1)!r}")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"a key is there twice: {twice[:40]!r}")
     return made
 
 

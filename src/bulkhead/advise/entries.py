@@ -78,7 +78,8 @@ def _cores(value: Any, info: ValidationInfo) -> Any:
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/-]{0,127}$")]
-Owner = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,128}$")]
+Owner = Annotated[str, StringConstraints(pattern=r"^([^\x00-\x1f\x7f-\x9f=+@-][^\x00-\x1f\x7f-\x9f]{0,127})?$")]
+"""Nothing that a terminal acts upon, or that a spreadsheet takes for a formula."""
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=0, le=1 << 60)]
 Rate = Annotated[int, BeforeValidator(_rate, json_schema_input_type=int | str), Field(ge=0, le=10**15)]
 Cores = Annotated[int, BeforeValidator(_number, json_schema_input_type=int), Field(ge=1, le=65536)]

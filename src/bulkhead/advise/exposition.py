@@ -30,6 +30,12 @@ NO_DISK = (
 )
 NO_LINK = ("lo", "veth", "docker", "br-", "virbr", "tap", "tun", "cni", "flannel", "bond", "vlan", "dummy", "wg")
 """How names of links begin over which nothing leaves, or what leaves is counted by another as well."""
+_COUNTED = (
+    "node_filesystem_size_bytes",
+    "node_filesystem_free_bytes",
+    "node_network_receive_bytes_total",
+    "node_network_transmit_bytes_total",
+)
 MOST_WRONG_LINES = 20
 Labels = Mapping[str, str]
 
@@ -93,8 +99,8 @@ def _server(
     if missing:
         troubles.add(Place(file, 1), f"it says nothing of {', '.join(missing)}: is it node_exporter's?")
         return
-    values = [value for name in (*needed, "node_filesystem_size_bytes") for _, value in found[name]]
-    if any(not 0 <= value < 1e18 for value in values):
+    values = [value for name in (*needed, *_COUNTED) for _, value in found.get(name, [])]
+    if any(not 0 <= value < 1e18 for value in values) or found["node_time_seconds"][0][1] >= 1e11:
         troubles.add(Place(file, 1), "it has a value that is negative, not a number, or beyond all measure")
         return
     uname = found.get("node_uname_info", [])

@@ -43,14 +43,16 @@ def read(paths: Sequence[str], use: str | None = None) -> Estate:
 def _text(path: str, troubles: Troubles) -> str | None:
     try:
         file = Path(path)
-        if file.stat().st_size > MOST_BYTES:
+        with file.open("rb") as opened:  # a device or a pipe tells no size
+            data = opened.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
             troubles.add(Place(file.name, 1), f"it has more than {MOST_BYTES} bytes", "give means over longer steps")
             return None
-        return file.read_bytes().decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise Refused(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        line = file.read_bytes().count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
         troubles.add(Place(file.name, line), "this is not text (UTF-8)")
         return None
 

@@ -15,6 +15,7 @@ from bulkhead.advise.entries import TEXT, Entries, ServerEntry, Told, WorkloadEn
 from bulkhead.advise.troubles import Place, Troubles
 
 MOST_CELL = 65_536
+MOST_COLUMNS = 256
 SERVER = {
     "server": "name",
     **{name: name for name in ServerEntry.model_fields if name != "name"},
@@ -177,6 +178,11 @@ def _rows(text: str, file: str, troubles: Troubles) -> Iterator[_Row]:
 
 def _header(cells: list[str], file: str, line: int, troubles: Troubles) -> list[str]:
     names = [cell.lower().removeprefix("\ufeff") for cell in cells]
+    if len(names) > MOST_COLUMNS:
+        troubles.add(
+            Place(file, line), f"the first line names {len(names)} columns", f"columns are {', '.join(COLUMNS)}"
+        )
+        return []
     for at, name in enumerate(names, 1):
         if name not in COLUMNS:
             near = get_close_matches(name, COLUMNS, 1)

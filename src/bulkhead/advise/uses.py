@@ -59,6 +59,9 @@ def read(text: str, file: str, troubles: Troubles) -> Uses | None:
         return None
     apart = Counter(round(after - before, 3) for before, after in pairwise(times))
     step = apart.most_common(1)[0][0]
+    if step <= 0:
+        troubles.add(Place(file, 2), "its moments are less than a millisecond apart", "give means over longer steps")
+        return None
     steps = round((times[-1] - times[0]) / step) + 1
     if steps > MOST_STEPS or steps * len(rows) * 4 > MOST_VALUES:
         what = f"{steps} steps of {step:g} s for {len(rows)} workloads are more than can be weighed"
@@ -151,7 +154,7 @@ def _series(
     columns = len(rows.cells[0])
     try:
         values = np.array(rows.cells, dtype=np.float64)
-        good = bool(np.isfinite(values).all() and (values >= 0).all())
+        good = bool(((values >= 0) & (values < 1e19)).all())
     except ValueError:
         good = False
     if not good:

@@ -60,7 +60,9 @@ def _report(path: str) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(data)
         good = report["version"] == 1 and all(
-            isinstance(step[key], str) for step in report["steps"] for key in ("what", "host", "workload", "text")
+            isinstance(step[key], str)
+            for step in report["steps"]
+            for key in ("what", "host", "workload", "text", "source")
         )
         good = good and all(isinstance(each[key], str) for each in report["workloads"] for key in ("name", "level"))
         fleet = report["estate"]["fleet"]
@@ -101,7 +103,7 @@ def _check(
     places = {name: host for name, (host, _) in where.items()}
     for step in steps:
         name = step["workload"]
-        known = _hosts(steps, name) | {each.get("source", "") for each in steps if each["workload"] == name}
+        known = _hosts(steps, name) | {each["source"] for each in steps if each["workload"] == name}
         if step["what"] == "move" and name in places and places[name] not in known:
             problems.append(
                 Problem(f"{step['text']}: it is on {places[name]} by now", "have the fleet looked at again")

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,11 +23,17 @@ from bulkhead.errors import HostError, Refused
 from bulkhead.host import processes
 
 _LINE, _CHUNK = 4096, 1 << 18
+_HEARD = 3
+"""Lines of its stderr that are told where a script fails; it may say as much as it likes."""
 _KEEP = 60
 """Seconds that ssh's connection outlives a client that was killed."""
 CONNECT_SECONDS = 600.0
 """Somebody may have to type a password."""
 HELD_SECONDS = 30.0
+_NOTHING_LENT = ("-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes")
+"""The server may be hostile: whatever ssh's configuration lends to those it knows, it gets no agent, no display, no way
+back. Options that are given come before these, and win.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Shell:
     def run(self, script: str, *, stdin: bytes = b"", limit: int, timeout: float = 600.0) -> bytes:
         """What a script says, at most `limit` bytes. Raises HostError where it fails or says more."""
         deadline = time.monotonic() + timeout
-        parts, size, heard = [], 0, list[str]()
+        parts, size, heard = [], 0, deque[str](maxlen=_HEARD)
         with self.stream(script, stdin=stdin, on_line=heard.append) as running:
             # Who says nothing at all would be waited for without an end.
             watch = threading.Timer(timeout, running.end)
@@ -66,7 +73,7 @@ class Shell:
             if time.monotonic() > deadline:
                 raise HostError(f"{self.where} takes longer than {timeout:g} s to answer")
         if code != 0:
-            said = " / ".join(line for line in heard[-3:] if line) or "no message"
+            said = " / ".join(line for line in heard if line) or "no message"
             raise HostError(f"{self.where}: a command failed with {code}: {said}")
         return b"".join(parts)
 
@@ -166,7 +173,7 @@ def ssh(target: str, options: Sequence[str]) -> Iterator[Shell]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkhead-ssh-")))
         control = ("-o", f"ControlPath={directory / 'master'}")
         words = tuple(word for option in options for word in ("-o", option))
-        base = (str(program), *words, *control)
+        base = (str(program), *words, *_NOTHING_LENT, *control)
         # In this terminal's session: ssh may ask for a password, or whether a host is the right one.
         master = ("-o", "ControlMaster=yes", "-o", f"ControlPersist={_KEEP}", "-o", "ServerAliveInterval=30")
         stack.callback(_leave, [*base, "-O", "exit", "--", target])

@@ -80,6 +80,12 @@ def test_the_script_runs_in_a_posix_shell_and_ends_by_itself() -> None:
     assert len(done.stdout) < collecting.limit(2)
 
 
+@pytest.mark.parametrize("clock", ["000000400000" + "9" * 4000, "000000400000" + "9" * 5000, "-1", "\u0664" * 7, ""])
+def test_a_clock_that_is_none_is_not_believed(clock: str) -> None:
+    found = collecting.parse(GOOD.replace("3200000", clock).encode(), "user@web1", now=50_000.0)
+    assert found.ghz == 2.4
+
+
 def test_who_says_nothing_is_not_waited_for() -> None:
     began = time.monotonic()
     with pytest.raises(HostError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,29 @@ def test_what_does_not_fit_together(tmp_path: Path) -> None:
         ('{"servers": [],\n "servers": []}', "e.json:1:1: this is no JSON that can be read: a key is there twice"),
         ('{"servers": [{"name": NaN}]}', "e.json:1:1: this is no JSON that can be read: NaN"),
         ('{"a":' * 100_000, "e.json:1:1: this is no JSON that can be read"),
+        ("{" + "".join(f'"k{at}":0,' for at in range(30_000)) + '"k29999":0}', "e.json:1:1: this is no JSON"),
+        ('{"start": 1e999, "servers": [], "workloads": []}', "e.json:1:11: start: Input should be a finite number"),
     ],
 )
 def test_what_is_no_json(tmp_path: Path, text: str, start: str) -> None:
     with pytest.raises(Refused) as caught:
         read([write(tmp_path / "e.json", text)])
     assert problems_of(caught.value)[0].startswith(start)
+
+
+def test_what_is_just_not_too_deep_to_be_read() -> None:
+    for depth in range(sys.getrecursionlimit()):
+        troubles = Troubles()
+        documents.read('{"x":' + "[" * depth + "]" * depth + "}", "e.json", troubles)
+        assert troubles
+
+
+def test_more_values_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MOST_VALUES", 100)
+    troubles = Troubles()
+    documents.read('{"x": [' + "0," * 101 + "0]}", "e.json", troubles)
+    with pytest.raises(Refused, match="it has more than 100 values"):
+        troubles.check()
 
 
 VALUES = st.recursive(

@@ -74,6 +74,18 @@ def test_what_is_wrong_with_it(tmp_path: Path) -> None:
         read(apart)
 
 
+@pytest.mark.parametrize("what", ["filesystem_free_bytes{device", "network_receive_bytes_total{device", "time_seconds"])
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e18"])
+def test_values_that_are_no_measure(tmp_path: Path, what: str, value: str) -> None:
+    text = "\n".join(
+        f"{line.rpartition(' ')[0]} {value}" if line.startswith(f"node_{what}") else line
+        for line in scrape("a", 1000, 1).split("\n")
+    )
+    files = [write(tmp_path / "1.prom", text), write(tmp_path / "2.prom", scrape("a", 1060, 2))]
+    with pytest.raises(Refused, match=r"1\.prom:1:1: it has a value that is negative, not a number, or beyond"):
+        read(files)
+
+
 def test_a_name_of_a_server_that_is_hostile(tmp_path: Path) -> None:
     name = "../../x\\n<script>"
     files = [write(tmp_path / f"{at}.prom", scrape(name, at * 60, at)) for at in (1, 2)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.advise import tables, uses
+from bulkhead.advise import reading, tables, uses
 from bulkhead.advise.reading import read
 from bulkhead.advise.troubles import Troubles
 from bulkhead.errors import Refused
@@ -102,6 +102,7 @@ b,8,2.5,32G,500G,120%,,1G,1G
         ("server,cores,ghz,memory,disk,disk\n", "there twice"),
         ('server,cores,ghz,memory,disk\n"a,8,2,1G,1G\n', "this is no CSV"),
         ("server,cores,ghz,memory,disk\n", "there is no server in it"),
+        (",".join(f"cores{at}" for at in range(300)) + "\n", "names 300 columns"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, text: str, word: str) -> None:
@@ -113,6 +114,22 @@ def test_text_of_a_file_acts_upon_no_terminal(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         read([write(tmp_path / "evil.csv", "server,cores,ghz,memory,disk,\x1b[2J\n")])
     assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("owner", ["=1+1", "@SUM(A1)", "+1", "-1", "a\x9b2J", "a\tb"])
+def test_an_owner_that_a_spreadsheet_or_a_terminal_would_act_upon(tmp_path: Path, owner: str) -> None:
+    text = f"server,cores,ghz,memory,disk,owner\na,8,2,32G,500G,{owner}\n"
+    with pytest.raises(Refused, match="owner: "):
+        read([write(tmp_path / "e.csv", text)])
+
+
+def test_a_device_is_no_estate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells no size, and has no end."""
+    monkeypatch.setattr(reading, "MOST_BYTES", 1 << 20)
+    with pytest.raises(Refused, match="it has more than 1048576 bytes"):
+        read(["/dev/zero"])
+    with pytest.raises(Refused, match="Is a directory"):
+        read([str(tmp_path)])
 
 
 @given(st.text(max_size=300))
@@ -165,6 +182,20 @@ def test_cells_that_are_no_amounts_are_told_each() -> None:
         troubles.check()
     told = " | ".join(problems_of(caught.value))
     assert "use.csv:2:3: cpu of a: 'x'" in told and "use.csv:3:4: memory of a: '-1'" in told and "use.csv:4:5" in told
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        ("0.0001,a,1,1,1,1\n0.0002,a,1,1,1,1\n", "less than a millisecond apart"),
+        ("0,a,1,1e300,1,1\n60,a,1,1,1,1\n", "memory of a: '1e300' is no amount"),
+        ("0,a,1,1,1,1\n1,a,1,1,1,1\n1e10,a,1,1,1,1\n", "more than can be weighed"),
+    ],
+)
+def test_moments_and_amounts_beyond_all_measure(rows: str, word: str) -> None:
+    _, troubles = series(rows)
+    with pytest.raises(Refused, match=word):
+        troubles.check()
 
 
 def test_the_same_moment_twice_is_told() -> None:

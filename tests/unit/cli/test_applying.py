@@ -116,7 +116,16 @@ def test_what_stands_in_the_way_is_told_before_anything_is_done(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"version": 2}', '{"version": 1, "steps": [{}]}', '{"version": 1, "steps": 5}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 2}',
+        '{"version": 1, "steps": [{}]}',
+        '{"version": 1, "steps": 5}',
+        '{"version": 1, "estate": {"fleet": true}, "workloads": [],'
+        ' "steps": [{"what": "move", "host": "a", "workload": "one", "text": "x", "source": []}]}',
+    ],
 )
 def test_what_is_no_report(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ def test_what_a_script_says() -> None:
         shell.run("echo no such thing >&2; exit 3", limit=100)
     with pytest.raises(HostError, match="more than 10 bytes"):
         shell.run("yes", limit=10)
+
+
+def test_a_flood_of_complaints_is_not_kept() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(HostError, match=r"failed with 1: last$"):
+            remote.here().run("head -c 30000000 /dev/zero | tr '\\0' '\\n' >&2; echo last >&2; exit 1", limit=100)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_script_comes_through_another_shell_as_it_is() -> None:
