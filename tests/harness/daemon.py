@@ -77,7 +77,8 @@ class Daemon:
     def start(self, *, env: Mapping[str, str] | None = None) -> None:
         """Start the daemon and wait until it answers; `env` is for this start alone."""
         argv = [str(BULKHEAD), "serve"]
-        self.pid = self.sandbox.spawn(argv, env={**self.environment(), **(env or {})}, output=self.log_file)
+        told = {**self.environment(), **(env or {})}
+        self.pid = self.sandbox.spawn(argv, env=told, output=self.log_file, kind="daemon")
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             status = self.sandbox.status(self.pid)

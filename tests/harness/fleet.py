@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -162,7 +163,10 @@ class Fleet:
             host.daemon.clear()
         for host in self.hosts:
             host.unplug()
-        return [f"{host.name}: {line}" for host in self.hosts for line in host.daemon.leaked()]
+        # All at once: each asks the others, which cannot be reached any more.
+        with ThreadPoolExecutor(len(self.hosts)) as pool:
+            found = pool.map(lambda host: host.daemon.leaked(), self.hosts)
+            return [f"{host.name}: {line}" for host, lines in zip(self.hosts, found, strict=True) for line in lines]
 
     def close(self) -> None:
         """End everything. Idempotent."""

@@ -1,7 +1,8 @@
 """The first process of a sandbox: namespaces of its own, and the parent of whatever is left without one.
 
-Run as a program. Requests and answers are lines of JSON on stdin and stdout; the end of stdin ends everything in
-the sandbox. {"spawn": {"argv", "env", "output"}} -> {"pid"}; {"status": pid} -> {"status": None or return code}.
+Requests and answers are lines of JSON on stdin and stdout; the end of stdin ends everything in the sandbox.
+{"spawn": {"argv", "env", "output"}}, {"daemon": the same} -> {"pid"}; {"status": pid} -> {"status": None or code}.
+A daemon is this process again, which has loaded its code already: see loaded.py.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from pathlib import Path
 from select import select
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+from bulkhead.engine import faults
 from bulkhead.host import syscalls
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
@@ -61,6 +62,35 @@ def _spawn(request: Mapping[str, Any]) -> int:
         os.close(output)
 
 
+def _fork(request: Mapping[str, Any]) -> int:
+    """As _spawn, of a daemon: argv's first word is its program, which is not looked at."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _be_daemon(request)
+        finally:
+            os._exit(127)
+    return pid
+
+
+def _be_daemon(request: Mapping[str, Any]) -> None:
+    from bulkhead.__main__ import main as command
+
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for source, target in ((os.open("/dev/null", os.O_RDONLY), 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.closerange(3, 1 << 16)
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, b"bulkhead", 0, 0, 0)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    faults.ask(os.environ.get("BULKHEAD_CRASH_AT", ""))
+    sys.argv[:] = request["argv"]
+    command()
+
+
 def _reap(ended: dict[int, int]) -> None:
     while True:
         try:
@@ -84,9 +114,9 @@ def _end_all() -> None:
         os.waitpid(-1, 0)
 
 
-def main() -> None:
-    """Serve until the end of stdin."""
-    _enter(sys.argv[1] == "private")
+def hold(network: str) -> None:
+    """Be one, until the end of stdin. `network`: private, host."""
+    _enter(network == "private")
     wake_reader, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_writer)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -105,11 +135,14 @@ def main() -> None:
         if not line:
             break
         request = json.loads(line)
-        answer = {"pid": _spawn(request["spawn"])} if "spawn" in request else {"status": ended.get(request["status"])}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps(_answer(request, ended)) + "\n")
         sys.stdout.flush()
     _end_all()
 
 
-if __name__ == "__main__":
-    main()
+def _answer(request: Mapping[str, Any], ended: Mapping[int, int]) -> dict[str, int | None]:
+    if "daemon" in request:
+        return {"pid": _fork(request["daemon"])}
+    if "spawn" in request:
+        return {"pid": _spawn(request["spawn"])}
+    return {"status": ended.get(request["status"])}

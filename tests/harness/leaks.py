@@ -33,6 +33,9 @@ LIVE: dict[int, tuple[str, Path]] = {}
 """Daemons and browsers that several tests share: holder's pid -> (cgroup, directory), "" for none. Daemons are checked
 when they end. A browser starts and ends processes when it likes: on a busy host later than the test that it is for."""
 
+OWN: set[int] = set()
+"""Processes of the run itself, for as long as it lasts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -234,6 +237,7 @@ def _processes(scope: Scope) -> Iterator[str]:
             ours = _descends(table, parent, scope.ancestor)
         else:
             ours = _mount_namespace(str(pid)) == here or _descends(table, parent, os.getpid())
+            ours = ours and pid not in OWN
             ours = ours and not any(pid == holder or _descends(table, parent, holder) for holder in LIVE)
             # The first driver of a process starts it, and it ends with the process.
             ours = ours and not _command(pid).startswith("agent spawn ")

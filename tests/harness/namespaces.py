@@ -8,19 +8,49 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from select import select
 from typing import Any, TypeVar
 
 from bulkhead.host import syscalls
-from tests.harness.leaks import descendants
+from tests.harness.leaks import OWN, descendants
 
 Result = TypeVar("Result")
-HOLDER = Path(__file__).with_name("holder.py")
+END_SECONDS = 30.0
+ROOT = Path(__file__).resolve().parents[2]
+PATHS = (str(ROOT / "src"), str(ROOT), sysconfig.get_paths()["purelib"])
+
+
+class _Loaded:
+    """The one process of this run that has loaded what daemons load."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            argv = [sys.executable, "-IS", str(Path(__file__).with_name("loaded.py")), *PATHS]
+            self._process = subprocess.Popen(
+                argv, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env={"LC_ALL": "C.UTF-8"}
+            )
+        OWN.add(self._process.pid)
+        self._guard = threading.Lock()
+
+    def fork(self, network: str, requests: int, answers: int) -> int:
+        """A sandbox's holder, which reads requests and writes answers there; its pid."""
+        with self._guard:
+            socket.send_fds(self._connection, [network.encode()], [requests, answers])
+            return int(self._connection.recv(16))
+
+
+@cache
+def _loaded() -> _Loaded:
+    return _Loaded()
 
 
 class Sandbox:
@@ -30,9 +60,15 @@ class Sandbox:
     """
 
     def __init__(self, *, network: str = "private") -> None:
-        self._holder = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(HOLDER), network], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        theirs, requests = os.pipe2(os.O_CLOEXEC)
+        answers, theirs_too = os.pipe2(os.O_CLOEXEC)
+        self._requests, self._answers = os.fdopen(requests, "wb"), os.fdopen(answers, "rb")
+        try:
+            self._pid = _loaded().fork(network, theirs, theirs_too)
+        finally:
+            os.close(theirs)
+            os.close(theirs_too)
+        self._descriptor = os.pidfd_open(self._pid)
         self._guard = threading.Lock()
         if not self._read().get("ready"):
             raise RuntimeError("the sandbox's holder did not start")
@@ -40,12 +76,15 @@ class Sandbox:
     @property
     def pid(self) -> int:
         """The holder: a process in the sandbox's namespaces."""
-        return self._holder.pid
+        return self._pid
 
-    def spawn(self, argv: Sequence[str], *, env: Mapping[str, str], output: Path) -> int:
-        """Start a program in the sandbox, what it says being appended to `output`; its pid."""
+    def spawn(self, argv: Sequence[str], *, env: Mapping[str, str], output: Path, kind: str = "spawn") -> int:
+        """Start a program in the sandbox, what it says being appended to `output`; its pid.
+
+        With `kind` "daemon" it is Bulkhead's own, which need not be loaded any more.
+        """
         request = {"argv": list(argv), "env": dict(env), "output": str(output)}
-        return int(self._ask({"spawn": request})["pid"])
+        return int(self._ask({kind: request})["pid"])
 
     def status(self, pid: int) -> int | None:
         """How a spawned program ended, as in subprocess (-9: by KILL); None while it runs."""
@@ -72,22 +111,24 @@ class Sandbox:
 
     def close(self) -> None:
         """End everything in it. Idempotent."""
-        if self._holder.stdin:
-            self._holder.stdin.close()
-        self._holder.wait(timeout=30)
-        if self._holder.stdout:
-            self._holder.stdout.close()
+        if self._requests.closed:
+            return
+        self._requests.close()
+        try:
+            if not select([self._descriptor], [], [], END_SECONDS)[0]:
+                raise TimeoutError(f"the sandbox of {self._pid} does not end within {END_SECONDS:g} s")
+        finally:
+            os.close(self._descriptor)
+            self._answers.close()
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with self._guard:
-            assert self._holder.stdin
-            self._holder.stdin.write(json.dumps(request).encode() + b"\n")
-            self._holder.stdin.flush()
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
             return self._read()
 
     def _read(self) -> dict[str, Any]:
-        assert self._holder.stdout
-        line = self._holder.stdout.readline()
+        line = self._answers.readline()
         found = json.loads(line) if line else {}
         return found if isinstance(found, dict) else {}
 

@@ -176,8 +176,17 @@ RETURNING = ("return.begin", "return.erased", "return.forgotten")
 """On the host that was lost, once it is heard of again."""
 WAYS_BACK = ("moveback.begin", "moveback.disk", "moveback.switched", "moveback.started")
 
-_wanted, _, _count = os.environ.get("BULKHEAD_CRASH_AT", "").partition(":")
-_left = int(_count or 1)
+_wanted, _left = "", 0
+
+
+def ask(text: str) -> None:
+    """Let this process die as `BULKHEAD_CRASH_AT` says."""
+    global _wanted, _left  # noqa: PLW0603 - a process dies once
+    _wanted, _, count = text.partition(":")
+    _left = int(count or 1)
+
+
+ask(os.environ.get("BULKHEAD_CRASH_AT", ""))
 
 
 def checkpoint(point: str) -> None:

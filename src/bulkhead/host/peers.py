@@ -7,13 +7,16 @@ import json
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from bulkhead.errors import Unavailable, from_document
 
 SECONDS = 20.0
+LINK_SECONDS = 3.0
+"""For the other's kernel to answer, however busy its daemon is; what is lost is sent again after a second."""
 CONNECT_SECONDS = 10.0
+"""For its daemon to take the connection."""
 MOST_ANSWER = 16 << 20
 LOST_MILLISECONDS = 15_000
 """After which a link that acknowledges nothing is given up, however long an answer may take."""
@@ -107,6 +110,15 @@ def stopping() -> Iterator[Callable[[Iterator[bytes]], Iterator[bytes]]]:
         raise stopped.__cause__ or stopped from None
 
 
+def _connected(address: tuple[str, int], context: ssl.SSLContext, timeout: float) -> ssl.SSLSocket:
+    with ExitStack() as undo:
+        plain = undo.enter_context(socket.create_connection(address, min(timeout, LINK_SECONDS)))
+        plain.settimeout(min(timeout, CONNECT_SECONDS))
+        made = context.wrap_socket(plain, server_hostname=address[0])
+        undo.pop_all()
+        return made
+
+
 @contextmanager
 def _answer(
     address: str,
@@ -120,12 +132,11 @@ def _answer(
     patience: float | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
     host, _, port = address.rpartition(":")
-    first = min(timeout, CONNECT_SECONDS)
-    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=first, context=context)
+    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), context=context)
     told = {"content-type": "application/json", "connection": "close", **(headers or {})}
     with closing(connection):
         try:
-            connection.connect()
+            connection.sock = _connected((host.strip("[]"), int(port)), context, timeout)
             watch(connection.sock)
             connection.sock.settimeout(timeout)
             connection.request(method, path, body=body, headers=told)
