@@ -147,6 +147,8 @@ def _arguments() -> argparse.Namespace:
     chosen = "of these collections or classes alone: panigrahy,new/class1"
     parser.add_argument("--packing-classes", type=lambda text: text.split(","), default=[], help=chosen)
     parser.add_argument("--packing-known", action="store_true", help="instances whose optimum is known alone")
+    parser.add_argument("--packing-made", action="store_true", help="instances by chance, of many kinds, instead")
+    parser.add_argument("--packing-cpu", action="store_true", help="its seconds are the processor's, not the clock's")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="directory for the results")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="results of an earlier run to compare with")
     parser.add_argument("--root", type=Path, metavar="TAR", help="root file system (default: a minimal Debian)")
@@ -188,7 +190,8 @@ def _sizes(options: argparse.Namespace) -> Sizes:
         sizes = replace(sizes, density_seconds=options.density_seconds)
     packs = {"vbp": options.vbp, "packing_seconds": options.packing_seconds, "packing_every": options.packing_every}
     sizes = replace(sizes, **{name: value for name, value in packs.items() if value is not None})
-    return replace(sizes, packing_classes=tuple(options.packing_classes), packing_known=options.packing_known)
+    kinds = {"packing_known": options.packing_known, "packing_made": options.packing_made}
+    return replace(sizes, packing_classes=tuple(options.packing_classes), packing_cpu=options.packing_cpu, **kinds)
 
 
 def _told(sizes: Sizes, names: Collection[str] = ()) -> dict[str, str]:

@@ -66,6 +66,10 @@ class Sizes:
     """... of these collections or classes; (): of all ..."""
     packing_known: bool = False
     """... with a known optimum alone."""
+    packing_made: bool = False
+    """Instead of those of a directory some that are made by chance."""
+    packing_cpu: bool = False
+    """The seconds are those of the processor, not those of the clock on the wall."""
 
     def wants(self, wall: str) -> bool:
         """Whether a wall is to be looked at."""

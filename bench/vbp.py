@@ -9,6 +9,7 @@ many of it. A collection: `NAME.tar.gz`, or a directory NAME, of `.vbp` files, a
 from __future__ import annotations
 
 import csv
+import math
 import re
 import tarfile
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from bulkhead.advise.packing import HostType, Item, Problem
 
 LARGEST = 64_000_000
 """Bytes of a file that are read."""
+MOST = 1_000_000
+"""Items of an instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,10 @@ def parse(text: str, collection: str, name: str) -> Instance:
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) < 3:
         raise ValueError(f"{name}: it has {len(lines)} lines; at least three are needed")
-    dimensions, distinct = int(lines[0][1][0]), int(lines[2][1][0])
-    capacity = tuple(float(word) for word in lines[1][1])
+    dimensions, distinct = (_whole(lines[row][1][0], name, lines[row][0]) for row in (0, 2))
+    if dimensions == 0:
+        raise ValueError(f"{name}: line {lines[0][0]}: 0 dimensions; at least one is needed")
+    capacity = tuple(_size(word, name, lines[1][0]) for word in lines[1][1])
     if len(capacity) != dimensions:
         raise ValueError(f"{name}: line {lines[1][0]}: {len(capacity)} capacities of {dimensions}")
     if len(lines) - 3 != distinct:
@@ -62,9 +67,31 @@ def parse(text: str, collection: str, name: str) -> Instance:
     for number, words in lines[3:]:
         if len(words) not in (dimensions, dimensions + 1):
             raise ValueError(f"{name}: line {number}: {len(words)} numbers of {dimensions + 1}")
-        times = int(words[dimensions]) if len(words) > dimensions else 1
-        sizes += [tuple(float(word) for word in words[:dimensions])] * times
+        times = _whole(words[dimensions], name, number) if len(words) > dimensions else 1
+        size = tuple(_size(word, name, number) for word in words[:dimensions])
+        for part, room in zip(size, capacity, strict=True):
+            if part > room:
+                raise ValueError(f"{name}: line {number}: {part:g} is more than {room:g}, which a bin has")
+        if len(sizes) + times > MOST:
+            raise ValueError(f"{name}: line {number}: {times} of it are more items than {MOST}")
+        sizes += [size] * times
     return Instance(collection, name, capacity, tuple(sizes))
+
+
+def _whole(word: str, name: str, line: int) -> int:
+    if not (word.isascii() and word.isdigit() and len(word) < 19):
+        raise ValueError(f"{name}: line {line}: {word!r} is no whole number of 0 or more")
+    return int(word)
+
+
+def _size(word: str, name: str, line: int) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: line {line}: {word!r} is no finite number of 0 or more")
+    return value
 
 
 def collections(directory: Path) -> list[Instance]:

@@ -14,6 +14,8 @@ from bench.figures import Results, dump
 from bench.measures import packing
 from bench.report import markdown
 from bench.vbp import collections, parse
+from bench.vectors import made
+from bulkhead.advise.packing import check, pack
 
 TEXT = "2\n10 20\n3\n5 5 2\n2.5 1 1\n 1 20 3\n"
 
@@ -89,3 +91,58 @@ def test_some_instances_can_be_chosen(tmp_path: Path) -> None:
         packing.measure(sizes, tmp_path / "out")
         written = (tmp_path / "out" / "instances.csv").read_text().splitlines() if expected else []
         assert max(0, len(written) - 1) == expected
+
+
+def test_made_instances_are_the_same_each_time_and_their_optimum_is_what_they_fill() -> None:
+    instances = made(3)
+    assert instances == made(3) and len({one.name for one in instances}) == len(instances)
+    known = [one for one in instances if one.optimum]
+    assert {one.group for one in known} >= {"perfect2", "perfect3", "perfect50"}
+    for one in known:
+        sums = [sum(column) for column in zip(*one.sizes, strict=True)]
+        assert sums == [(one.optimum or 0) * room for room in one.capacity], one.name
+    for one in instances:
+        assert all(0 <= size <= room for row in one.sizes for size, room in zip(row, one.capacity, strict=True))
+        assert int(one.name.split("_")[1]) == len(one.sizes) and int(one.name.split("_")[2]) == len(one.capacity)
+
+
+def test_the_first_instances_of_a_run_are_of_all_kinds() -> None:
+    mixed = packing._mixed(made())
+    assert sorted(one.name for one in mixed) == sorted(one.name for one in made())
+    assert len({one.group for one in mixed[:5]}) > 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "0 lines"),
+        ("x\n10\n0\n", "line 1: 'x'"),
+        ("1\n10\n-1\n", "line 3: '-1'"),
+        ("0\n0\n0\n", "line 1: 0"),
+        ("1\nnan\n1\n1 1\n", "line 2: 'nan'"),
+        ("1\n10\n1\n1e999 1\n", "line 4: '1e999'"),
+        ("1\n10\n1\n-1 1\n", "line 4: '-1'"),
+        ("1\n10\n1\n11 1\n", "line 4: 11 is more than 10"),
+        ("1\n10\n1\n1 1.5\n", "line 4: '1.5'"),
+        ("1\n10\n1\n1 -3\n", "line 4: '-3'"),
+        ("1\n10\n1\n1 9999999999\n", "line 4: 9999999999"),
+    ],
+)
+def test_nonsense_is_refused_with_its_line(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=r"^x: ") as refused:
+        parse(text, "some", "x")
+    assert said in str(refused.value)
+
+
+def test_items_of_nothing_and_of_everything_are_packed() -> None:
+    for text, bins in (
+        ("1\n10\n0\n", 0),
+        ("1\n10\n1\n0 4\n", 1),
+        ("2\n10 0\n2\n10 0 3\n0 0 5\n", 3),
+        ("1\n10\n1\n3 0\n", 0),
+        ("1\n0.3\n2\n0.1 3\n0.1 3\n", 2),
+    ):
+        problem = parse(text, "some", "x").problem()
+        answer = pack(problem, seconds=2)
+        assert check(problem, answer) == [] and answer.complete, text
+        assert answer.hosts == bins and answer.proven, text

@@ -3,12 +3,18 @@
 A unit is about a microsecond of a slow machine. The steps of the solver say what they did in units (by the sizes of
 the arrays and the pivots of the simplex method), and the search ends when the budget that the seconds stand for is
 spent. The clock is asked too: on a machine that is slower still it ends the search, and the answer says so.
+
+The clock is the caller's: `time.monotonic` for who waits, `time.process_time` for who measures on a busy machine.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+
+Clock = Callable[[], float]
+"""Seconds since whenever."""
 
 UNITS_PER_SECOND = 700_000
 """Fewer than there are on a usual machine: then the budget ends the search and not the clock."""
@@ -31,18 +37,24 @@ class Effort:
     until: float
     """Of the ledger's units."""
     deadline: float
-    """Of time.monotonic."""
+    """Of the clock."""
     ledger: Ledger
+    clock: Clock = time.monotonic
 
     @staticmethod
-    def of(seconds: float) -> Effort:
+    def of(seconds: float, clock: Clock = time.monotonic) -> Effort:
         """The budget that so many seconds from now on stand for."""
-        return Effort(seconds * UNITS_PER_SECOND, time.monotonic() + seconds * CLOCK_SHARE, Ledger())
+        return Effort(seconds * UNITS_PER_SECOND, clock() + seconds * CLOCK_SHARE, Ledger(), clock)
 
     @property
     def left(self) -> float:
         """Units."""
         return max(0.0, self.until - self.ledger.spent)
+
+    @property
+    def seconds(self) -> float:
+        """Until the deadline, by the clock."""
+        return max(0.0, self.deadline - self.clock())
 
     @property
     def cut(self) -> bool:
@@ -51,13 +63,12 @@ class Effort:
 
     def part(self, share: float) -> Effort:
         """A share of what is left, of the time as well."""
-        now = time.monotonic()
-        deadline = now + max(0.0, self.deadline - now) * share
-        return Effort(self.ledger.spent + self.left * share, deadline, self.ledger)
+        deadline = self.clock() + self.seconds * share
+        return Effort(self.ledger.spent + self.left * share, deadline, self.ledger, self.clock)
 
     def some(self, units: float) -> Effort:
         """So many units, or what is left."""
-        return Effort(self.ledger.spent + min(units, self.left), self.deadline, self.ledger)
+        return Effort(self.ledger.spent + min(units, self.left), self.deadline, self.ledger, self.clock)
 
     def spend(self, units: float) -> None:
         """Say what was done."""
@@ -67,7 +78,7 @@ class Effort:
         """No more work, please."""
         if self.ledger.spent >= self.until:
             return True
-        if time.monotonic() > self.deadline:
+        if self.clock() > self.deadline:
             self.ledger.cut = True
             return True
         return False

@@ -3,8 +3,6 @@ the optimum."""
 
 from __future__ import annotations
 
-import time
-
 import highspy
 import numpy as np
 
@@ -65,7 +63,7 @@ def chosen(core: Core, sets: list[Bin], effort: Effort) -> tuple[list[Bin] | Non
     """The cheapest of these sets that have every item, and what any choice of them costs at least (infinite: there is
     none)."""
     model = quiet()
-    left = max(0.05, effort.deadline - time.monotonic())
+    left = max(0.05, effort.seconds)
     for name, value in (
         ("presolve", "on"),
         ("simplex_strategy", 1),

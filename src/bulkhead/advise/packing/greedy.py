@@ -15,6 +15,8 @@ from bulkhead.advise.packing.model import Floats
 
 TRIED = 12
 """Kinds of hosts that are filled to see which is the best."""
+FLAT = 16
+"""Columns that are looked at one by one."""
 STRIDE = 128
 """Items, after which the time is looked at."""
 
@@ -34,8 +36,8 @@ class Packing:
         return len(self.left), self.cost
 
 
-def compete(core: Core, rng: np.random.Generator, effort: Effort, rounds: int) -> Iterator[Packing]:
-    """One packing after the other, the usual ones first, then some with weights by chance."""
+def usual(core: Core, effort: Effort) -> Iterator[Packing]:
+    """The usual packings, one after the other; the first of them is made in any case."""
     weights = weighings(core)
     yield by_item(core, weights["average"], "first", effort, "average", must=True)
     for name in ("average", "even", "scarce"):
@@ -45,10 +47,15 @@ def compete(core: Core, rng: np.random.Generator, effort: Effort, rounds: int) -
         if effort.over():
             return
     yield by_host(core, weights["average"], "norm", effort, "average")
+
+
+def chance(core: Core, rng: np.random.Generator, effort: Effort, rounds: int) -> Iterator[Packing]:
+    """Packings with weights by chance."""
+    average = weighings(core)["average"]
     for number in range(rounds):
         if effort.over():
             return
-        weight = weights["average"] * rng.uniform(0.3, 1.7, len(weights["average"]))
+        weight = average * rng.uniform(0.3, 1.7, len(average))
         if number % 3 == 2:
             yield by_item(core, weight, "best", effort, "chance", noise=rng.uniform(0.9, 1.1, len(core.count)))
         else:
@@ -104,7 +111,7 @@ class _Open:
         self.core, self.weight, self.rule = core, weight, rule
         self.top = 0
         self.closed = False
-        self.free = np.zeros((16, core.size.shape[1]))
+        self.free = np.zeros((core.size.shape[1], 16))
         self.kind = np.zeros(16, np.int64)
         self.held: list[list[int]] = []
         self.limit = core.limit.copy()
@@ -116,7 +123,7 @@ class _Open:
         if self.closed:
             return False
         core, size = self.core, self.core.size[one]
-        fits = (self.free[: self.top] >= size).all(axis=1)
+        fits = np.logical_and.reduce(self.free[:, : self.top] >= size[:, None], axis=0)
         if len(core.cost) > 1:
             fits &= core.allowed[one, self.kind[: self.top]]
         if self.foes is not None:
@@ -129,12 +136,12 @@ class _Open:
         elif self.rule == "first" or len(where) == 1:
             number = int(where[0])
         else:
-            score = (self.free[where] - size) @ self.weight
+            score = self.weight @ self.free[:, where]
             if core.extra.any():
                 kinds = self.kind[where]
-                score = score / self.value[kinds] * core.cost[kinds] + core.extra[one, kinds]
+                score = (score - size @ self.weight) / self.value[kinds] * core.cost[kinds] + core.extra[one, kinds]
             number = int(where[np.argmin(score)])
-        self.free[number] -= size
+        self.free[:, number] -= size
         self.held[number].append(one)
         if self.foes is not None and core.clash is not None:
             self.foes[number] |= core.clash[one]
@@ -149,12 +156,12 @@ class _Open:
         price = np.where(may, (core.cost + core.extra[one]) / self.value, np.inf)
         kind = int(np.argmin(price))
         if self.top == len(self.kind):
-            self.free = np.concatenate([self.free, np.zeros_like(self.free)])
+            self.free = np.concatenate([self.free, np.zeros_like(self.free)], axis=1)
             self.kind = np.concatenate([self.kind, np.zeros_like(self.kind)])
             if self.foes is not None:
                 self.foes = np.concatenate([self.foes, np.zeros_like(self.foes)])
         self.limit[kind] -= 1
-        self.free[self.top], self.kind[self.top] = core.room[kind], kind
+        self.free[:, self.top], self.kind[self.top] = core.room[kind], kind
         self.held.append([])
         self.top += 1
         return self.top - 1
@@ -168,12 +175,13 @@ def by_host(core: Core, weight: Floats, rule: str, effort: Effort, name: str) ->
     """One host after the other: of each kind one is filled, and the one that costs least for what it holds is taken."""
     count, limit = core.count.copy(), core.limit.copy()
     worth = core.size @ weight + 1e-12
+    pool = _Pool(core, weight, rule)
     bins: list[Bin] = []
     while count.any() and not effort.over():
         best: tuple[float, int, list[int]] | None = None
         for kind in _cheap(core, limit, weight):
-            filled = fill(core, kind, count, weight, rule)
-            effort.spend(20 + len(filled) * (14 + 0.004 * len(core.count) * core.size.shape[1]))
+            filled = pool.fill(kind, count)
+            effort.spend(20 + len(filled) * (14 + 0.002 * len(pool.index) * core.size.shape[1]))
             if filled:
                 price = (core.cost[kind] + core.extra[filled, kind].sum()) / worth[filled].sum()
                 if best is None or price < best[0] - 1e-12:
@@ -189,6 +197,7 @@ def by_host(core: Core, weight: Floats, rule: str, effort: Effort, name: str) ->
             times = int(max(1, min((count[some] // needs[some]).min(), limit[kind])))
         count -= np.bincount(filled, minlength=len(count)) * times
         limit[kind] -= times
+        pool.taken(count)
         bins += [(kind, tuple(sorted(filled)))] * times
     bins = cheapened(core, bins)
     left = tuple(np.repeat(np.arange(len(count)), count).tolist())
@@ -204,34 +213,59 @@ def _cheap(core: Core, limit: Ints, weight: Floats) -> list[int]:
     return [int(kind) for kind in some[np.argsort(price, kind="stable")[:TRIED]]]
 
 
-def fill(core: Core, kind: int, count: Ints, weight: Floats, rule: str) -> list[int]:
-    """Classes that one host of this kind takes, each the one that suits best what is left of it."""
-    room = core.room[kind].copy()
-    some = np.nonzero((count > 0) & core.allowed[:, kind])[0]
-    size = core.size[some]
-    weighed = size * weight
-    used = np.zeros(len(core.count), np.int64)
-    filled: list[int] = []
-    while len(some):
-        fits = (size <= room).all(axis=1)
-        if not fits.all():
-            some, size, weighed = some[fits], size[fits], weighed[fits]
-            if len(some) == 0:
-                break
-        score = weighed @ room if rule == "dot" else -(((room - size) ** 2) @ weight)
-        index = int(np.argmax(score))
-        one = int(some[index])
-        room -= size[index]
-        filled.append(one)
-        used[one] += 1
-        keep = np.ones(len(some), np.bool_)
-        if used[one] >= count[one]:
-            keep[index] = False
-        if core.clash is not None:
-            keep &= ~core.clash[one, some]
-        if not keep.all():
-            some, size, weighed = some[keep], size[keep], weighed[keep]
-    return filled
+class _Pool:
+    """The classes of which there still are some, column by column: a step looks at all of them."""
+
+    def __init__(self, core: Core, weight: Floats, rule: str) -> None:
+        self.core, self.weight, self.rule = core, weight, rule
+        self._keep(np.arange(len(core.count)))
+
+    def _keep(self, index: Ints) -> None:
+        self.index = index
+        self.size = np.ascontiguousarray(self.core.size[index].T)
+        self.square = self.weight @ self.size**2
+        self.gone = 0
+
+    def taken(self, count: Ints) -> None:
+        """`count` is what is left: classes of which none is are left out, from time to time."""
+        self.gone += 1
+        if self.gone * 16 > len(self.index) or self.gone >= STRIDE:
+            self._keep(self.index[count[self.index] > 0])
+
+    def fill(self, kind: int, count: Ints) -> list[int]:
+        """Classes that one host of this kind takes, each the one that suits best what is left of it."""
+        core, room = self.core, self.core.room[kind].copy()
+        some, size, square = self.index, self.size, self.square
+        keep = (count[some] > 0) & core.allowed[some, kind]
+        used: dict[int, int] = {}
+        filled: list[int] = []
+        while True:
+            if len(room) <= FLAT:
+                for column in range(len(room)):
+                    keep &= size[column] <= room[column]
+            else:
+                keep &= np.logical_and.reduce(size <= room[:, None], axis=0)
+            fit = int(np.count_nonzero(keep))
+            if fit == 0:
+                return filled
+            if 2 * fit < len(some):
+                chosen = np.nonzero(keep)[0]
+                some, size, square = some[chosen], size[:, chosen], square[chosen]
+                keep = np.ones(fit, np.bool_)
+            # Norm: the least of weight * (room - size)^2, without what is the same for all.
+            score = (self.weight * room) @ size
+            if self.rule == "norm":
+                score = 2 * score - square
+            score[~keep] = -np.inf
+            index = int(np.argmax(score))
+            one = int(some[index])
+            room -= size[:, index]
+            filled.append(one)
+            used[one] = used.get(one, 0) + 1
+            if used[one] >= count[one]:
+                keep[index] = False
+            if core.clash is not None:
+                keep &= ~core.clash[one, some]
 
 
 def cheapened(core: Core, bins: list[Bin]) -> list[Bin]:

@@ -216,13 +216,14 @@ class _Ladder:
         self, level: _Level, wanted: float, width: int
     ) -> tuple[_Level | None, list[tuple[Ints, Floats]], float, float]:
         """Each set with one more item; those that are worth enough; the best bound of what was dropped; the work."""
-        following = np.maximum(level.more - 1, 0)
+        # One fewer than FAR and more is as many and more, still.
+        following = np.where(level.more < FAR, np.maximum(level.more - 1, 0), FAR)
         bound = self.base + level.gain[:, None] + (self.gain + self.after[following])
         which, item = np.nonzero(level.may & (bound > wanted))
         work = 60 + bound.size * 0.006 + len(which) * 0.06
         # Each further item is worth no more than the best of those that may follow.
         most = level.value[which] + self.profit[item] + following[which] * self.later[item]
-        reach = np.where(following[which] < FAR - 1, np.minimum(bound[which, item], most), bound[which, item])
+        reach = np.where(following[which] < FAR, np.minimum(bound[which, item], most), bound[which, item])
         open_ = reach > wanted
         which, item, reach = which[open_], item[open_], reach[open_]
         dropped = 0.0
@@ -251,7 +252,7 @@ class _Ladder:
             kept = self._best(level.sets[which[goes], 0], gain[goes], width)
             rest = np.ones(len(goes), np.bool_)
             rest[kept] = False
-            dropped = max(dropped, float(reach[goes[rest]].max()))
+            dropped = max(dropped, float(reach[goes[rest]].max(initial=0.0)))
             work += len(goes) * 0.3
             goes = goes[kept]
         if len(goes) == 0:
@@ -271,8 +272,8 @@ class _Ladder:
         share = max(1, width // max(1, 2 * len(starts)))
         kept = order[place < share]
         others = order[place >= share]
-        room = width - len(kept)
-        if room > 0 and len(others) > room:
+        room = max(0, width - len(kept))
+        if len(others) > room:
             others = others[np.argpartition(-gain[others], room)[:room]]
         return np.sort(np.concatenate([kept, others]))
 

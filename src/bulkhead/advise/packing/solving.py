@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import chain
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from bulkhead.advise.packing.checker import check
 from bulkhead.advise.packing.columns import Generator, bins_of
 from bulkhead.advise.packing.core import Bin, Core, rounded_up, unit_of
 from bulkhead.advise.packing.diving import dives
-from bulkhead.advise.packing.effort import Effort
+from bulkhead.advise.packing.effort import Clock, Effort
 from bulkhead.advise.packing.exact import FEW, SETS, chosen, every_set
-from bulkhead.advise.packing.greedy import Packing, compete
+from bulkhead.advise.packing.greedy import Packing, chance, usual
 from bulkhead.advise.packing.model import PROVEN, Answer, Problem
 from bulkhead.advise.packing.neighbourhood import improve, squeeze
 from bulkhead.advise.packing.reducing import loose, safe
@@ -31,20 +32,20 @@ KINDS = 12
 """Up to so many the linear program is of the whole; beyond, of blocks."""
 
 
-def pack(problem: Problem, *, seconds: float = 10.0, seed: int = 0) -> Answer:
+def pack(problem: Problem, *, seconds: float = 10.0, seed: int = 0, clock: Clock = time.monotonic) -> Answer:
     """The cheapest complete answer that is found within about `seconds` on one core.
 
-    The same problem, seconds and seed give the same answer, unless `cut` says that the clock ended the search. Where
+    The same problem, seconds and seed give the same answer, unless `cut` says that the `clock` ended the search. Where
     no complete answer is found, the one with the fewest items that are unplaced. Raises Refused with every problem of
     the input.
     """
-    began = time.monotonic()
-    effort = Effort.of(seconds)
+    began = clock()
+    effort = Effort.of(seconds, clock)
     validate(problem)
     built = build(problem)
     search = Search(problem, built, effort, seed)
     search.run()
-    answer = search.answer(time.monotonic() - began)
+    answer = search.answer(clock() - began)
     wrong = check(problem, answer)
     if wrong:
         raise AssertionError("an answer that is wrong: " + "; ".join(wrong[:5]))
@@ -58,7 +59,7 @@ def quick(problem: Problem) -> Answer:
     validate(problem)
     search = Search(problem, build(problem), Effort.of(3600.0), 0)
     search.bound = simple_bound(search.core)
-    for packing in compete(search.core, search.rng, search.effort, 0):
+    for packing in usual(search.core, search.effort):
         search.offer(packing)
     return search.answer(time.monotonic() - began)
 
@@ -85,7 +86,8 @@ class Search:
         narrow = safe(core, len(self.problem.resources), self.problem.steps)
         seen: list[Bin] = []
         share = 0.12 if core.items <= MANY and narrow is core else 0.4
-        for packing in compete(core, self.rng, self.effort.part(share), 24):
+        # What is quick is made whole, however large: the answer is to be no worse than any of it.
+        for packing in chain(usual(core, self.effort.part(0.8)), chance(core, self.rng, self.effort.part(share), 24)):
             self.offer(packing)
             seen += packing.bins
             if self.done:
@@ -94,7 +96,8 @@ class Search:
             return
         whole = len(core.count) <= CLASSES and len(core.cost) <= KINDS
         if narrow is not core:
-            for packing in compete(narrow, self.rng, self.effort.part(0.1), 24):
+            effort = self.effort.part(0.1)
+            for packing in chain(usual(narrow, effort), chance(narrow, self.rng, effort, 24)):
                 self.offer(packing)
             self.bounded(loose(core), self.effort.part(0.25 if whole else 0.1))
         self.squeezed()

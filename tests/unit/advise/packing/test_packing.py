@@ -7,10 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bulkhead.advise.packing import Answer, HostType, Item, Place, Problem, check, pack
+from bulkhead.advise.packing import Answer, HostType, Item, Place, Problem, check, pack, quick
 from bulkhead.advise.packing.building import build
 from bulkhead.advise.packing.columns import Generator
+from bulkhead.advise.packing.core import Core
 from bulkhead.advise.packing.effort import Effort
+from bulkhead.advise.packing.greedy import by_host, weighings
+from bulkhead.advise.packing.model import Floats
+from bulkhead.advise.packing.pricing import Pricer
 from bulkhead.errors import Refused
 
 
@@ -201,3 +205,53 @@ def test_sets_that_are_forgotten_are_gone_from_the_program_and_cost_no_optimum()
     assert again.cost == pytest.approx(first.cost)
     for (_, classes), much in zip(generator.master.columns, again.used, strict=True):
         assert much <= 1e-9 or core.fits(0, classes)
+
+
+def best_of_all_sets(core: Core, profit: Floats) -> float:
+    """By looking at every one of them."""
+    chosen = (np.arange(1 << len(profit))[:, None] >> np.arange(len(profit))) & 1
+    return float((chosen @ profit)[(chosen @ core.size <= core.room[0]).all(axis=1)].max())
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.3), (0.05, 0.1), (0.04, 0.09)])
+def test_no_set_is_worth_more_than_the_ceiling_of_the_pricing(low: float, high: float) -> None:
+    """However few sets it keeps, and however many items a host holds."""
+    for seed in range(4):
+        core = build(crowd(15, 2, seed=seed, low=low, high=high)).core
+        profit = 1.0 + 0.1 * np.random.default_rng(seed).random(15)
+        best = best_of_all_sets(core, profit)
+        for width in (1, 2, 10, 400):
+            found = Pricer(core, Effort.of(60)).price(0, profit, core.count, 0.9 * best, width)
+            assert found.ceiling >= best - 1e-9, (seed, width)
+            assert all(core.fits(0, one) for one in found.sets)
+        assert found.values.max() >= 0.97 * best
+
+
+def test_many_are_packed_no_worse_than_the_quick_way() -> None:
+    problem = crowd(1500, 2)
+    answer = pack(problem, seconds=6)
+    assert check(problem, answer) == []
+    assert answer.hosts <= quick(problem).hosts
+
+
+def test_a_clock_that_stands_still_ends_nothing_and_one_that_runs_away_ends_the_search_with_an_answer() -> None:
+    problem = crowd(60, 3)
+    ticks = iter(range(10**9))
+    hurried = pack(problem, seconds=10, clock=lambda: float(next(ticks)))
+    assert hurried.cut and hurried.complete and check(problem, hurried) == []
+    still = pack(problem, seconds=1, clock=lambda: 0.0)
+    assert not still.cut and still.places == pack(problem, seconds=1, clock=lambda: 0.0).places
+
+
+@pytest.mark.parametrize("rule", ["dot", "norm"])
+@pytest.mark.parametrize("columns", [2, 20])
+def test_hosts_are_filled_as_far_as_anything_fits(rule: str, columns: int) -> None:
+    core = build(crowd(300, columns)).core
+    packing = by_host(core, weighings(core)["average"], rule, Effort.of(60), "average")
+    assert sorted(one for _, held in packing.bins for one in held) == list(range(300)) and not packing.left
+    left = np.ones(300, np.bool_)
+    for kind, held in packing.bins:
+        assert core.fits(kind, held)
+        left[list(held)] = False
+        for one in np.nonzero(left)[0].tolist():
+            assert not core.fits(kind, (*held, one))
