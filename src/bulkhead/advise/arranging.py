@@ -8,7 +8,7 @@ there is always an answer: everything stays.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ def arrange(
 
     servers = [server for server in estate.servers if server.name not in wish.without]
     hosts, kept = _roles(estate, servers, levels, wants, prices)
-    groups = _groups(hosts)
+    groups = _groups(hosts, {load.hosts for load in estate.loads if load.hosts is not None})
     number = {server.name: (kind, at) for kind, members in groups.items() for at, server in enumerate(members)}
     now = estate.by_server()
     types = [_type(kind, members, prices) for kind, members in groups.items()]
@@ -143,11 +143,13 @@ def _roles(
     return hosts, [server for server in kept if now[server.name]]
 
 
-def _groups(hosts: Sequence[Server]) -> dict[str, list[Server]]:
-    """Servers that are alike, under the name of the first."""
+def _groups(hosts: Sequence[Server], asked: Collection[frozenset[str]]) -> dict[str, list[Server]]:
+    """Servers that are alike, also in who may go there, under the name of the first."""
+    sets = sorted(asked, key=sorted)
     groups: dict[tuple[object, ...], list[Server]] = defaultdict(list)
     for server in hosts:
-        key = (server.capacity, server.ghz, server.idle_watts, server.peak_watts, server.purchase)
+        open_to = tuple(server.name in each for each in sets)
+        key = (server.capacity, server.ghz, server.idle_watts, server.peak_watts, server.purchase, open_to)
         groups[key].append(server)
     return {members[0].name: members for members in groups.values()}
 
@@ -180,7 +182,7 @@ def _item(
     if load.downtime is not None and load.server and downtime(load, level, prices) > load.downtime:
         allowed = stays or ({number[load.server][0]} if load.server in number else set())
     else:
-        allowed = {*groups, *stays}
+        allowed = {*_open(load, groups, number), *stays}
     mean = load.cpu_mean * (1 + (prices.of("vm_cpu") if level is Isolation.VM else 0))
     extra = {kind: power.ghz_year(members[0], prices) * mean for kind, members in groups.items() if kind in allowed}
     extra |= {
@@ -189,6 +191,17 @@ def _item(
         if server.name == load.server
     }
     return Item(load.name, want, frozenset(allowed), extra)
+
+
+def _open(load: Load, groups: Mapping[str, Sequence[Server]], number: Mapping[str, tuple[str, int]]) -> set[str]:
+    """Types of hosts that it may go to; where there is none, or no other server like its own, that one as well."""
+    if load.hosts is None:
+        return set(groups)
+    found = {kind for kind, members in groups.items() if members[0].name in load.hosts}
+    own = number[load.server][0] if load.server in number else None
+    if own is not None and (not found or len(groups[own]) == 1):
+        found.add(own)
+    return found
 
 
 def _apart(estate: Estate, wish: Wish) -> list[frozenset[str]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import count, islice
 
 from bulkhead.advise.estate import Estate, Load
 from bulkhead.advise.levels import Workload
+from bulkhead.advise.sizing import Plan
 from bulkhead.quantities import parse_rate, parse_size
 
 MOST_ADDED = 10_000
@@ -16,10 +18,20 @@ SHAPE = "MEMORY,CPUSxGHZ,DISK[,BANDWIDTH], such as 512M,2x2,5G"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A plan: GHz, bytes, bytes, bits per second, in the order of RESOURCES."""
+    """A plan, and its amounts: GHz, bytes, bytes, bits per second, in the order of RESOURCES."""
 
     text: str
     amounts: tuple[float, float, float, float]
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """So many workloads of a plan, and the image that they are to be made of ("": it is a question alone)."""
+
+    number: int
+    asked: Asked
+    image: str = ""
 
 
 def parse_plan(text: str, flag: str) -> Asked:
@@ -38,21 +50,28 @@ def parse_plan(text: str, flag: str) -> Asked:
     cpu = float(found[1]) * float(found[2])
     if not (cpu > 0 and memory > 0 and disk > 0):
         raise ValueError(f"{flag} {text!r}: a plan has some of everything")
-    return Asked(text, (cpu, float(memory), float(disk), float(network)))
+    plan = Plan(float(found[1]), float(found[2]), int(memory), int(disk), int(network))
+    return Asked(text, (cpu, float(memory), float(disk), float(network)), plan)
 
 
-def parse_added(text: str, flag: str) -> tuple[int, Asked]:
-    """`10:512M,2x2,5G`. Raises ValueError."""
-    number, colon, plan = text.partition(":")
+def parse_added(text: str, flag: str) -> Added:
+    """`10:512M,2x2,5G` or `10:512M,2x2,5G:IMAGE`. Raises ValueError."""
+    number, colon, rest = text.partition(":")
     if not colon or not number.isascii() or not number.isdigit() or not 1 <= int(number[:8]) <= MOST_ADDED:
-        raise ValueError(f"{flag} {text!r} is not N:PLAN, with N from 1 to {MOST_ADDED} and PLAN as {SHAPE}")
-    return int(number), parse_plan(plan, flag)
+        raise ValueError(f"{flag} {text!r} is not N:PLAN[:IMAGE], with N from 1 to {MOST_ADDED} and PLAN as {SHAPE}")
+    plan, _, image = rest.partition(":")
+    return Added(int(number), parse_plan(plan, flag), image)
 
 
-def loads(estate: Estate, number: int, asked: Asked, group: int) -> list[Load]:
-    """So many workloads of a plan. They are taken to use all of it at every hour: nothing else is known of them."""
+def loads(estate: Estate, added: Added, group: int) -> list[Load]:
+    """As many workloads. They are taken to use all of their plan at every hour: nothing else is known of them."""
     import numpy as np
 
+    asked, taken = added.asked, {load.name for load in estate.loads}
     use = np.repeat(np.array(asked.amounts, dtype=np.float32)[:, None], estate.steps, axis=1)
-    source = f"--add {number}:{asked.text}"
-    return [Load(f"new{group}-{at + 1}", "", Workload("own"), source, use, asked.amounts[0]) for at in range(number)]
+    source = f"--add {added.number}:{asked.text}"
+    free = (name for at in count(1) if (name := f"new{group}-{at}") not in taken)
+    return [
+        Load(name, "", Workload("own"), source, use, asked.amounts[0], plan=asked.plan, image=added.image)
+        for name in islice(free, added.number)
+    ]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bulkhead.advise.sizing import Plan
+
     Series = NDArray[np.float32]
 
 RESOURCES = ("cpu", "memory", "disk", "network")
@@ -79,6 +81,12 @@ class Load:
     """What an hour without it costs. None: as the prices say."""
     wall: Isolation | None = None
     """Behind which it is now; None: on a bare server."""
+    hosts: frozenset[str] | None = None
+    """Servers that it may go to; None: all. Where it is it may stay."""
+    plan: Plan | None = None
+    """Of one that is still to come: the plan that was asked for. Its use is that plan, without a margin."""
+    image: str = ""
+    """What a new one is to be made of."""
 
 
 @dataclass(frozen=True, slots=True)

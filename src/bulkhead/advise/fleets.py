@@ -4,9 +4,10 @@ metering."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bulkhead.advise import wishes
 from bulkhead.advise.estate import Estate, Load, Server
 from bulkhead.advise.levels import Workload
 from bulkhead.errors import Refused
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 HOUR = 3600
 GIB = 1 << 30
 USUAL_GHZ = 2.0
+RISK = ("trust", "hostile_input", "needs_kernel")
 Told = Mapping[str, Any]
 
 
@@ -45,6 +47,7 @@ def read(fleet: Fleet) -> Estate:
     first, steps = begins[0], begins[-1] - begins[0] + 1
     servers = [_server(host) for host in fleet.hosts]
     clocks = {server.name: server.ghz for server in servers}
+    notes: list[str] = []
     loads, unmeasured = [], []
     for told in fleet.instances:
         spec, host = told["spec"], str(told.get("host", ""))
@@ -56,15 +59,20 @@ def read(fleet: Fleet) -> Estate:
         use = np.zeros((4, steps), dtype=np.float32)
         for row in mine:
             use[:, int(row["from"]) // HOUR - first] = tuple(_amounts(row, clocks[host]))
-        loads.append(_load(spec, host, use))
-    notes = (
-        [f"left out, since nothing was measured of them: {', '.join(sorted(unmeasured)[:20])}"] if unmeasured else []
-    )
+        loads.append(_load(fleet, spec, host, use, notes))
+    if unmeasured:
+        notes.append(f"left out, since nothing was measured of them: {', '.join(sorted(unmeasured)[:20])}")
+    known = {load.name for load in loads}
+    loads = [
+        replace(load, near=tuple(x for x in load.near if x in known), apart=tuple(x for x in load.apart if x in known))
+        for load in loads
+    ]
     inner = sum(bool(told["spec"].get("inside")) for told in fleet.instances)
     if inner:
         notes.append(f"{inner} instances run in virtual machines of others, with whose use theirs is counted")
     notes.append(
-        "of instances whose level was asked for by name the risk is not known: they keep that level or a stronger one"
+        "of instances whose level was asked for by name, without a label advice.trust, the risk is not known: "
+        "they keep that level or a stronger one"
     )
     return Estate(
         tuple(servers),
@@ -118,25 +126,29 @@ def _amounts(row: Told, ghz: float) -> Iterable[float]:
     )
 
 
-def _load(spec: Told, host: str, use: Series) -> Load:
-    level, choice = Isolation(spec["isolation"]), spec.get("choice")
-    if choice:
-        workload = Workload(
-            choice["trust"], choice["hostile_input"], choice["needs_kernel"], spec.get("system") is not None
-        )
+def _load(fleet: Fleet, spec: Told, host: str, use: Series, notes: list[str]) -> Load:
+    level, choice, told = Isolation(spec["isolation"]), spec.get("choice"), wishes.facts(spec, notes)
+    risk = {name: told.pop(name) for name in RISK if name in told}
+    if choice or "trust" in risk:
+        known = {name: choice[name] for name in RISK} if choice else {}
+        workload = Workload(**{**known, **risk}, system=spec.get("system") is not None)
     else:
         # Asked for by name: whoever did knows why.
         machine = level in (Isolation.VM, Isolation.UNIKERNEL)
-        workload = Workload("own", system=machine, shares_network=level is Isolation.CHROOT)
-    tenant = str(spec["tenant"])
-    name = str(spec["name"])
+        own = Workload("own", system=machine, shares_network=level is Isolation.CHROOT)
+        workload = replace(own, **risk)
+    near, apart = wishes.near_and_apart(spec, [each["spec"] for each in fleet.instances])
     return Load(
-        name if tenant == "default" else f"{tenant}@{name}",
+        wishes.name_of(spec),
         host,
         workload,
-        f"instance {name}",
+        f"instance {spec['name']}",
         use,
         float(use[0].mean()),
-        tenant,
+        str(spec["tenant"]),
+        near=near,
+        apart=apart,
         wall=level,
+        hosts=wishes.allowed(spec, fleet.hosts),
+        **told,
     )

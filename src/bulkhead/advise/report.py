@@ -97,6 +97,7 @@ def _workload(advice: Advice, load: Load) -> dict[str, Any]:
         "reason": wall.reason,
         "options": [_option(option) for option in wall.options],
         "next_best": _option(wall.next_best) if wall.next_best else None,
+        "image": load.image,
         "plan": {field.name: getattr(size.plan, field.name) for field in fields(size.plan)},
         "cpu_ghz": {"mean": size.mean, "p95": size.p95, "p99": size.p99, "peak": size.peak},
         "seasonal": size.seasonal,

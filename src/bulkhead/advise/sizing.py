@@ -86,7 +86,8 @@ def size(load: Load, capacity: tuple[float, ...] | None, ghz: float, folded: Slo
     cores."""
     import numpy as np
 
-    margin = 1 + prices.of("margin")
+    # A plan that was asked for is a hard limit: nothing is used beyond it.
+    margin = 1.0 if load.plan else 1 + prices.of("margin")
     use = load.use.astype(np.float64)
     wants = np.zeros((4, folded.count))
     for row in range(4):
@@ -99,7 +100,7 @@ def size(load: Load, capacity: tuple[float, ...] | None, ghz: float, folded: Slo
     if capacity is not None:
         wants = np.minimum(wants, np.array(capacity)[:, None])
     most = wants.max(axis=1)
-    plan = Plan(
+    plan = load.plan or Plan(
         max(_up(most[CPU] / ghz, GRAIN["cpus"]), GRAIN["cpus"]),
         ghz,
         int(max(_up(most[MEMORY], GRAIN["memory"]), GRAIN["memory"])),

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bulkhead.api.auth import KEY
 from bulkhead.api.service import Service
 from bulkhead.engine.fleet.member import Member
+from bulkhead.engine.usages import not_known
 from bulkhead.errors import NotFound, Unavailable
 from bulkhead.fleet import Host
 from bulkhead.host import peers
@@ -54,9 +55,14 @@ async def stats(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, sen
 
 
 async def usage(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, send: Send) -> None:
-    """What has been used, by everything that ran on any host. What is asked for by name is this host's."""
+    """What has been used on any host, by everything that ran there or by those that are named: what has moved was used
+    on several."""
+    asked = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    others = await asyncio.to_thread(fleet.others)
+    if others and "ref" in asked:
+        # Each host tells of those that it knows: nobody is refused before all have been asked.
+        scope = {**scope, "query_string": urlencode({**asked, "known": "true"}, doseq=True).encode()}
     query = scope["query_string"].decode("latin-1")
-    others = [] if "ref" in parse_qs(query, keep_blank_values=True) else await asyncio.to_thread(fleet.others)
     start, body = await _captured(app, scope, receive)
     if start["status"] != 200 or not others:
         await send(start)
@@ -68,9 +74,15 @@ async def usage(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, sen
     path = f"{USAGE}?{query}" if query else USAGE
     told = await asyncio.gather(*(asyncio.to_thread(_call, host, path, fleet, scope[KEY]) for host in others))
     missing = [host.name for host, found in zip(others, told, strict=True) if not isinstance(found, dict)]
+    unknown = set(document["unknown"])
     for host, found in zip(others, told, strict=True):
-        rows += [{**row, "host": host.name} for row in found["rows"]] if isinstance(found, dict) else []
-    await _send(send, start["headers"], {**document, "rows": rows}, missing)
+        if isinstance(found, dict):
+            rows += [{**row, "host": host.name} for row in found["rows"]]
+            unknown &= set(found["unknown"])
+    nowhere = [each for each in document["unknown"] if each in unknown]
+    if nowhere and asked.get("known") != ["true"] and not missing:
+        raise not_known(nowhere)
+    await _send(send, start["headers"], {**document, "unknown": nowhere, "rows": rows}, missing)
 
 
 GATHERED: Mapping[tuple[str, str], Gather] = {

@@ -73,6 +73,7 @@ class Usages(Protocol):
         begin: float | None,
         end: float | None,
         by: Collection[By],
+        known: bool = False,
     ) -> Mapping[str, object]: ...
 
 

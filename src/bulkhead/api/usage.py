@@ -50,11 +50,13 @@ class UsageQuery(Model):
     end: float | None = Field(default=None, ge=0, le=YEAR_3000, alias="to")
     """Seconds since the epoch; None: since this month began, and until now."""
     by: list[By] = Field(default=["instance"], min_length=1, max_length=4)
+    known: bool = Field(default=False, description="tell of instances that were never there in `unknown`")
 
 
 @router.get("/usage")
 async def usage(request: Request, query: Annotated[UsageQuery, Query()]) -> Response:
-    """What has been used: `{"from", "to", "resolution", "by", "rows": [...]}`; see docs/reference/metering.md."""
+    """What has been used: `{"from", "to", "resolution", "by", "rows": [...], "unknown"}`; see
+    docs/reference/metering.md."""
     service = service_of(request)
     found = await service.call(
         service.engine.usage.use,
@@ -64,6 +66,7 @@ async def usage(request: Request, query: Annotated[UsageQuery, Query()]) -> Resp
         begin=query.begin,
         end=query.end,
         by=query.by,
+        known=query.known,
     )
     return json_response(found)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bulkhead.advise.advising import Advice
-    from bulkhead.advise.asking import Asked
+    from bulkhead.advise.asking import Added, Asked
     from bulkhead.advise.estate import Estate
     from bulkhead.advise.prices import Prices
 
@@ -40,7 +40,7 @@ def _report_arguments(parser: Parser) -> None:
     add("--format", choices=("text", "markdown", "json"), default="text", help="how to print it (text)")
     _add_prices(parser)
     add("--without", action="append", default=[], metavar="SERVER", help="what if this server were gone")
-    add("--add", action="append", default=[], metavar="N:PLAN", help="what if there were N more, each of PLAN")
+    add("--add", action="append", default=[], metavar="N:PLAN[:IMAGE]", help="what if there were N more, each of PLAN")
     add("--fit", metavar="PLAN", help="how many more of MEMORY,CPUSxGHZ,DISK[,BANDWIDTH] would fit afterwards")
     add("--seconds", metavar="S", default="20", help="how long the packing may take (20)")
     add("--seed", metavar="N", default="0", help="what chance begins with (0)")
@@ -126,11 +126,11 @@ def _fleet(app: App, last: float) -> Estate:
     return fleets.read(fleets.Fleet(hosts, instances, use["rows"]))
 
 
-def _advise(args: Namespace, estate: Estate, prices: Prices, added: list[tuple[int, Asked]], chance: Chance) -> Advice:
+def _advise(args: Namespace, estate: Estate, prices: Prices, added: list[Added], chance: Chance) -> Advice:
     from bulkhead.advise import advising, asking
     from bulkhead.advise.arranging import Wish
 
-    new = [load for at, (number, asked) in enumerate(added, 1) for load in asking.loads(estate, number, asked, at)]
+    new = [load for at, each in enumerate(added, 1) for load in asking.loads(estate, each, at)]
     if new:
         estate = advising.more(estate, new)
     wish = Wish(frozenset(args.without))

@@ -7,6 +7,7 @@ run again.
 from __future__ import annotations
 
 import json
+import sys
 
 from bulkhead.cli.app import App
 from bulkhead.cli.each import instance_path
@@ -20,34 +21,42 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST_BYTES = 256 << 20
-DOING = ("move", "enclose")
+DOING = ("move", "enclose", "create")
 
 
 def main(args: Namespace, app: App) -> int:
     """Do what is left to do, or with --dry-run only say it."""
     report = _report(args.report)
     levels = {each["name"]: each["level"] for each in report["workloads"]}
-    steps = report["steps"]
-    _check(steps, levels, _where(app), args.report)
+    steps, new = report["steps"], {each["name"]: each for each in report["workloads"] if each.get("image")}
+    _check(steps, levels, _where(app), args.report, new)
     for number, step in enumerate(steps, 1):
         told = f"{number}/{len(steps)} {step['text']}"
         if step["what"] not in DOING:
-            write(
-                printable(f"{told}: {'yours to do, once it is empty' if step['what'] == 'retire' else 'nothing to do'}")
-            )
+            _say(told, "yours to do, once it is empty" if step["what"] == "retire" else "nothing to do")
             continue
         # Each step is judged by how things are now, not by how they were when the first one began.
-        left = _left(steps[number - 1 :], levels[step["workload"]], _where(app))
-        if not left:
-            write(printable(f"{told}: done already"))
+        where = _where(app)
+        made = step["what"] == "create" and step["workload"] not in where
+        left = [] if made else _left(steps[number - 1 :], levels[step["workload"]], where)
+        if not left and not made:
+            _say(told, "done already")
         elif args.dry_run:
-            write(printable(f"{told}: to do"))
+            _say(told, "to do")
         else:
             talk(printable(told))
+            if made:
+                _create(app, new[step["workload"]], step["host"])
             for body in left:
                 _move(app, step["workload"], body)
-            write(printable(f"{told}: done"))
+            _say(told, "done")
     return 0
+
+
+def _say(told: str, what: str) -> None:
+    """At once: whoever reads along, or stops it, knows how far it is."""
+    write(printable(f"{told}: {what}"))
+    sys.stdout.flush()
 
 
 def _report(path: str) -> dict[str, Any]:
@@ -88,16 +97,22 @@ def _where(app: App) -> dict[str, tuple[str, str]]:
 
 
 def _check(
-    steps: list[dict[str, Any]], levels: Mapping[str, str], where: Mapping[str, tuple[str, str]], path: str
+    steps: list[dict[str, Any]],
+    levels: Mapping[str, str],
+    where: Mapping[str, tuple[str, str]],
+    path: str,
+    new: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Everything that stands in the way, before anything is done."""
     problems = []
     for step in steps:
         name = step["workload"]
         if step["what"] == "create":
-            problems.append(
-                Problem(f"{step['text']}: --add is a question, and says no image", "create it by bulkhead run")
-            )
+            if name not in new:
+                what = f"{step['text']}: of what image is not said"
+                problems.append(Problem(what, "bulkhead advise --add N:PLAN:IMAGE says it"))
+            elif name in where and where[name][0] not in _hosts(steps, name):
+                problems.append(Problem(f"{step['text']}: there is one on {where[name][0]} already"))
         elif step["what"] in DOING and (name not in where or name not in levels):
             problems.append(Problem(f"{step['text']}: there is no instance {name}"))
     places = {name: host for name, (host, _) in where.items()}
@@ -114,7 +129,7 @@ def _check(
 
 def _hosts(steps: Sequence[Mapping[str, Any]], name: str) -> set[str]:
     """Where these steps bring an instance: on a detour to several hosts."""
-    return {step["host"] for step in steps if step["what"] == "move" and step["workload"] == name}
+    return {step["host"] for step in steps if step["what"] in ("move", "create") and step["workload"] == name}
 
 
 def _left(
@@ -131,6 +146,13 @@ def _left(
     if wall != level:
         left.append({"isolation": level, "plan": {}})
     return left
+
+
+def _create(app: App, new: Mapping[str, Any], host: str) -> None:
+    """Make a new one, and start it. Amounts of 0 were not asked for."""
+    plan = {name: value for name, value in new["plan"].items() if value}
+    body = {"image": new["image"], "name": new["name"], "isolation": new["level"], "plan": plan}
+    app.client.call("POST", "/v1/instances", query={"start": True, "host": host}, body=body)
 
 
 def _move(app: App, name: str, body: Mapping[str, object]) -> None:

@@ -107,6 +107,8 @@ def _write_table(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> None:
     header: list[str] = ["FROM"] if set(by) & set(TIMES) else []
     names = {"instance": ("ID", "NAME", "TENANT", "PLAN"), "tenant": ("TENANT",), "plan": ("PLAN",)}
     columns = list(dict.fromkeys(column for each in by for column in names.get(each, ())))
+    if any("host" in row for row in rows):
+        columns.append("HOST")
     write_table([*header, *columns, *HEADER], [_row(row, bool(header), columns) for row in rows])
 
 
@@ -116,6 +118,7 @@ def _row(row: dict[str, Any], timed: bool, columns: Sequence[str]) -> list[str]:
         "NAME": f"volume:{row['name']}" if row["kind"] == "volume" else row["name"] or "(removed)",
         "TENANT": row["tenant"],
         "PLAN": row["plan"] or "-",
+        "HOST": row.get("host", "-"),
     }
     return [
         *([moment(row["from"])] if timed else ()),

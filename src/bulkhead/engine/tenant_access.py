@@ -129,6 +129,9 @@ class TenantUsage:
         begin: float | None,
         end: float | None,
         by: Collection[By],
+        known: bool = False,
     ) -> Mapping[str, object]:
         """Of its own instances, whatever is asked for."""
-        return self._usage.use(instances=instances, tenant=self._tenant, plan=plan, begin=begin, end=end, by=by)
+        return self._usage.use(
+            instances=instances, tenant=self._tenant, plan=plan, begin=begin, end=end, by=by, known=known
+        )

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bulkhead.errors import NotFound
 from bulkhead.metering import schema
 from bulkhead.metering.ledger import Ledger, Retention, Subject
 from bulkhead.metering.meters import METERS, Usage
@@ -69,7 +68,7 @@ def span(begin: float, end: float, now: float, retention: Retention, *, least: i
 
 
 def rows(ledger: Ledger, span: Span, wanted: Wanted, by: Collection[By]) -> list[Row]:
-    """Use in a span, a row for each combination of what it is told by. Raises NotFound for instances unknown."""
+    """Use in a span, a row for each combination of what it is told by. None of instances that are not known."""
     times = {TIMES[each] for each in by if each in TIMES}
     length = max(*times, span.length) if times else span.end - span.begin
     with ledger.reader() as connection:
@@ -83,28 +82,36 @@ def rows(ledger: Ledger, span: Span, wanted: Wanted, by: Collection[By]) -> list
     return sorted(result, key=lambda row: (row.begin, row.subject.tenant, row.subject.name, row.subject.plan))
 
 
+def unknown(ledger: Ledger, wanted: Wanted) -> tuple[str, ...]:
+    """Which of the instances that are asked for the ledger has never heard of."""
+    with ledger.reader() as connection:
+        there = _candidates(connection, wanted).values()
+    return tuple(
+        each for each in wanted.instances or () if not any(_is_meant(one, each, wanted.tenant) for one in there)
+    )
+
+
 def _told(subject: Subject, by: Collection[By]) -> Subject:
     if "instance" in by:
         return subject
     return Subject("", "", subject.tenant if "tenant" in by else "", subject.plan if "plan" in by else "", "")
 
 
-def _subjects(connection: sqlite3.Connection, wanted: Wanted) -> dict[int, Subject]:
+def _candidates(connection: sqlite3.Connection, wanted: Wanted) -> dict[int, Subject]:
+    """By tenant and plan alone."""
     query, values = "SELECT id, instance, name, tenant, plan, kind FROM subject WHERE 1", list[str]()
     for column, value in (("tenant", wanted.tenant), ("plan", wanted.plan)):
         if value is not None:
             query += f" AND {column} = ?"
             values.append(value)
-    found = {row[0]: Subject(*row[1:]) for row in connection.execute(query, values)}
-    if wanted.instances is None:
+    return {row[0]: Subject(*row[1:]) for row in connection.execute(query, values)}
+
+
+def _subjects(connection: sqlite3.Connection, wanted: Wanted) -> dict[int, Subject]:
+    found, asked = _candidates(connection, wanted), wanted.instances
+    if asked is None:
         return found
-    chosen: dict[int, Subject] = {}
-    for reference in wanted.instances:
-        named = {number: each for number, each in found.items() if _is_meant(each, reference, wanted.tenant)}
-        if not named:
-            raise NotFound(f"no use of an instance {reference} is known", hint="bulkhead usage lists them all")
-        chosen |= named
-    return chosen
+    return {number: each for number, each in found.items() if any(_is_meant(each, one, wanted.tenant) for one in asked)}
 
 
 def _is_meant(subject: Subject, reference: str, tenant: str | None) -> bool:

@@ -89,12 +89,15 @@ def test_what_if_a_server_were_gone_or_there_were_more() -> None:
     assert {host.server for host in gone.after.hosts} <= {"s2", "s3"}
     with pytest.raises(Refused, match="there is no such server"):
         advise(four(), PRICES, Wish(frozenset({"s9"})), QUICK)
-    asked = asking.parse_plan("8G,2x2,50G", "--add")
-    grown = advise(advising.more(four(), asking.loads(four(), 3, asked, 1)), PRICES, effort=QUICK)
+    asked = asking.parse_added("3:8G,2x2,50G:web:1", "--add")
+    grown = advise(advising.more(four(), asking.loads(four(), asked, 1)), PRICES, effort=QUICK)
+    # What was asked for is what it gets, and what it is made of is known.
+    assert asked.image == "web:1" and str(grown.sizes["new1-2"].plan) == "2 x 2 GHz, 8G, 50G, 0bit/s"
+    assert grown.sizes["new1-2"].wants[1].max() == 8 * GIB
     assert sum(step.what == "create" for step in grown.steps) == 3
     with pytest.raises(Refused, match="there is no room for"):
-        asked = asking.parse_plan("20G,2x2,50G", "--add")
-        advise(advising.more(four(), asking.loads(four(), 9, asked, 1)), PRICES, effort=QUICK)
+        asked = asking.parse_added("9:20G,2x2,50G", "--add")
+        advise(advising.more(four(), asking.loads(four(), asked, 1)), PRICES, effort=QUICK)
 
 
 def test_how_many_more_fit() -> None:

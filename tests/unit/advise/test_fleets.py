@@ -8,6 +8,7 @@ import pytest
 
 from bulkhead.advise import advising, fleets
 from bulkhead.advise.advising import Effort
+from bulkhead.advise.levels import Workload
 from bulkhead.advise.prices import Prices
 from bulkhead.errors import Refused
 from bulkhead.model import Isolation
@@ -90,3 +91,37 @@ def test_what_is_behind_its_wall_already_is_not_put_there_again() -> None:
         fleets.read(fleets.Fleet([host("a"), host("b")], kinds, usage)), Prices(), effort=Effort(1.0)
     )
     assert [kept.arrangement.levels[name] for name in ("i1", "i2")] == levels
+
+
+def test_labels_tell_what_metering_cannot() -> None:
+    labels = {"advice.trust": "partner", "advice.hostile_input": "yes", "advice.data": "secret", "zone": "b"}
+    wrong = {"advice.data": "holy", "advice.downtime": "10m", "advice.mood": "good"}
+    instances = [
+        instance(1, "a", isolation="chroot", labels=labels),
+        instance(2, "a", isolation="chroot", labels=wrong),
+    ]
+    estate = fleets.read(fleets.Fleet([host("a")], instances, [row(1, 1), row(2, 1)]))
+    one, two = estate.loads
+    assert one.workload == Workload("partner", hostile_input=True) and one.data == "secret"
+    # Nobody told whose it is: it was asked for by name, and keeps its wall.
+    assert two.workload.shares_network and (two.data, two.downtime) == ("internal", 600.0)
+    told = " ".join(estate.notes)
+    assert "label advice.data of i2 counts for nothing" in told and "advice.mood of i2" in told
+
+
+def test_where_an_instance_may_be_holds_for_the_advice() -> None:
+    hosts = [{**host(name), "labels": {"zone": name}} for name in "abc"] + [{**host("d"), "state": "draining"}]
+    instances = [
+        instance(1, "a", where={"constraints": ["zone!=b"]}),
+        instance(2, "b", where={"anti_affinity": ["kind=web", "~i4"]}),
+        instance(3, "c", labels={"kind": "web"}, where={"affinity": ["i1"], "constraints": ["zone=a|c"]}),
+        instance(4, "c", tenant="shop", labels={"kind": "web"}),
+    ]
+    usage = [row(number, hour) for number in (1, 2, 3, 4) for hour in range(5)]
+    estate = fleets.read(fleets.Fleet(hosts, instances, usage))
+    one, two, three, four = estate.loads
+    assert (one.hosts, two.hosts, three.hosts, four.hosts) == ({"a", "c"}, set("abc"), {"a", "c"}, set("abc"))
+    # Of other tenants nothing counts, and wishes are none of its business.
+    assert (two.apart, three.near, four.apart) == (("i3",), ("i1",), ())
+    places = advising.advise(estate, Prices(), effort=Effort(1.0)).arrangement.places
+    assert places["i1"] == places["i3"] and places["i1"] in "ac" and places["i2"] != places["i3"] and "d" not in places

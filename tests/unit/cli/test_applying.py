@@ -26,11 +26,17 @@ class Fleet:
     def __init__(self, **places: tuple[str, str]) -> None:
         self.places = dict(places)
         self.moved: list[tuple[str, dict[str, Any]]] = []
+        self.made: list[dict[str, Any]] = []
         self.client = self
         self.broken = False
 
-    def call(self, method: str, path: str) -> list[dict[str, Any]]:
-        assert (method, path) == ("GET", "/v1/instances")
+    def call(self, method: str, path: str, **request: Any) -> list[dict[str, Any]]:
+        assert path == "/v1/instances"
+        if method == "POST":
+            body, host = request["body"], request["query"]["host"]
+            self.made.append(body)
+            self.places[body["name"]] = (host, body["isolation"])
+            return []
         return [
             {"spec": {"name": name, "tenant": "default", "isolation": level}, "host": host}
             for name, (host, level) in self.places.items()
@@ -105,13 +111,35 @@ def test_a_detour_is_not_made_twice(tmp_path: Path) -> None:
     assert len(fleet.moved) == 2
 
 
+def test_a_new_one_is_made_of_its_image_with_its_plan_and_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = Fleet(one=("a", "container"))
+    path = Path(report(tmp_path, [step("create", "a", "new1-1")], one="container"))
+    told = json.loads(path.read_text())
+    plan = {"cpus": 1.0, "ghz": 2.0, "memory": 1 << 29, "disk": 1 << 30, "bandwidth": 0}
+    told["workloads"].append({"name": "new1-1", "level": "container", "image": "box:1", "plan": plan})
+    path.write_text(json.dumps(told))
+    apply(fleet, str(path), dry_run=True)
+    assert fleet.made == [] and ": to do" in capsys.readouterr().out
+    apply(fleet, str(path))
+    del plan["bandwidth"]
+    assert fleet.made == [{"image": "box:1", "name": "new1-1", "isolation": "container", "plan": plan}]
+    capsys.readouterr()
+    apply(fleet, str(path))
+    assert len(fleet.made) == 1 and ": done already" in capsys.readouterr().out
+    fleet.places["new1-1"] = ("b", "container")
+    with pytest.raises(Refused, match="there is one on b already"):
+        apply(fleet, str(path))
+
+
 def test_what_stands_in_the_way_is_told_before_anything_is_done(tmp_path: Path) -> None:
     fleet = Fleet(one=("a", "container"), two=("c", "vm"))
     steps = [*STEPS, step("move", "a", "gone", "b"), step("create", "a", "new1-1")]
     with pytest.raises(Refused) as caught:
         apply(fleet, report(tmp_path, steps, one="vm", two="vm", gone="vm"))
     told = " | ".join(problem.what for problem in caught.value.problems)
-    assert "it is on c by now" in told and "no instance gone" in told and "--add is a question" in told
+    assert "it is on c by now" in told and "no instance gone" in told and "of what image is not said" in told
     assert fleet.moved == []
 
 

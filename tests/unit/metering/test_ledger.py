@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.errors import HostError, NotFound
+from bulkhead.errors import HostError
 from bulkhead.metering import query, schema
 from bulkhead.metering.ledger import Ledger, Retention, Subject
 from bulkhead.metering.meters import Counters, Usage
@@ -67,10 +67,11 @@ def test_sums_are_by_what_is_asked_for(tmp_path: Path) -> None:
     assert sent("tenant", "plan", wanted=Wanted(tenant="acme")) == {("", "acme", "small"): 1, ("", "acme", "large"): 10}
     assert sent("instance", wanted=Wanted(instances=["web2"], tenant="acme")) == {("web2", "acme", "large"): 10}
     assert sent("instance", wanted=Wanted(instances=["beta@web3"])) == {("web3", "beta", "small"): 100}
-    with pytest.raises(NotFound):
-        sent("instance", wanted=Wanted(instances=["web3"], tenant="acme"))
-    with pytest.raises(NotFound):
-        sent("instance", wanted=Wanted(instances=[f"{3:032x}"], tenant="acme"))
+    # Another tenant's is none that acme ever had, by name or by id.
+    for stranger in ("web3", f"{3:032x}"):
+        asked = Wanted(instances=["web2", stranger], tenant="acme")
+        assert sent("instance", wanted=asked) == {("web2", "acme", "large"): 10}
+        assert query.unknown(book, asked) == (stranger,)
 
 
 def test_another_plan_is_another_subject_from_then_on(tmp_path: Path) -> None:
