@@ -24,6 +24,7 @@ from bench.measures import (
     density,
     execs,
     fleet,
+    fleet_losses,
     imports,
     machines,
     memory,
@@ -63,10 +64,11 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "placement": placement.measure,
     "packing": lambda cast, sizes: packing.measure(sizes, cast.scene.output or Path("bench-results")),
     "fleet": fleet.measure,
+    "fleet-losses": fleet_losses.measure,
 }
 
 WALLS = ("chroot", "container", "vm", "inside", "unikernel", "podman")
-UNUSUAL = ("plans", "density", "placement", "packing", "fleet")
+UNUSUAL = ("plans", "density", "placement", "packing", "fleet", "fleet-losses")
 USUAL = [name for name in FIGURES if name not in UNUSUAL and not name.startswith("rogues")]
 
 

@@ -55,7 +55,7 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
         "answer before a move to the first after it.",
     )
     quick = sizes.runs <= 5
-    with _own_names(cast):
+    with own_names(cast):
         _stores(figure, cast.scene.directory("fleet"), 20 if quick else 300)
         for hosts in FLEETS[:1] if quick else FLEETS:
             say(f"a fleet of {hosts} hosts")
@@ -65,7 +65,7 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
 
 
 @contextmanager
-def _own_names(cast: Cast) -> Iterator[None]:
+def own_names(cast: Cast) -> Iterator[None]:
     """What the tests' harness makes is named and kept as all that the bench makes, so that it is cleared up as that."""
     kept = naming.PREFIX, naming.LINK_PREFIX, tempfile.tempdir, etcds._MEMORY
     naming.PREFIX, naming.LINK_PREFIX = cast.scene.name, cast.scene.name[:4]
