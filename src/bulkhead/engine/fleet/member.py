@@ -60,6 +60,8 @@ class Member:
         self._began = time.time()
         self._opened: Opened | None = None
         self._view: View | None = None
+        self._silent = ""
+        """Why the fleet's store did not answer when it was asked last; "" where it did."""
         self._tls: tuple[str, ssl.SSLContext] | None = None
         self.placer = Placer(context, member=self.opened)
         self.images = Fetcher(others=self.others, tls=self.tls)
@@ -119,7 +121,7 @@ class Member:
             if opened.state.following is not None:
                 opened.state.following.close()
             opened.state.store.close()
-        self._view = None
+        self._view, self._silent = None, ""
 
     # --- verbs
 
@@ -253,8 +255,10 @@ class Member:
     # --- who is where
 
     def view(self) -> View:
-        """The fleet now; where its store does not answer, as it was seen last."""
+        """The fleet now; as it was seen last where its store does not answer, which is not waited for each time."""
         opened = self.opened()
+        if self._view is not None and self._silent:
+            return View(self._view.seen, self._view.when, self._silent)
         try:
             self._view = View(opened.state.seen(), time.time())
         except Unavailable as error:
@@ -341,8 +345,9 @@ class Member:
                     log.info("fleet: %s", mended)
                 self.travels.look(opened)
                 self._view = View(opened.state.seen(), time.time())
-                said = ""
+                said = self._silent = ""
             except BulkheadError as error:
+                self._silent = error.what if isinstance(error, Unavailable) else ""
                 if error.what != said:
                     log.warning("the fleet's store: %s", error.what)
                 said = error.what
