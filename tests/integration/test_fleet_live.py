@@ -260,13 +260,14 @@ def sends_memory(host: Host) -> bool:
 @pytest.mark.thorough
 def test_etcd_is_away_when_it_is_to_be_handed_over(lab: Fleet, hosts: list[Host], counting: Counting) -> None:
     source = counting.source
-    slow = begin_slow(counting)
+    slow = begin_slow(counting, "--rate", "4M", "--patience", "3600")
     until("its memory goes", lambda: sends_memory(source))
     try:
         for number in range(3):
             lab.etcd.kill(number)
-        assert "is not known yet" in slow.end()
-        assert running(hosts) == []  # it stands still, here and there
+        told = slow.end()
+        assert "is not known yet" in told
+        assert running(hosts) == [], told  # it stands still, here and there
         source.daemon.restart()
         assert running(hosts) == []
     finally:
