@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bulkhead.advise import checking, ordering, power, recommending, simulating, sizing, weighing
+from bulkhead.advise import checking, holding, ordering, power, recommending, simulating, sizing, weighing
 from bulkhead.advise.arranging import Arrangement, Wish, arrange, room
 from bulkhead.advise.estate import Estate, Load
+from bulkhead.advise.holding import Held
 from bulkhead.advise.ordering import Ordered, Step
 from bulkhead.advise.prices import Prices
 from bulkhead.advise.recommending import Recommended
@@ -53,6 +54,7 @@ class Advice:
     once: Once
     verdict: Verdict
     played: Played
+    held_out: Held | None
     variants: tuple[Variant, ...]
     notes: tuple[str, ...]
 
@@ -74,10 +76,10 @@ def advise(estate: Estate, prices: Prices, wish: Wish = NO_WISH, effort: Effort 
     if unknown:
         raise Refused(f"--without {', '.join(unknown)}: there is no such server")
     folded = sizing.slots(estate)
-    sizes = _sizes(estate, folded, prices)
+    sizes = sizing.sizes(estate, folded, prices)
     walls = _walls(estate, sizes, prices)
     levels = {name: wall.level for name, wall in walls.items()}
-    # Half of the time is for the answer itself; the front of other ways shares the rest.
+    # Half of the time is for the answer itself; the front of other ways and what is held out share the rest.
     half = Effort(effort.seconds / 2, effort.seed)
     made, ordered = _arranged(estate, levels, sizes, prices=prices, wish=wish, effort=half)
     old = weighing.before(estate, sizes, prices)
@@ -86,6 +88,7 @@ def advise(estate: Estate, prices: Prices, wish: Wish = NO_WISH, effort: Effort 
     plans = {name: sized.plan for name, sized in sizes.items()}
     played = simulating.play(estate, made.places, made.bare, levels=levels, plans=plans, prices=prices)
     verdict = weighing.judge(old, new, change, ordered.steps, prices)
+    held = holding.held_out(estate, levels, prices, wish, seconds=effort.seconds / 8, seed=effort.seed)
     variants = _variants(estate, levels, sizes, prices=prices, wish=wish, effort=effort, old=old, new=new)
     return Advice(
         estate,
@@ -100,18 +103,10 @@ def advise(estate: Estate, prices: Prices, wish: Wish = NO_WISH, effort: Effort 
         change,
         verdict,
         played,
+        held,
         variants,
         estate.notes,
     )
-
-
-def _sizes(estate: Estate, folded: Slots, prices: Prices) -> dict[str, Sized]:
-    ghz = min(server.ghz for server in estate.servers)
-    servers = {server.name: server for server in estate.servers}
-    return {
-        load.name: sizing.size(load, servers[load.server].capacity if load.server else None, ghz, folded, prices)
-        for load in estate.loads
-    }
 
 
 def _walls(estate: Estate, sizes: Mapping[str, Sized], prices: Prices) -> dict[str, Recommended]:
@@ -204,7 +199,7 @@ def _variants(
     for name, what, walls, asked in tried:
         wants = {load: with_wall(sized, walls[load], prices) for load, sized in sizes.items()}
         try:
-            made = arrange(estate, walls, wants, prices, asked, seconds=effort.seconds / 6, seed=effort.seed)
+            made = arrange(estate, walls, wants, prices, asked, seconds=effort.seconds / 8, seed=effort.seed)
         except Refused:
             continue
         found.append(_variant(name, what, weighing.after(estate, made, sizes, prices)))
@@ -216,8 +211,9 @@ def _variant(name: str, what: str, side: Side) -> Variant:
 
 
 def _beats(one: Variant, other: Variant) -> bool:
-    no_worse = one.cost <= other.cost and one.loss <= other.loss
-    return no_worse and (one.cost < other.cost or one.loss < other.loss)
+    # By what an arrangement itself makes of the risk: the rest comes with the workloads, of which there may be more.
+    no_worse = one.cost <= other.cost and one.shared <= other.shared
+    return no_worse and (one.cost < other.cost or one.shared < other.shared)
 
 
 def _risky_pairs(estate: Estate) -> tuple[frozenset[str], ...] | None:

@@ -135,7 +135,7 @@ def load(week: Mapping[str, Sequence[float]], slot: str) -> str:
     elif len(used) == 24:
         for hour in range(0, 24, 6):
             parts.append(_text(left + (right - left) * hour / count, bottom + 18, f"{hour}:00", "tick", "middle"))
-    parts.append(_text(left, bottom + 36, f"GHz by {slot} (UTC)", "tick"))
+    parts.append(_text(left, bottom + 36, f"GHz by {slot} (UTC)" if len(used) > 1 else "GHz", "tick"))
     return _svg(bottom + 44, f"Processor use by {slot}", parts)
 
 

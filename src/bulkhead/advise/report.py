@@ -43,6 +43,7 @@ def document(advice: Advice) -> dict[str, Any]:
         "after": _side(advice.after),
         "once": {**asdict(advice.once), "total": advice.once.total},
         "simulation": {**asdict(advice.played), "saved": advice.played.saved},
+        "held_out": asdict(advice.held_out) if advice.held_out else None,
         "packing": {"gap": advice.arrangement.gap, "seconds": advice.arrangement.seconds},
         "workloads": [_workload(advice, load) for load in estate.loads],
         "steps": [{**asdict(step), "text": str(step)} for step in advice.steps],
@@ -152,8 +153,19 @@ def lines(advice: Advice) -> list[str]:
         f"  walls: {', '.join(f'{count} {name}' for name, count in sorted(walls.items()))}",
         f"  played through {played.steps} steps: {_percent(played.saved)} of the power saved, "
         f"somebody short in {played.short:.3%} of the time",
+        *_held_out(advice),
         f"  packing: at most {advice.arrangement.gap:.1%} above the cheapest arrangement",
         *(f"  note: {note}" for note in advice.notes),
+    ]
+
+
+def _held_out(advice: Advice) -> list[str]:
+    held = advice.held_out
+    if held is None:
+        return []
+    days = f"{held.checked_days:.3g} days" if held.checked_days > 1 else "day"
+    return [
+        f"  learned without the last {days}: {held.servers} servers, and somebody short there in {held.short:.3%} of it"
     ]
 
 

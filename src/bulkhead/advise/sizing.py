@@ -81,6 +81,16 @@ def slots(estate: Estate) -> Slots:
     return Slots("all time", 1, np.zeros(estate.steps, dtype=np.int64))
 
 
+def sizes(estate: Estate, folded: Slots, prices: Prices) -> dict[str, Sized]:
+    """Of every workload, by cores of the slowest server."""
+    ghz = min(server.ghz for server in estate.servers)
+    servers = {server.name: server for server in estate.servers}
+    return {
+        load.name: size(load, servers[load.server].capacity if load.server else None, ghz, folded, prices)
+        for load in estate.loads
+    }
+
+
 def size(load: Load, capacity: tuple[float, ...] | None, ghz: float, folded: Slots, prices: Prices) -> Sized:
     """Its size. `capacity`: of the server where it ran, which it cannot have wanted more than. `ghz`: of the plan's
     cores."""
