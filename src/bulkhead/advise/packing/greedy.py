@@ -1,6 +1,6 @@
 """Quick packings, many of them: first fit and best fit by orders of the items, and one host after the other filled by
-what suits it best (Panigrahy et al., Heuristics for Vector Bin Packing, 2011). They differ in how the columns are
-weighed, and compete."""
+what suits it best (Panigrahy et al., Heuristics for Vector Bin Packing, 2011), or by the pair that fills the rest best.
+They differ in how the columns are weighed, and compete."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 from bulkhead.advise.packing.core import Bin, Core, Ints
 from bulkhead.advise.packing.effort import Effort
 from bulkhead.advise.packing.model import Floats
+from bulkhead.advise.packing.pool import Pool
 
 TRIED = 12
 """Kinds of hosts that are filled to see which is the best."""
-FLAT = 16
-"""Columns that are looked at one by one."""
 STRIDE = 128
 """Items, after which the time is looked at."""
 
@@ -49,6 +48,14 @@ def usual(core: Core, effort: Effort) -> Iterator[Packing]:
     yield by_host(core, weights["average"], "norm", effort, "average")
 
 
+def pairs(core: Core, effort: Effort) -> Iterator[Packing]:
+    """Host by host, the end of each by pairs."""
+    weights = weighings(core)
+    for name in ("average", "even"):
+        if not effort.over():
+            yield by_host(core, weights[name], "pairs", effort, name)
+
+
 def chance(core: Core, rng: np.random.Generator, effort: Effort, rounds: int) -> Iterator[Packing]:
     """Packings with weights by chance."""
     average = weighings(core)["average"]
@@ -56,10 +63,10 @@ def chance(core: Core, rng: np.random.Generator, effort: Effort, rounds: int) ->
         if effort.over():
             return
         weight = average * rng.uniform(0.3, 1.7, len(average))
-        if number % 3 == 2:
+        if number % 4 == 2:
             yield by_item(core, weight, "best", effort, "chance", noise=rng.uniform(0.9, 1.1, len(core.count)))
         else:
-            yield by_host(core, weight, ("dot", "norm")[number % 3], effort, "chance")
+            yield by_host(core, weight, ("pairs", "dot", "", "norm")[number % 4], effort, "chance")
 
 
 def weighings(core: Core) -> dict[str, Floats]:
@@ -175,13 +182,13 @@ def by_host(core: Core, weight: Floats, rule: str, effort: Effort, name: str) ->
     """One host after the other: of each kind one is filled, and the one that costs least for what it holds is taken."""
     count, limit = core.count.copy(), core.limit.copy()
     worth = core.size @ weight + 1e-12
-    pool = _Pool(core, weight, rule)
+    pool = Pool(core, weight, rule)
     bins: list[Bin] = []
     while count.any() and not effort.over():
         best: tuple[float, int, list[int]] | None = None
         for kind in _cheap(core, limit, weight):
             filled = pool.fill(kind, count)
-            effort.spend(20 + len(filled) * (14 + 0.002 * len(pool.index) * core.size.shape[1]))
+            effort.spend(20 + len(filled) * (14 + 0.002 * len(pool.index) * core.size.shape[1]) + pool.work())
             if filled:
                 price = (core.cost[kind] + core.extra[filled, kind].sum()) / worth[filled].sum()
                 if best is None or price < best[0] - 1e-12:
@@ -211,61 +218,6 @@ def _cheap(core: Core, limit: Ints, weight: Floats) -> list[int]:
         return [int(kind) for kind in some]
     price = core.cost[some] / np.maximum(core.room[some] @ weight, 1e-12)
     return [int(kind) for kind in some[np.argsort(price, kind="stable")[:TRIED]]]
-
-
-class _Pool:
-    """The classes of which there still are some, column by column: a step looks at all of them."""
-
-    def __init__(self, core: Core, weight: Floats, rule: str) -> None:
-        self.core, self.weight, self.rule = core, weight, rule
-        self._keep(np.arange(len(core.count)))
-
-    def _keep(self, index: Ints) -> None:
-        self.index = index
-        self.size = np.ascontiguousarray(self.core.size[index].T)
-        self.square = self.weight @ self.size**2
-        self.gone = 0
-
-    def taken(self, count: Ints) -> None:
-        """`count` is what is left: classes of which none is are left out, from time to time."""
-        self.gone += 1
-        if self.gone * 16 > len(self.index) or self.gone >= STRIDE:
-            self._keep(self.index[count[self.index] > 0])
-
-    def fill(self, kind: int, count: Ints) -> list[int]:
-        """Classes that one host of this kind takes, each the one that suits best what is left of it."""
-        core, room = self.core, self.core.room[kind].copy()
-        some, size, square = self.index, self.size, self.square
-        keep = (count[some] > 0) & core.allowed[some, kind]
-        used: dict[int, int] = {}
-        filled: list[int] = []
-        while True:
-            if len(room) <= FLAT:
-                for column in range(len(room)):
-                    keep &= size[column] <= room[column]
-            else:
-                keep &= np.logical_and.reduce(size <= room[:, None], axis=0)
-            fit = int(np.count_nonzero(keep))
-            if fit == 0:
-                return filled
-            if 2 * fit < len(some):
-                chosen = np.nonzero(keep)[0]
-                some, size, square = some[chosen], size[:, chosen], square[chosen]
-                keep = np.ones(fit, np.bool_)
-            # Norm: the least of weight * (room - size)^2, without what is the same for all.
-            score = (self.weight * room) @ size
-            if self.rule == "norm":
-                score = 2 * score - square
-            score[~keep] = -np.inf
-            index = int(np.argmax(score))
-            one = int(some[index])
-            room -= size[:, index]
-            filled.append(one)
-            used[one] = used.get(one, 0) + 1
-            if used[one] >= count[one]:
-                keep[index] = False
-            if core.clash is not None:
-                keep &= ~core.clash[one, some]
 
 
 def cheapened(core: Core, bins: list[Bin]) -> list[Bin]:

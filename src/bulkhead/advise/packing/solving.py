@@ -16,7 +16,7 @@ from bulkhead.advise.packing.core import Bin, Core, rounded_up, unit_of
 from bulkhead.advise.packing.diving import dives
 from bulkhead.advise.packing.effort import Clock, Effort
 from bulkhead.advise.packing.exact import FEW, SETS, chosen, every_set
-from bulkhead.advise.packing.greedy import Packing, chance, usual
+from bulkhead.advise.packing.greedy import Packing, chance, pairs, usual
 from bulkhead.advise.packing.model import PROVEN, Answer, Problem
 from bulkhead.advise.packing.neighbourhood import improve, squeeze
 from bulkhead.advise.packing.reducing import loose, safe
@@ -87,7 +87,8 @@ class Search:
         seen: list[Bin] = []
         share = 0.12 if core.items <= MANY and narrow is core else 0.4
         # What is quick is made whole, however large: the answer is to be no worse than any of it.
-        for packing in chain(usual(core, self.effort.part(0.8)), chance(core, self.rng, self.effort.part(share), 24)):
+        some = pairs(core, self.effort.part(0.3)), usual(core, self.effort.part(0.8))
+        for packing in chain(*some, chance(core, self.rng, self.effort.part(share), 24)):
             self.offer(packing)
             seen += packing.bins
             if self.done:
@@ -97,7 +98,7 @@ class Search:
         whole = len(core.count) <= CLASSES and len(core.cost) <= KINDS
         if narrow is not core:
             effort = self.effort.part(0.1)
-            for packing in chain(usual(narrow, effort), chance(narrow, self.rng, effort, 24)):
+            for packing in chain(pairs(narrow, effort), usual(narrow, effort), chance(narrow, self.rng, effort, 24)):
                 self.offer(packing)
             self.bounded(loose(core), self.effort.part(0.25 if whole else 0.1))
         self.squeezed()

@@ -243,7 +243,7 @@ def test_a_clock_that_stands_still_ends_nothing_and_one_that_runs_away_ends_the_
     assert not still.cut and still.places == pack(problem, seconds=1, clock=lambda: 0.0).places
 
 
-@pytest.mark.parametrize("rule", ["dot", "norm"])
+@pytest.mark.parametrize("rule", ["dot", "norm", "pairs"])
 @pytest.mark.parametrize("columns", [2, 20])
 def test_hosts_are_filled_as_far_as_anything_fits(rule: str, columns: int) -> None:
     core = build(crowd(300, columns)).core
