@@ -125,6 +125,12 @@ class NoRoom(Refused):
     http_status = 409
 
 
+class HostRefused(Refused):
+    """The other host alone stands in the way of a move: a third one may take it."""
+
+    kind = "host-refused"
+
+
 class NotMoved(BulkheadError):
     """An instance could not be put behind another wall; what became of it is in the words."""
 
@@ -201,6 +207,7 @@ ERRORS: dict[str, type[BulkheadError]] = {
         Contended,
         Changed,
         Refused,
+        HostRefused,
         NoRoom,
         Unavailable,
         Undecided,

@@ -137,6 +137,10 @@ class HostLine(Host):
 
     alive: bool
     """Whether it is heard of."""
+    lost: bool = False
+    """Whether it counts as lost, as the host that answers has seen: others may have started what ran there."""
+    unheard: float = 0.0
+    """Seconds for which the host that answers has not heard of it."""
     here: bool
     """Whether it is the one that answers."""
     sold: dict[str, int] = {}
@@ -144,15 +148,53 @@ class HostLine(Host):
     instances: int = 0
 
 
-class Waiting(Model):
-    """An instance whose host is not heard of."""
+class Fate(StrEnum):
+    """What becomes of an instance whose host is not heard of."""
 
+    UNHEARD = "unheard"
+    """Its host does not answer, and may run it: that does not count as lost yet."""
+    LOST = "lost"
+    """Its host counts as lost, which alone has its disk: it waits for that."""
+    WAITING = "waiting"
+    """It is to be started elsewhere, and has found no place yet."""
+    RECOVERING = "recovering"
+    """Another host is about to start it."""
+
+
+class Waiting(Model):
+    """An instance whose host is not heard of, or that another host is about to start in its place."""
+
+    id: HostId
     name: str
     tenant: TenantName
     host: HostName
+    """The one that is not heard of; of one that recovers the one that is about to start it."""
+    level: Isolation
+    image: str = ""
     on_host_loss: OnHostLoss
+    state: Fate
+    reason: str
+    """In words."""
     problem: str = ""
     """Why it is not started elsewhere (yet); "" of what waits for its host, and before that is known."""
+    refused: dict[str, str] = {}
+    """What hosts have said that were to start it, by their names."""
+
+
+class TakenOver(Model):
+    """An instance of a host that is not heard of, which is another one's by now."""
+
+    id: HostId
+    name: str
+    tenant: TenantName
+    lost: HostName
+    """The host that had it."""
+    host: HostName
+    """The one that has it."""
+    runs: bool
+    """Whether it is to run."""
+    unheard: float = 0.0
+    """Seconds for which its host had not been heard of when it was taken."""
 
 
 class FleetView(Model):
@@ -174,6 +216,8 @@ class FleetView(Model):
     """Seconds after which a host that is not heard of may be lost."""
     waiting: list[Waiting] = []
     """What is on hosts that are not heard of."""
+    taken: list[TakenOver] = []
+    """What was on them, and is another host's."""
 
 
 class Phase(StrEnum):
@@ -279,6 +323,8 @@ class Will(Model):
     """Seconds for which that host had not been heard of."""
     problem: str = ""
     """Why it is not started elsewhere (yet)."""
+    refused: dict[HostName, str] = {}
+    """What hosts have said that were to start it, by their names."""
 
 
 class Replica(Model):

@@ -239,6 +239,8 @@ class Went(Model):
     """Where it is now."""
     downtime: float
     size: int
+    warning: str = ""
+    """What did not go as it was to: that it was started anew there, or does not run."""
 
 
 class Stays(Model):
@@ -279,6 +281,8 @@ class Proposal(Model):
     done: bool = False
     downtime: float | None = None
     """For how long it was; None where it has not been moved."""
+    warning: str = ""
+    """What did not go as it was to, of one that has moved."""
     problem: str = ""
     hint: str = ""
     """Why it was not moved when it was to be."""

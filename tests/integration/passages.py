@@ -30,16 +30,25 @@ def bundles(host: Host) -> list[str]:
     return [path.name for path in host.daemon.config.instances_dir.iterdir() if (path / "spec.json").exists()]
 
 
+def answering(host: Host) -> list[dict[str, Any]]:
+    """The instances that answer, as a host lists them."""
+    return [each for each in host.daemon.json("ps", "-a", "--format", "json") if "reason" not in each]
+
+
 def listed(host: Host) -> dict[str, tuple[str, str]]:
     """Names of all instances that answer with their hosts and states."""
-    found = host.daemon.json("ps", "-a", "--format", "json")
-    return {each["spec"]["name"]: (each["host"], each["state"]) for each in found}
+    return {each["spec"]["name"]: (each["host"], each["state"]) for each in answering(host)}
+
+
+def away(host: Host) -> dict[str, tuple[str, str]]:
+    """The same of those that do not answer."""
+    found = host.daemon.json("ps", "--format", "json")
+    return {each["spec"]["name"]: (each["host"], each["state"]) for each in found if "reason" in each}
 
 
 def own(host: Host) -> dict[str, str]:
     """What a host has by itself."""
-    found = host.daemon.json("ps", "-a", "--format", "json")
-    return {each["spec"]["name"]: each["state"] for each in found if each["host"] == host.name}
+    return {each["spec"]["name"]: each["state"] for each in answering(host) if each["host"] == host.name}
 
 
 def runs_elsewhere(asked: Host, name: str, *, than: Host) -> str:
@@ -87,7 +96,7 @@ def alone(hosts: list[Host], name: str, *, on: str) -> None:
 
 def homes(host: Host) -> dict[str, str]:
     """Names of all instances with their hosts."""
-    return {each["spec"]["name"]: each["host"] for each in host.daemon.json("ps", "-a", "--format", "json")}
+    return {each["spec"]["name"]: each["host"] for each in answering(host)}
 
 
 def asked(host: Host, address: str, path: str, context: ssl.SSLContext, headers: str = "") -> str:

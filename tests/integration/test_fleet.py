@@ -20,7 +20,7 @@ from bulkhead.fleet import Invited, parse_invitation
 from bulkhead.tenancy import certificates
 from tests.harness.fleet import Fleet, Host, laboratory
 from tests.integration.lives import until
-from tests.integration.passages import asked, homes
+from tests.integration.passages import asked, away, homes
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = '{"user": "root", "role": "admin", "tenant": null, "token_id": "", "scopes": [], "source": ""}'
@@ -176,11 +176,21 @@ def test_a_host_that_cannot_be_reached_is_said_to_be_so(hosts: list[Host]) -> No
     hosts[1].cut()
     refused = hosts[0].cli("exec", "two", "true", check=False)
     assert "does not answer" in refused
-    assert homes(hosts[0]) == {}
+    assert away(hosts[0])["two"] == ("beta", "unheard")
     until("it is missed", lambda: not {each["name"]: each["alive"] for each in hosts[0].status()["hosts"]}["beta"])
     assert "not heard of" in hosts[0].cli("host", "ls")
     assert "1 instances are placed on this host" in hosts[0].cli("host", "rm", "beta", check=False)
     assert hosts[1].daemon.cli("exec", "two", "echo", "runs on").stdout == "runs on\n"
+    # What is known of it is told all the same.
+    until("it counts as lost", lambda: {each["name"]: each["lost"] for each in hosts[0].status()["hosts"]}["beta"])
+    why = "it waits for beta, which alone has its disk"
+    assert away(hosts[0])["two"] == ("beta", "lost")
+    assert f"Error: two: {why}" in hosts[0].cli("exec", "two", "true", check=False)
+    (found,) = hosts[0].daemon.json("inspect", "two")
+    assert (found["host"], found["state"], found["spec"]["name"]) == ("beta", "lost", "two")
+    listing = hosts[0].cli("ps", check=False)
+    assert "Lost with its host" in listing and f"two: {why}" in listing
+    assert why in hosts[0].cli("cluster", "status")
     hosts[1].mend()
     until("all live", lambda: all(each["alive"] for each in hosts[0].status()["hosts"]))
     assert hosts[0].cli("exec", "two", "echo", "back") == "back\n"

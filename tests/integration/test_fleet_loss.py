@@ -197,6 +197,27 @@ def test_the_highest_priority_comes_first_where_room_is_short(lab: Fleet, hosts:
     until("beta has nothing", lambda: own(beta) == {})
 
 
+def test_what_one_host_refuses_the_next_best_starts(hosts: list[Host]) -> None:
+    alpha, beta, gamma = hosts
+    port = ("-p", "8088:80")
+    gamma.cli("run", "-d", "--host", "gamma", "--name", "there", *port, *PLAN, *SLEEP)  # which only gamma knows of
+    alpha.cli("run", "-d", "--host", "alpha", "--name", "full", "--memory", "1G", "--disk", "2G", *SLEEP)
+    begin(beta, *RECREATE, *port)
+    beta.daemon.kill9()
+    runs_elsewhere(alpha, "one", than=beta)
+    assert listed(alpha)["one"] == ("alpha", "running")
+    (taken,) = alpha.status()["taken"]
+    assert (taken["name"], taken["lost"], taken["host"]) == ("one", "beta", "alpha")
+    first = [each["attributes"]["target"] for host in (alpha, gamma) for each in events(host, "take-over")]
+    assert "gamma" in first, "it was not gamma that was asked first"
+    (inspected,) = alpha.daemon.json("inspect", "one")
+    assert inspected["state"] == "running"
+    beta.daemon.start()
+    until("beta has nothing", lambda: own(beta) == {})
+    until("nothing of it is left on gamma", lambda: list(own(gamma)) == ["there"])
+    until("that is told no more", lambda: alpha.status()["taken"] == [])
+
+
 @pytest.mark.parametrize("point", [*LOSING, *often(RECOVERING, ("recover.created", "recover.confirmed"))])
 def test_who_sees_to_it_or_starts_it_dies(hosts: list[Host], point: str) -> None:
     alpha, beta, gamma = hosts

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bulkhead.api.auth import KEY
 from bulkhead.api.finding import OPERATION, find_operation
-from bulkhead.api.following import follow, serve_here
+from bulkhead.api.following import Asgi, follow, serve_here
 from bulkhead.api.gathering import GATHERED
 from bulkhead.api.making import make, make_here, pass_to
-from bulkhead.api.passing import Broken
+from bulkhead.api.passing import Broken, Unreachable
 from bulkhead.api.peers import PASSED_ON
+from bulkhead.api.responses import json_response
 from bulkhead.api.service import Service
 from bulkhead.api.tcp import deny
 from bulkhead.engine.fleet.member import HINT, NO_FLEET, Member
 from bulkhead.errors import BulkheadError, Forbidden, NotFound
+from bulkhead.store.state import within
+from bulkhead.tenancy.names import qualified
 from bulkhead.tenancy.principal import Principal
 from bulkhead.tenancy.roles import Permission
 
@@ -27,6 +31,8 @@ log = logging.getLogger(__name__)
 _ONE = re.compile(r"^/v1/instances/([^/]+)(/.*)?$")
 _OF_HOST = re.compile(r"^/v1/hosts/([^/]+)/drain$")
 """What a host does itself."""
+_RECORD = re.compile(r"^/v1/instances/[^/]+(/describe)?$")
+"""What is known of an instance whose host does not answer, too."""
 _DRY_RUN = "/v1/dry-run"
 _MAKING = frozenset({("POST", "/v1/instances"), ("POST", "/v1/run"), ("POST", _DRY_RUN)})
 HOST = "host"
@@ -101,7 +107,10 @@ class Elsewhere:
         service: Service = scope["app"].state.service
         host = None
         if found := _ONE.match(scope["path"]):
-            await follow(self._app, fleet, unquote(found[1]), (scope, receive, send))
+            try:
+                await follow(self._app, fleet, unquote(found[1]), (scope, receive, send))
+            except Unreachable as error:
+                await _tell_absent(fleet, unquote(found[1]), error, (scope, receive, send))
             return
         if found := OPERATION.match(scope["path"]):
             host = await find_operation(service, fleet, unquote(found[1]), scope[KEY])
@@ -112,3 +121,25 @@ class Elsewhere:
             await self._app(scope, receive, send)
         else:
             await pass_to(host, fleet, scope, receive, send)
+
+
+async def _tell_absent(fleet: Member, reference: str, error: Unreachable, asgi: Asgi) -> None:
+    """What is known of an instance whose host does not answer: its record where that is asked for, else why not.
+
+    Raises Unreachable.
+    """
+    scope, receive, send = asgi
+    host = await asyncio.to_thread(fleet.elsewhere, reference, tenant=scope[KEY].tenant)
+    lines = await asyncio.to_thread(fleet.absent, [host.id] if host else [], tenant=scope[KEY].tenant)
+    key = within(scope[KEY].tenant, reference)
+    line = next((each for each in lines if key == _named(each) or each["spec"]["id"].startswith(reference)), None)
+    if line is None:
+        raise error
+    if scope.get("method") == "GET" and _RECORD.search(scope["path"]):
+        await json_response(line)(scope, receive, send)
+        return
+    raise Unreachable(f"{line['spec']['name']}: {line['reason']}; {error.what}", hint=error.hint) from error
+
+
+def _named(line: dict[str, Any]) -> str:
+    return qualified(line["spec"]["tenant"], line["spec"]["name"])

@@ -26,14 +26,24 @@ INSTANCES, STATS, USAGE = "/v1/instances", "/v1/stats", "/v1/usage"
 MISSING = b"bulkhead-missing"
 """Header of a list: the hosts that did not answer, whose lines are not in it."""
 SECONDS = 10.0
+UNHEARD_SECONDS = 2.0
+"""For a host that is not heard of: it may have lost nothing but its way to the fleet's store."""
 Line = dict[str, Any]
+Absent = Callable[[list[Host]], Awaitable[list[Line]]]
+"""Lines of what is on hosts that do not answer."""
 Gather = Callable[[ASGIApp, Member, Scope, Receive, Send], Awaitable[None]]
 
 
 async def instances(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, send: Send) -> None:
     """Every instance of the fleet, the newest first."""
     others = await asyncio.to_thread(fleet.others)
-    await _answer(app, fleet, (scope, receive, send), [(host, INSTANCES) for host in others], own=True)
+    asked = [(host, INSTANCES) for host in others]
+
+    async def absent(missing: list[Host]) -> list[Line]:
+        hosts = [host.id for host in missing]
+        return await asyncio.to_thread(fleet.absent, hosts, tenant=scope[KEY].tenant)
+
+    await _answer(app, fleet, (scope, receive, send), asked, own=True, absent=absent)
 
 
 async def stats(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,8 +118,11 @@ async def _answer(
     asked: Sequence[tuple[Host, str]],
     *,
     own: bool,
+    absent: Absent | None = None,
 ) -> None:
-    """This host's lines where it is asked as well, then those of the others, each with the name of its host."""
+    """This host's lines where it is asked as well, then those of the others, each with the name of its host. `absent`:
+    what is known of those that do not answer.
+    """
     scope, receive, send = asgi
     assert fleet.identity is not None
     start, body = await _captured(app, scope, receive) if own else (_EMPTY, b"[]")
@@ -119,10 +132,13 @@ async def _answer(
         return
     lines = [{**line, "host": fleet.identity.name} for line in json.loads(body)]
     told = await asyncio.gather(*(asyncio.to_thread(_ask, host, path, fleet, scope[KEY]) for host, path in asked))
-    missing = [host.name for (host, _), found in zip(asked, told, strict=True) if found is None]
+    missing = [host for (host, _), found in zip(asked, told, strict=True) if found is None]
     for (host, _), found in zip(asked, told, strict=True):
         lines += [{**line, "host": host.name} for line in found or []]
-    await _send(send, start["headers"], _newest_first(lines), missing)
+    if absent is not None:
+        there = {line["spec"]["id"] for line in lines}
+        lines += [line for line in await absent(missing) if line["spec"]["id"] not in there]
+    await _send(send, start["headers"], _newest_first(lines), [host.name for host in missing])
 
 
 _EMPTY: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
@@ -151,7 +167,8 @@ def _call(host: Host, path: str, fleet: Member, principal: Principal) -> Any:
     """What a host answers; None where it does not."""
     try:
         headers = {HEADER: encode(principal)}
-        return peers.call(host.address, "GET", path, context=fleet.tls(), headers=headers, timeout=SECONDS)
+        seconds = SECONDS if fleet.hears(host) else UNHEARD_SECONDS
+        return peers.call(host.address, "GET", path, context=fleet.tls(), headers=headers, timeout=seconds)
     except Unavailable as error:
         log.warning("what host %s has is not in a list: %s", host.name, error.what)
         return None

@@ -114,8 +114,11 @@ def _status(args: Namespace, app: App) -> int:
     hosts = f"{alive} of {len(found['hosts'])} hosts live"
     write(f"fleet {found['fleet']}: {hosts}, {found['instances']} instances, {_choosing(found)}\n")
     write_table(HEADER, [host_row(host) for host in found["hosts"]])
-    for each in found["waiting"]:
-        write(_waits(each))
+    if rows := [*map(_waits, found["waiting"]), *map(_was_taken, found["taken"])]:
+        write("")
+        write_table(("INSTANCE", "HOST", "STATE", "WHY"), rows)
+    if lost := sorted({each["host"] for each in found["waiting"] if each["state"] == "lost"}):
+        talk(f"hint: bulkhead host rm --force {lost[0]} gives up that host, and what waits for it")
     _warn(found)
     return 0 if not found["error"] else 1
 
@@ -124,13 +127,13 @@ def _choosing(found: dict[str, Any]) -> str:
     return f"policy {found['policy']}" + (", room for the loss of one host" if found["spare"] else "")
 
 
-def _waits(each: dict[str, Any]) -> str:
-    what = f"{each['name']} is on {each['host']}, which is not heard of: "
-    if each["problem"]:
-        return what + f"it finds no place elsewhere: {each['problem']}"
-    if each["on_host_loss"] == "stay":
-        return what + f"it waits for it (bulkhead host rm --force {each['host']} gives both up)"
-    return what + "it is started elsewhere once that host counts as lost"
+def _waits(each: dict[str, Any]) -> tuple[str, ...]:
+    return each["name"], each["host"], each["state"], each["reason"]
+
+
+def _was_taken(each: dict[str, Any]) -> tuple[str, ...]:
+    after = f", {each['unheard']:.0f} s after that was last heard of" if each["unheard"] else ""
+    return each["name"], each["host"], "taken over", f"it was on {each['lost']}, which is lost{after}"
 
 
 def _replicas(args: Namespace, app: App) -> int:

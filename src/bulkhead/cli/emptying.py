@@ -41,6 +41,9 @@ def _tell(found: dict[str, Any]) -> None:
     if found["went"]:
         rows = [(each["name"], each["host"], _seconds(each), format_size(each["size"])) for each in found["went"]]
         write(table(HEADER, rows).rstrip("\n"))
+    for each in found["went"]:
+        if each["warning"]:
+            talk(printable(f"warning: {each['name']}: {each['warning']}"))
     verb = "stays" if found["done"] else "would stay"
     for each in found["stays"]:
         talk(printable(f"{each['name']} {verb}: {each['reason']}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bulkhead.cli.output import age
 from bulkhead.quantities import format_size
 
 TYPE_CHECKING = False
@@ -13,7 +14,7 @@ HEADER = ("HOST", "STATE", "ADDRESS", "SPEED", "INSTANCES", "CPU SOLD", "MEMORY 
 
 def host_row(host: dict[str, Any]) -> tuple[str, ...]:
     """A host's line."""
-    state = host["state"] if host["alive"] else "not heard of"
+    state = host["state"] if host["alive"] else _silence(host)
     labels = ", ".join(f"{key}={value}" if value else key for key, value in sorted(host["labels"].items()))
     return (
         host["name"] + (" *" if host["here"] else ""),
@@ -25,6 +26,12 @@ def host_row(host: dict[str, Any]) -> tuple[str, ...]:
         " ".join(level for level, found in host["levels"].items() if found["works"]) or "-",
         labels or "-",
     )
+
+
+def _silence(host: dict[str, Any]) -> str:
+    """How long it has not been heard of, as far as the host that answers knows."""
+    what = "lost" if host["lost"] else "not heard of"
+    return f"{what} for {age(0.0, host['unheard'])}" if host["unheard"] >= 1 else what
 
 
 def _speed(host: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from bulkhead.cli.app import App
-from bulkhead.cli.output import age, short_id, write, write_json, write_table
+from bulkhead.cli.output import age, short_id, talk, write, write_json, write_table
 from bulkhead.cli.parsing import Namespace, Parser, add_listing
 
 TYPE_CHECKING = False
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 HEADER = ("ID", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "LEVEL")
 ALIVE = ("starting", "running", "paused", "stopping")
+AWAY = {
+    "unheard": "Host does not answer",
+    "lost": "Lost with its host",
+    "waiting": "Waits for a place",
+    "recovering": "Recovering",
+}
+"""States of what cannot be asked for, in words: whether it runs is not known."""
+MOST_REASONS = 10
 COMMAND_WIDTH, IMAGE_WIDTH = 24, 40
 FILTERS = ("name", "id", "state", "label", "isolation", "image", "health", "inside")
 FILTER_HELP = f"K is {', '.join(FILTERS)}; or a compose file: those of its project"
@@ -44,7 +52,8 @@ def main(args: Namespace, app: App) -> int:
     instances = [
         instance
         for instance in known
-        if (everything or instance["state"] in ALIVE) and all(_matches(instance, *wanted, names) for wanted in filters)
+        if (everything or instance["state"] in ALIVE or instance["state"] in AWAY)
+        and all(_matches(instance, *wanted, names) for wanted in filters)
     ]
     if args.tree:
         instances = _nested(instances)
@@ -68,7 +77,16 @@ def main(args: Namespace, app: App) -> int:
             write_table((*HEADER, "HOST"), [(*row, host) for row, host in zip(rows, hosts, strict=True)])
         else:
             write_table(HEADER, rows)
+        _tell_away([instance for instance in instances if instance["state"] in AWAY])
     return 0
+
+
+def _tell_away(instances: list[dict[str, Any]]) -> None:
+    """Why these cannot be asked for."""
+    for instance in instances[:MOST_REASONS]:
+        talk(f"{instance['spec']['name']}: {instance['reason']}")
+    if len(instances) > MOST_REASONS:
+        talk(f"and {len(instances) - MOST_REASONS} more: bulkhead cluster status")
 
 
 def _of_project(args: Namespace, app: App, files: list[str]) -> int:
@@ -126,7 +144,7 @@ def _row(instance: dict[str, Any], now: float, names: dict[str, str], *, whole: 
         f"{NESTED if below else ''}{spec['name']}",
         _cut(spec["image"], IMAGE_WIDTH, whole=whole),
         _cut(" ".join(spec["argv"]), COMMAND_WIDTH, whole=whole),
-        age(spec["created"], now) + " ago",
+        age(spec["created"], now) + " ago" if spec["created"] else "-",
         status(instance, now),
         ", ".join(port_text(port) for port in spec["ports"]),
         f"{spec['isolation']} in {home}" if home else spec["isolation"],
@@ -155,4 +173,4 @@ def status(instance: dict[str, Any], now: float) -> str:
     if state == "exited" and end:
         reason = ", out of memory" if end["oom"] else ""
         return f"Exited ({end['code']}{reason}) {age(end['ended'], now)} ago"
-    return str(state).capitalize()
+    return AWAY.get(state) or str(state).capitalize()

@@ -50,15 +50,21 @@ def main(args: Namespace, app: App) -> int:
         write_json(found)
     else:
         _tell(found, consolidate=args.consolidate)
-    return 1 if any(each["problem"] for each in (*found["moves"], *found["freed"])) else 0
+    gone = {each["id"] for each in found["moves"] if each["done"]}  # perhaps after another host had refused it
+    left = [each for each in found["moves"] if each["problem"] and each["id"] not in gone]
+    return 1 if left or any(each["problem"] for each in found["freed"]) else 0
 
 
 def _tell(found: dict[str, Any], *, consolidate: bool) -> None:
     if found["moves"]:
         write(table(HEADER, [_row(each) for each in found["moves"]]).rstrip("\n"))
+    gone = {each["id"] for each in found["moves"] if each["done"]}
     for each in found["moves"]:
+        if each["warning"]:
+            talk(printable(f"warning: {each['name']}: {each['warning']}"))
         if each["problem"]:
-            talk(printable(f"{each['name']} stays: {each['problem']}"))
+            what = f"does not go to {each['target']}" if each["id"] in gone else "stays"
+            talk(printable(f"{each['name']} {what}: {each['problem']}"))
             if each["hint"]:
                 talk(printable(f"hint: {each['hint']}"))
     for each in found["freed"]:

@@ -85,14 +85,14 @@ class FleetState:
 
         self.store.attempt(body)
 
-    def leave(self, host_id: str) -> None:
-        """Forget a host. Idempotent. Raises Conflict where something is placed there."""
+    def leave(self, host_id: str, *, hint: str = "move or remove them") -> None:
+        """Forget a host. Idempotent. Raises Conflict, with this hint, where something is placed there."""
 
         def body(transaction: Transaction) -> None:
             there = [place for place in self._places.all(transaction) if place.host == host_id]
             if there:
                 names = ", ".join(sorted(place.name for place in there)[:5])
-                raise Conflict(f"{len(there)} instances are placed on this host: {names}", hint="move or remove them")
+                raise Conflict(f"{len(there)} instances are placed on this host: {names}", hint=hint)
             self._hosts.delete(transaction, host_id)
             transaction.delete(SOLD, host_id)
             transaction.delete(ALIVE, host_id)

@@ -191,8 +191,53 @@ def take(state: FleetState, instance_id: str, taking: Taking) -> Place:
     return state.store.attempt(body)
 
 
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """Where an instance goes that its host cannot start in the lost one's place."""
+
+    target: str
+    scored: int
+    """The version of what is sold on the target that it was judged by."""
+    amounts: Amounts
+    """What it takes there."""
+
+
+def pass_on(
+    state: FleetState, instance_id: str, passing: Passing | None, *, by: str, refused: Mapping[str, str]
+) -> bool:
+    """What `by` was to start in a lost host's place goes to another host; with None it stays where it is. `refused`:
+    what hosts (names) have said so far. False where it is not to be started by that host any more.
+
+    Raises Stale where what was judged by has changed.
+    """
+
+    def body(transaction: Transaction) -> bool:
+        place, will = _PLACES.get(transaction, instance_id), _WILLS.get(transaction, instance_id)
+        if place is None or will is None or (place.host, place.phase) != (by, Phase.RECOVERING):
+            return False
+        problem = "; ".join(f"host {name}: {why}" for name, why in refused.items())
+        told = will.model_copy(update={"refused": dict(refused) if passing else {}, "problem": problem})
+        if told != will:
+            _WILLS.put(transaction, told)
+        if passing is None:
+            return True
+        if transaction.get(ALIVE, passing.target) is None or _HOSTS.get(transaction, passing.target) is None:
+            raise Stale(f"host {passing.target} does not live")
+        if read_sold(transaction, passing.target).version != passing.scored:
+            raise Stale(f"host {passing.target} has sold something else meanwhile")
+        add_sold(transaction, by, NOTHING - Amounts(**place.amounts), -1)
+        add_sold(transaction, passing.target, passing.amounts, 1)
+        changes = {"host": passing.target, "generation": place.generation + 1, "amounts": passing.amounts.as_dict()}
+        _PLACES.put(transaction, place.model_copy(update=changes))
+        # What has come of it there, if anything, is erased as what a lost host has.
+        transaction.put(REMAINS, f"{by}/{instance_id}", json.dumps(passing.target))
+        return True
+
+    return state.store.attempt(body)
+
+
 def _told(taking: Taking) -> dict[str, object]:
-    return {"lost": taking.lost.host.name, "unheard": taking.unheard, "problem": ""}
+    return {"lost": taking.lost.host.name, "unheard": taking.unheard, "problem": "", "refused": {}}
 
 
 def tell(state: FleetState, instance_id: str, problem: str) -> bool:
@@ -215,6 +260,13 @@ def remains(state: FleetState, host: str) -> Mapping[str, str]:
     """Ids of the instances that were taken from a host, which may still have copies, with the hosts that took them."""
     with state.store.read() as reader:
         return {key.partition("/")[2]: str(json.loads(text)) for key, text in reader.list(REMAINS, f"{host}/")}
+
+
+def all_remains(state: FleetState) -> dict[tuple[str, str], str]:
+    """Of every host: by its id and the instance's, the id of the host that took that."""
+    with state.store.read() as reader:
+        found = [(key.partition("/"), text) for key, text in reader.list(REMAINS)]
+    return {(host, instance): str(json.loads(text)) for (host, _, instance), text in found}
 
 
 def forget_remains(state: FleetState, host: str, instance_id: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bulkhead.amounts import Amounts
 from bulkhead.engine.fleet.balancing import CHANGED, Aim, Fleetwide, balance
-from bulkhead.errors import NotMoved, Refused
+from bulkhead.errors import HostRefused, NotMoved, Refused
 from bulkhead.events import Step, quiet
 from bulkhead.fleet import Fleet, Host, HostState, Level, Load, Machine, Phase, Place
 from bulkhead.model import Instance, Isolation
@@ -45,8 +45,12 @@ class Hosts:
     uses: dict[str, Amounts] = field(default_factory=dict)
     noise: random.Random | None = None
     refuses: dict[str, str] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    """By id the hosts that take nothing of what they are asked to, and why."""
     pinned: dict[str, str] = field(default_factory=dict)
     unheard: list[str] = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """What closed hosts were asked to take."""
     carried: list[tuple[str, str, str]] = field(default_factory=list)
     clock: float = 0.0
     spare: bool = False
@@ -94,6 +98,9 @@ class Hosts:
     def carry(self, instance: str, source: Host, target: str, progress: object) -> Moved:
         if instance in self.refuses:
             raise NotMoved(self.refuses[instance], hint="see there")
+        if target in self.closed:
+            self.asked.append((instance, target))
+            raise HostRefused(self.closed[target])
         place = self.places[instance]
         assert place.host == source.id
         self.places[instance] = place.model_copy(update={"host": target, "moved": self.clock})
@@ -199,6 +206,23 @@ def test_the_plan_is_made_anew_where_its_next_move_is_not_allowed_any_more(hot: 
     found = hot.balance()
     later = found.moves[1:]
     assert later and {each.target for each in later} == {"host2"}
+
+
+def test_what_one_host_refuses_the_next_best_is_asked_for(hot: Hosts) -> None:
+    hot.closed = {host(3).id: "port 80 is taken there"}
+    found = hot.balance()
+    made, refused = [each for each in found.moves if each.done], [each for each in found.moves if not each.done]
+    assert made and {each.target for each in made} == {"host2"}
+    assert refused and {(each.target, each.problem) for each in refused} == {("host3", "port 80 is taken there")}
+    assert len(hot.asked) == len(set(hot.asked)), "asked for the same twice"
+    assert {each.id for each in refused} & {each.id for each in made}, "nothing of what was refused has gone elsewhere"
+
+
+def test_where_all_hosts_refuse_it_ends(hot: Hosts) -> None:
+    hot.closed = {host(2).id: "no", host(3).id: "no"}
+    found = hot.balance()
+    assert not [each for each in found.moves if each.done]
+    assert len(hot.asked) == len(set(hot.asked)) >= 2
 
 
 def test_sold_counts_where_that_is_asked_for() -> None:

@@ -18,7 +18,7 @@ from bulkhead.store.base import Transaction
 from bulkhead.store.fleet import FleetState, Stale
 from bulkhead.store.seen import ALIVE
 from bulkhead.store.sqlite import SQLiteStore
-from bulkhead.store.wills import Absent, Taking
+from bulkhead.store.wills import Absent, Passing, Taking
 from bulkhead.where import Where
 from tests.unit.store.test_fleet_state import FLEET, host, joined
 
@@ -126,6 +126,55 @@ def test_nothing_goes_to_a_host_that_is_lost_or_has_sold_meanwhile(state: FleetS
     die(state, 2)
     with pytest.raises(Stale, match="does not live"):
         wills.take(state, ID, decided)
+
+
+def recovering(state: FleetState) -> None:
+    wills.begin_run(state, spec(), host=host(1).id)
+    die(state, 1)
+    wills.take(state, ID, taking(state))
+
+
+def passing(state: FleetState, target: int = 3) -> Passing:
+    return Passing(host(target).id, state.seen_sold(host(target).id).version, Amounts(memory=130))
+
+
+def test_what_cannot_be_started_there_goes_on_to_another_host(state: FleetState) -> None:
+    recovering(state)
+    assert wills.pass_on(state, ID, passing(state), by=host(2).id, refused={"host2": "no room"})
+    place, will = handing.place_of(state, ID), wills.of(state, ID)
+    assert place is not None and will is not None
+    assert (place.host, place.phase, place.generation) == (host(3).id, Phase.RECOVERING, 3)
+    assert (will.refused, will.problem) == ({"host2": "no room"}, "host host2: no room")
+    assert (state.seen_sold(host(2).id).places, state.seen_sold(host(3).id).amounts) == (0, Amounts(memory=130))
+    # What may have come of it on host 2 goes, and nothing of it runs there any more.
+    assert wills.all_remains(state) == {(host(1).id, ID): host(2).id, (host(2).id, ID): host(3).id}
+    with pytest.raises(Conflict, match="on host host3"):
+        wills.begin_run(state, spec(), host=host(2).id)
+    wills.begin_run(state, spec(), host=host(3).id)
+    assert not wills.pass_on(state, ID, passing(state, 2), by=host(2).id, refused={})  # it is not its any more
+
+
+def test_where_no_other_host_will_do_it_stays_with_the_reasons(state: FleetState) -> None:
+    recovering(state)
+    assert wills.pass_on(state, ID, None, by=host(2).id, refused={"host3": "full", "host2": "no image"})
+    place, will = handing.place_of(state, ID), wills.of(state, ID)
+    assert place is not None and will is not None
+    assert (place.host, place.phase) == (host(2).id, Phase.RECOVERING)
+    assert (will.refused, will.problem) == ({}, "host host3: full; host host2: no image")  # all are asked again
+
+
+def test_nothing_goes_on_to_a_host_that_does_not_live_or_has_changed(state: FleetState) -> None:
+    recovering(state)
+    old = passing(state)
+    state.change_host(host(3).id, lambda each: each.model_copy(update={"labels": {"zone": "b"}}))
+    with pytest.raises(Stale, match="has sold something else"):
+        wills.pass_on(state, ID, old, by=host(2).id, refused={"host2": "no"})
+    old = passing(state)
+    die(state, 3)
+    with pytest.raises(Stale, match="does not live"):
+        wills.pass_on(state, ID, old, by=host(2).id, refused={"host2": "no"})
+    will = wills.of(state, ID)
+    assert will is not None and will.refused == {}
 
 
 def test_what_does_not_run_or_has_no_will_stays(state: FleetState) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from bulkhead.engine.fleet import views
-from bulkhead.errors import BulkheadError
+from bulkhead.errors import BulkheadError, HostRefused
 from bulkhead.events import Progress, Step
 from bulkhead.fleet import Host, HostState, Load
 from bulkhead.moves import FreedHost, Moved, Proposal, Rebalanced
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_PLANS = 20
 """How often what is left to do is planned anew."""
+MOST_ASKED = 5
+"""Hosts that are asked to take the same instance, one after the other."""
 CHANGED = "the fleet has changed meanwhile"
 
 
@@ -75,12 +77,15 @@ class _Run:
     loads: dict[str, Load]
     unheard: frozenset[str]
     made: list[Proposal] = field(default_factory=list)
+    refused: dict[str, set[str]] = field(default_factory=dict)
+    """By instance the hosts that would not take it: others may."""
 
     def snapshot(self) -> tuple[Snapshot, dict[str, Host]]:
         """The fleet now, with what was measured. Who did not say what it has takes no part."""
         seen = self.fleet.look()
         told = replace(seen, alive=seen.alive - self.unheard)
-        return views.snapshot(told, loads=self.loads), {host.id: host for host in seen.hosts}
+        snapshot = views.avoiding(views.snapshot(told, loads=self.loads), self.refused)
+        return snapshot, {host.id: host for host in seen.hosts}
 
     # --- more alike
 
@@ -102,19 +107,19 @@ class _Run:
         )
         if self.aim.dry_run:
             return result
-        steps, plans = list(plan.steps), 1
-        while steps and len(self.made) < limits.most_moves:
-            step = steps.pop(0)
+        steps, plans, done = list(plan.steps), 1, True
+        while (steps or not done) and len(self.made) < limits.most_moves:
             if self.made:
                 snapshot, hosts = self.snapshot()
-                if not _stands(snapshot, step.move, limits):
+                if not done or not _stands(snapshot, steps[0].move, limits):
                     if plans == MOST_PLANS:
                         return result.model_copy(update={"moves": tuple(self.made), "reason": CHANGED})
                     left = limits.most_moves - len(self.made)
                     plan = rebalance(snapshot, replace(limits, most_moves=left), now=time.time())
-                    steps, plans = list(plan.steps), plans + 1
+                    steps, plans, done = list(plan.steps), plans + 1, True
                     continue
-            self._carry(_proposal(step.move, names, step.gain), step.move, hosts, len(steps))
+            step = steps.pop(0)
+            done = self._carry(_proposal(step.move, names, step.gain), step.move, hosts, len(steps)).done
         return result.model_copy(update={"moves": tuple(self.made), "after": plan.after, "reason": plan.reason})
 
     # --- whole hosts
@@ -186,12 +191,16 @@ class _Run:
             moved = self.fleet.carry(move.instance, hosts[move.source], move.target, self.progress)
         except BulkheadError as error:
             found = proposal.model_copy(update={"problem": error.what, "hint": error.hint})
-            # It is not asked for again by this run.
-            load = self.loads.get(move.instance) or _unknown(move.instance)
-            self.loads[move.instance] = load.model_copy(update={"pinned": error.what})
+            refused = self.refused.setdefault(move.instance, set())
+            refused.add(move.target)
+            if not isinstance(error, HostRefused) or len(refused) == MOST_ASKED:
+                # It is not asked for again by this run.
+                load = self.loads.get(move.instance) or _unknown(move.instance)
+                self.loads[move.instance] = load.model_copy(update={"pinned": error.what})
         else:
             size = moved.hosts.sent if moved.hosts else proposal.size
-            found = proposal.model_copy(update={"done": True, "downtime": moved.downtime, "size": size})
+            told = {"done": True, "downtime": moved.downtime, "size": size, "warning": "; ".join(moved.dropped)}
+            found = proposal.model_copy(update=told)
         self.made.append(found)
         return found
 

@@ -1,7 +1,8 @@
 """Everything off this host, one instance after the other, to the hosts that the fleet's rules choose.
 
 The plan is kept while its next move would still be judged so by the fleet as it is then (design 0029), and made anew
-where it would not, and when it is through; what a host refuses, or what does not go, stays and is told with the reason.
+where it would not, and when it is through. What a host refuses goes on to the next best one; what none takes, or what
+does not go, stays and is told with the reasons.
 An end in between leaves every instance where it is by then.
 """
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bulkhead.engine.fleet import views
 from bulkhead.engine.fleet.identity import Opened
-from bulkhead.errors import BulkheadError
+from bulkhead.errors import BulkheadError, HostRefused
 from bulkhead.events import Progress, Step
 from bulkhead.fleet import Host, HostState, Load
 from bulkhead.moves import Drained, Moved, Stays, Went
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from bulkhead.cluster.groups import Proposed
     from bulkhead.cluster.snapshot import Snapshot
 
+MOST_ASKED = 5
+"""Hosts that are asked to take the same instance, one after the other."""
 Carry = Callable[[str, str, Progress], Moved]
 """Moves an instance (id) to a host (id)."""
 
@@ -38,16 +41,17 @@ def empty(
         opened.state.change_host(own.id, _draining)
     went: list[Went] = []
     failed: dict[str, Stays] = {}
+    refused: dict[str, dict[str, str]] = {}
     moves: list[Proposed] = []
     while True:
-        snapshot, names = _look(opened, loads)
+        snapshot, names = _look(opened, loads, refused)
         if not moves or _over(moves[0], ends) or not _stands(snapshot, moves[0]):
             moves, left = _plan(opened, snapshot, ends - time.monotonic())
             moves = [move for move in moves if move.instance not in failed]
             if dry_run:
                 went = [_foreseen(move, names[move.target]) for move in moves]
             if dry_run or not moves:
-                stays = [Stays(name=each.wanted.name, reason=each.reason, hint=each.hint) for each in left]
+                stays = [_left(each, refused.get(each.wanted.id, {}), names) for each in left]
                 named = {each.name for each in failed.values()}
                 stays = [*failed.values(), *(each for each in stays if each.name not in named)]
                 return Drained(host=own.name, done=not dry_run, went=tuple(went), stays=tuple(stays))
@@ -56,21 +60,39 @@ def empty(
         progress(Step(f"{move.name} goes to {target}", len(went), len(went) + 1 + len(moves)))
         try:
             moved = carry(move.instance, move.target, progress)
+        except HostRefused as error:  # the next best one may take it
+            refused.setdefault(move.instance, {})[move.target] = error.what
+            moves = []
+            if len(refused[move.instance]) == MOST_ASKED:
+                failed[move.instance] = Stays(name=move.name, reason=_said(refused[move.instance], names))
         except BulkheadError as error:
             failed[move.instance] = Stays(name=move.name, reason=error.what, hint=error.hint)
-            continue
-        sent = moved.hosts.sent if moved.hosts else 0
-        went.append(Went(name=move.name, host=target, downtime=moved.downtime, size=sent))
+        else:
+            sent = moved.hosts.sent if moved.hosts else 0
+            warning = "; ".join(moved.dropped)
+            went.append(Went(name=move.name, host=target, downtime=moved.downtime, size=sent, warning=warning))
 
 
 def _draining(host: Host) -> Host:
     return host.model_copy(update={"state": HostState.DRAINING})
 
 
-def _look(opened: Opened, loads: Mapping[str, Load]) -> tuple[Snapshot, dict[str, str]]:
+def _look(
+    opened: Opened, loads: Mapping[str, Load], refused: Mapping[str, Mapping[str, str]]
+) -> tuple[Snapshot, dict[str, str]]:
     seen = opened.state.seen()
     snapshot = views.snapshot(seen, heard={opened.identity.id}, loads=loads)
-    return snapshot, {host.id: host.name for host in seen.hosts}
+    return views.avoiding(snapshot, refused), {host.id: host.name for host in seen.hosts}
+
+
+def _left(left: Left, refused: Mapping[str, str], names: Mapping[str, str]) -> Stays:
+    """What stays, with what the hosts have said that were asked to take it."""
+    reason = f"{_said(refused, names)}; else: {left.reason}" if refused else left.reason
+    return Stays(name=left.wanted.name, reason=reason, hint=left.hint)
+
+
+def _said(refused: Mapping[str, str], names: Mapping[str, str]) -> str:
+    return "; ".join(f"host {names.get(host, host)}: {why}" for host, why in refused.items())
 
 
 def _plan(opened: Opened, snapshot: Snapshot, seconds: float) -> tuple[list[Proposed], tuple[Left, ...]]:

@@ -25,7 +25,7 @@ from bulkhead.engine.fleet.identity import Opened
 from bulkhead.engine.fleet.living import Living, Sent
 from bulkhead.engine.fleet.parcels import Sender
 from bulkhead.engine.lifecycle import LOST, Lifecycle
-from bulkhead.errors import BulkheadError, NotMoved, Problem, Refused, Unavailable
+from bulkhead.errors import BulkheadError, HostRefused, NotMoved, Problem, Refused, Unavailable
 from bulkhead.events import Progress, Step
 from bulkhead.fleet import Host
 from bulkhead.model import Exit, Instance, Isolation, State
@@ -97,6 +97,7 @@ class Departures:
     def _judge(self, member: Opened, instance: Instance, host: Host, wanted: Wanted) -> _Trip:
         context, own = self.context, member.identity
         problems = staying.problems(context, instance, host, here=own.id)
+        theirs: list[Problem] = []
         size = context.disks.held(instance.spec.id, context.bundle_dir(instance) / bundles.DISK)
         machine, against = self._machine(instance, wanted)
         kernel = (machines.kernel_report(context, instance) or {}) if not instance.spec.powered else {}
@@ -106,15 +107,17 @@ class Departures:
         if host.id != own.id:
             try:
                 judgement = self.peer(host).judge(inquiry)
-                problems += staying.objections(judgement)
-                problems += views.objections(member.state.seen(), instance.spec.id, host.id)
+                theirs += staying.objections(judgement)
+                theirs += views.objections(member.state.seen(), instance.spec.id, host.id)
                 against += [Problem(each.what, each.hint) for each in judgement.live]
             except Unavailable as error:
-                problems += error.problems
+                theirs += error.problems
         if against and wanted.way != "any":
             problems += against
-        if problems or judgement is None:
-            raise Refused(problems)
+        if problems:
+            raise Refused([*problems, *theirs])
+        if theirs or judgement is None:
+            raise HostRefused(theirs)
         if against:
             machine, inquiry = None, inquiry.model_copy(update={"machine": None})
         rate = judgement_rate(judgement)
@@ -149,7 +152,10 @@ class Departures:
         checkpoint("leave.begin")
         with clock.phase("prepare"):
             progress(Step(f"looking for the image on host {host.name}"))
-            self.peer(host).prepare(trip.inquiry)
+            try:
+                self.peer(host).prepare(trip.inquiry)
+            except BulkheadError as error:  # nothing is changed yet
+                raise HostRefused(error.problems) from error
         bundles.write_leaving(context.bundle_dir(instance), leaving)
         checkpoint("leave.noted")
         sent = Sent(stopped=time.monotonic(), bytes=0, flow=None, digest="")  # it was handed over all the same

@@ -9,6 +9,7 @@ is decided by the fleet's rules, the highest priority first.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from contextlib import suppress
@@ -27,11 +28,11 @@ from bulkhead.engine.fleet.fencing import Fence
 from bulkhead.engine.fleet.identity import Opened
 from bulkhead.errors import Conflict, NotFound
 from bulkhead.events import Event
-from bulkhead.fleet import Phase, Place, Replica, Waiting
+from bulkhead.fleet import Phase, Place, Replica
 from bulkhead.model import Spec
 from bulkhead.moves import Leaving
 from bulkhead.store import handing, replicas, wills
-from bulkhead.store.fleet import FleetState, Stale
+from bulkhead.store.fleet import Stale
 from bulkhead.store.seen import Seen
 from bulkhead.store.wills import Absent, Taking
 
@@ -71,10 +72,16 @@ class Losses:
     fence: Fence
     arrivals: Arrivals
     _gone: dict[str, _Gone] = field(default_factory=dict)
+    _wait: float = math.inf
+
+    def unheard(self) -> dict[str, tuple[float, bool]]:
+        """Of each host (id) that is not heard of: for how many seconds, and whether it counts as lost."""
+        now, gone = time.monotonic(), self._gone
+        return {host: (now - each.since, now - each.since >= self._wait) for host, each in gone.items()}
 
     def look(self, member: Opened) -> list[str]:
         """See to the hosts that are lost. Says what was done."""
-        wait = member.state.fleet().lease + GRACE_SECONDS
+        wait = self._wait = member.state.fleet().lease + GRACE_SECONDS
         gone, known = wills.absent(member.state, but=member.identity.id), self._gone
         now = time.monotonic()
         # One that was heard of in between leads another life: its time begins anew.
@@ -134,8 +141,8 @@ class Losses:
             return self._waits(member, case, "no copy of its disk was whole yet: it waits for its host")
         for _ in range(_TRIES):
             seen = member.state.seen()
-            wanted = _wanted(there, spec, host=copy.host if copy else "")
-            decision = _decide(seen, wanted, heard=member.identity.id, copy=copy)
+            wanted = wanted_of(there, spec, host=copy.host if copy else "")
+            decision = decide(seen, wanted, heard=member.identity.id, copy=copy)
             if decision.chosen is None:
                 return self._waits(member, case, refused(decision))
             target = next(host for host in seen.hosts if host.id == decision.chosen.id)
@@ -172,26 +179,10 @@ class Losses:
             pass
 
 
-def waiting(state: FleetState, seen: Seen) -> list[Waiting]:
-    """What is on hosts that are not heard of, by its name."""
-    names = {host.id: host.name for host in seen.hosts if host.id not in seen.alive}
-    there = [place for place in seen.places if place.host in names]
-    known = wills.all_of(state) if there else {}
-    found = [
-        Waiting(
-            name=place.name,
-            tenant=place.tenant,
-            host=names[place.host],
-            on_host_loss=place.where.on_host_loss,
-            problem=known[place.id].problem if place.id in known else "",
-        )
-        for place in there
-    ]
-    return sorted(found, key=lambda each: (each.tenant, each.name))
-
-
-def _wanted(place: Place, spec: Spec, *, host: str) -> Wanted:
-    """`host`: the one that has the copy of its disk."""
+def wanted_of(place: Place, spec: Spec, *, host: str = "") -> Wanted:
+    """What is to be started in a lost host's place, elsewhere than it is now. `host`: the one that has the copy of its
+    disk.
+    """
     return Wanted(
         id=spec.id,
         name=spec.name,
@@ -209,7 +200,7 @@ def _wanted(place: Place, spec: Spec, *, host: str) -> Wanted:
     )
 
 
-def _decide(seen: Seen, wanted: Wanted, *, heard: str, copy: Replica | None) -> Decision:
+def decide(seen: Seen, wanted: Wanted, *, heard: str, copy: Replica | None = None) -> Decision:
     """The room that is kept for the loss of a host is there for this, and so is that of the copy."""
     snapshot = replace(views.snapshot(seen, heard={heard}), spare=False)
     if copy is not None:

@@ -46,8 +46,9 @@ class Loss:
         context.coming.append(self.copies.amounts)
         judged = partial(judge.judge, seconds=0.0)
         self._recoveries = Recoveries(context, lifecycle, fence, arrivals, self.copies, judged)
+        self._losses = Losses(context, fence, arrivals)
         self._works: dict[str, Work] = {
-            "losses": Losses(context, fence, arrivals).look,
+            "losses": self._losses.look,
             "recoveries": self._recoveries.look,
             "replicas": Replicator(context, peer).look,
             "copies": self.copies.clean,
@@ -67,6 +68,10 @@ class Loss:
                 thread = threading.Thread(target=_carry_out, args=(work, member), name=name, daemon=True)
                 self._threads[name] = thread
                 thread.start()
+
+    def unheard(self) -> dict[str, tuple[float, bool]]:
+        """See Losses.unheard."""
+        return self._losses.unheard()
 
     def held(self, instance_id: str, *, source: str) -> Held:
         """What is here of the disk of another host's instance. Raises Conflict."""

@@ -8,20 +8,20 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkhead.engine.context import Context
-from bulkhead.engine.fleet import losing, taking
+from bulkhead.engine.fleet import absences, taking
 from bulkhead.engine.fleet.fencing import Fence
 from bulkhead.engine.fleet.identity import Coordinates, Identity, Opened
 from bulkhead.engine.fleet.images import Fetcher
 from bulkhead.engine.fleet.membership import Membership, OpenStore, Welcome, Wish, host_lines
 from bulkhead.engine.fleet.placing import Placer
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Unavailable
-from bulkhead.fleet import LEASE_SECONDS, FleetView, Host, HostLine, Place, Policy, ReplicaLine
+from bulkhead.fleet import LEASE_SECONDS, FleetView, Host, HostLine, Phase, Place, Policy, ReplicaLine
 from bulkhead.host import peers
 from bulkhead.model import Instance, State
 from bulkhead.store import replicas, wills
@@ -184,18 +184,20 @@ class Member:
         """The fleet as it is seen from here."""
         opened, view = self.opened(), self.view()
         record = view.seen.fleet or opened.state.fleet()
+        records = absences.Records.of(None if view.error else opened.state)
         return FleetView(
             fleet=opened.identity.fleet,
             id=opened.identity.fleet_id,
             host=opened.identity.name,
-            hosts=host_lines(view.seen, opened.identity.id),
+            hosts=self._lines(view.seen),
             instances=len(view.seen.places),
             policy=record.policy,
             spare=record.spare,
             seen=view.when,
             error=view.error,
             lease=record.lease,
-            waiting=[] if view.error else losing.waiting(opened.state, view.seen),
+            waiting=absences.waiting(view.seen, absences.silent(view.seen), records, lost=self._lost()),
+            taken=absences.taken(view.seen, records),
         )
 
     def change(self, **changes: object) -> None:
@@ -212,7 +214,33 @@ class Member:
 
     def hosts(self) -> list[HostLine]:
         """Every host."""
-        return host_lines(self.view().seen, self.opened().identity.id)
+        return self._lines(self.view().seen)
+
+    def _lines(self, seen: Seen) -> list[HostLine]:
+        return host_lines(seen, self.opened().identity.id, self.travels.loss.unheard())
+
+    def _lost(self) -> set[str]:
+        return {host for host, (_, lost) in self.travels.loss.unheard().items() if lost}
+
+    def absent(self, missing: Collection[str], *, tenant: str | None) -> list[dict[str, Any]]:
+        """Instances on hosts (ids) that did not answer, and those that are about to start in their place, as lines of a
+        list: by the fleet's records, as they were seen last.
+        """
+        opened, view = self.opened(), self._view
+        if view is None or not (missing or any(place.phase is Phase.RECOVERING for place in view.seen.places)):
+            return []
+        records, seen = absences.Records.of(None if self._silent else opened.state), view.seen
+        places, hosts = {place.id: place for place in seen.places}, {host.id: host for host in seen.hosts}
+        found = absences.waiting(seen, missing, records, lost=self._lost())
+        return [
+            absences.line(each, places[each.id], records.wills.get(each.id), hosts.get(places[each.id].host))
+            for each in found
+            if tenant in (None, each.tenant)
+        ]
+
+    def hears(self, host: Host) -> bool:
+        """Whether a host was heard of when the fleet was seen last."""
+        return self._view is None or host.id in self._view.seen.alive
 
     def host(self, reference: str) -> Host:
         """One host by name or id. Raises NotFound, Conflict."""
@@ -250,7 +278,7 @@ class Member:
             for place in opened.state.seen().places:
                 if place.host == host.id:
                     opened.state.release(place.id, host=host.id)
-        opened.state.leave(host.id)
+        opened.state.leave(host.id, hint=f"bulkhead host rm --force {host.name} gives them up with it")
 
     # --- who is where
 

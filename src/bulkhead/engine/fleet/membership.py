@@ -216,12 +216,16 @@ def _sign(fleet: Fleet, request: bytes, host: Host) -> bytes:
     return certificates.sign_host(ca, request, CERTIFICATE_PREFIX + host.id, address, days=HOST_DAYS)
 
 
-def host_lines(seen: Seen, here: str) -> list[HostLine]:
-    """Every host as `host ls` and `cluster status` show it. `here`: the id of the one that answers."""
+def host_lines(seen: Seen, here: str, unheard: Mapping[str, tuple[float, bool]]) -> list[HostLine]:
+    """Every host as `host ls` and `cluster status` show it. `here`: the id of the one that answers; `unheard`: of those
+    that it does not hear of for how many seconds, and whether they count as lost.
+    """
     lines = []
     for host in seen.hosts:
         sold = seen.sold.get(host.id, Sold())
-        known = {"alive": host.id in seen.alive, "here": host.id == here}
+        known: dict[str, float] = {"alive": host.id in seen.alive, "here": host.id == here}
+        if host.id in unheard and host.id not in seen.alive:
+            known |= {"unheard": unheard[host.id][0], "lost": unheard[host.id][1]}
         amounts = {"sold": sold.amounts.as_dict(), "instances": sold.places}
         lines.append(HostLine(**dict(host), **known, **amounts))
     return lines

@@ -8,28 +8,36 @@ Each step is found again by whoever comes after a crash: a place that is `recove
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bulkhead.engine import records, restarts
 from bulkhead.engine.context import Context
 from bulkhead.engine.faults import checkpoint
+from bulkhead.engine.fleet import views
 from bulkhead.engine.fleet.arriving import Arrivals
 from bulkhead.engine.fleet.copies import Copies
 from bulkhead.engine.fleet.fencing import Fence, is_fenced
 from bulkhead.engine.fleet.identity import Opened
+from bulkhead.engine.fleet.losing import decide, wanted_of
 from bulkhead.engine.fleet.taking import taking
 from bulkhead.engine.lifecycle import LOST, Lifecycle
-from bulkhead.errors import BulkheadError, Conflict, NotFound
+from bulkhead.errors import BulkheadError, CommandNotExecutable, CommandNotFound, Conflict, NotFound
 from bulkhead.fleet import Phase, Place, Will
 from bulkhead.model import Instance, Spec, State
 from bulkhead.moves import Inquiry, Judgement
 from bulkhead.store import handing, replicas, wills
 from bulkhead.store.abilities import Lease
+from bulkhead.store.fleet import Stale
+from bulkhead.store.wills import Passing
 
 log = logging.getLogger(__name__)
 Judge = Callable[[Inquiry], Judgement]
+REST_SECONDS = 30.0
+"""After every host has been asked to make something; then it is begun again."""
+TRIES = 20
 STILL = (State.CREATED, State.EXITED)
 ALIVE = (State.RUNNING, State.PAUSED)
 
@@ -49,6 +57,8 @@ class Recoveries:
     """What the fleet knows of each instance: its spec, whether it is to run."""
     _lease: Lease | None = None
     """Under which this host has looked after all that does not run any more."""
+    _rest: dict[str, float] = field(default_factory=dict)
+    """Until when (monotonic) what no host could make is left alone."""
 
     def look(self, member: Opened) -> list[str]:
         """Everything that is to be done now. Says what was."""
@@ -165,17 +175,51 @@ class Recoveries:
         places = [each for each in member.state.seen().places if (each.host, each.phase) == (own, Phase.RECOVERING)]
         for place in sorted(places, key=lambda each: (-each.where.priority, each.name)):
             will = wills.of(member.state, place.id)
-            if will is None or place.id in wills.remains(member.state, own):
+            rests = time.monotonic() < self._rest.get(place.id, 0.0)
+            if will is None or rests or place.id in wills.remains(member.state, own):
                 continue
-            try:
-                with self.context.locks.hold(place.id):
+            with self.context.locks.hold(place.id):
+                try:
                     told += self._make(member, place, will)
-            except BulkheadError as error:
-                problem = f"it cannot be made on host {member.identity.name}: {error.what}"
-                with suppress(NotFound):
-                    if wills.tell(member.state, place.id, problem):
-                        told.append(f"{place.name} of host {will.lost}, which is lost: {problem}")
+                except BulkheadError as error:
+                    told += self._refuse(member, place, will, error.what)
         return told
+
+    def _refuse(self, member: Opened, place: Place, will: Will, why: str) -> list[str]:
+        """It cannot be made here: another host is to try."""
+        about = f"{place.name} of host {will.lost}, which is lost, cannot be made here: {why}"
+        if place.where.on_host_loss != "recreate":
+            return [about] if wills.tell(member.state, place.id, f"host {member.identity.name}: {why}") else []
+        target = self._pass_on(member, place, will, why)
+        if target:
+            return [f"{about}; it goes on to host {target}"]
+        refused = will.refused | {member.identity.name: why}
+        self._rest[place.id] = time.monotonic() + REST_SECONDS
+        wills.pass_on(member.state, place.id, None, by=member.identity.id, refused=refused)
+        return [about]
+
+    def _pass_on(self, member: Opened, place: Place, will: Will, why: str) -> str:
+        """Let the next best host start what this one cannot, and does not run; its name, "" where there is none."""
+        if place.where.on_host_loss != "recreate":  # the copy of its disk is here alone
+            return ""
+        there = self._found(place.id)
+        if (there is not None and there.state not in (*STILL, State.CREATING, State.DELETING)) or not self.fence.held():
+            return ""
+        refused = will.refused | {member.identity.name: why}
+        for _ in range(TRIES):
+            seen = member.state.seen()
+            avoid = {host.id for host in seen.hosts if host.name in refused or host.name == will.lost}
+            wanted = wanted_of(place, will.spec)
+            wanted = replace(wanted, avoid=wanted.avoid | avoid)
+            chosen = decide(seen, wanted, heard=member.identity.id).chosen
+            if chosen is None:
+                return ""
+            target = next(host for host in seen.hosts if host.id == chosen.id)
+            passing = Passing(target.id, chosen.version, views.sold_there(wanted.need, target))
+            with suppress(Stale):
+                passed = wills.pass_on(member.state, place.id, passing, by=member.identity.id, refused=refused)
+                return target.name if passed else ""
+        return ""
 
     def _make(self, member: Opened, place: Place, will: Will) -> list[str]:
         checkpoint("recover.begin")
@@ -190,6 +234,9 @@ class Recoveries:
             except BulkheadError as error:
                 problem = error.what
                 instance = self.context.state.get(spec.id)
+                image = isinstance(error, CommandNotFound | CommandNotExecutable)  # it is the same everywhere
+                if not image and (target := self._pass_on(member, place, will, problem)):
+                    return [f"{spec.name} of host {will.lost} does not start here: {problem}; it goes to {target}"]
         if self.fence.held() is None:
             return []  # it is begun again
         checkpoint("recover.started")

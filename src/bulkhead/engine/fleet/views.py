@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from bulkhead.advise import Workload, may_share
@@ -62,6 +62,21 @@ def snapshot(seen: Seen, *, heard: Iterable[str] = (), loads: Mapping[str, Load]
         for host in sorted(seen.hosts, key=lambda each: each.id)
     ]
     return Snapshot(tuple(views), spare=seen.fleet.spare if seen.fleet else False)
+
+
+def avoiding(fleet: Snapshot, refused: Mapping[str, Collection[str]]) -> Snapshot:
+    """The same, with what hosts (ids) have said no to of instances (by id) that are placed elsewhere."""
+    if not refused:
+        return fleet
+    hosts = [replace(host, instances=tuple(_away(each, refused) for each in host.instances)) for host in fleet.hosts]
+    return replace(fleet, hosts=tuple(hosts))
+
+
+def _away(placed: Placed, refused: Mapping[str, Collection[str]]) -> Placed:
+    avoid = refused.get(placed.id)
+    if not avoid:
+        return placed
+    return replace(placed, wanted=replace(placed.wanted, avoid=placed.wanted.avoid | frozenset(avoid)))
 
 
 def standing(

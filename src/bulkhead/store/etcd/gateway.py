@@ -124,8 +124,9 @@ class Gateway:
     def __init__(self, endpoints: Sequence[str], *, tls: TLS | None = None, timeout: float = 10.0) -> None:
         wrong = [f"{url!r} is no endpoint of etcd" for url in endpoints if not _is_endpoint(url, tls)]
         if wrong or not endpoints:
-            scheme = "https" if tls else "http"
-            hint = f"say {scheme}://HOST:PORT"
+            hint = (
+                "say https://HOST:PORT" if tls else "say http://HOST:PORT, or give the certificates that go with https"
+            )
             raise Refused([Problem(what, hint) for what in wrong or ["no endpoint of etcd is given"]])
         context = _context(tls) if tls else None
         self._members = [_Member(url, context) for url in endpoints]

@@ -10,7 +10,7 @@ import { fill, h, icon } from "./dom.js";
 import { eventRows } from "./events.js";
 import { logs } from "./logs.js";
 import { me, may } from "./me.js";
-import { asked, button, empty, facts, simpleTable, state, updateState, waiting, wall, wallWords } from "./parts.js";
+import { asked, button, empty, facts, isAway, simpleTable, standing, state, updateState, waiting, wall, wallWords } from "./parts.js";
 import { go, link, path } from "./router.js";
 import { snapshotTable } from "./snapshots.js";
 import { terminal } from "./terminal.js";
@@ -69,7 +69,7 @@ export function instance({ name, tab = "" }) {
 }
 
 function buttons(found) {
-  if (!may("instances")) return [];
+  if (!may("instances") || isAway(found)) return [];
   const on = (label, picture, work) => button(label, picture, act(work));
   const { state: now } = found;
   const shown = [];
@@ -95,7 +95,7 @@ function usePart(found) {
     update(now) {
       charts.update(now);
       quiet.hidden = now.state === "running" || now.state === "paused";
-      const changed = JSON.stringify([now.state, now.address, now.exit, now.restarts, now.health, now.spec]);
+      const changed = JSON.stringify([now.state, now.reason, now.host, now.address, now.exit, now.restarts, now.health, now.spec]);
       if (signature !== changed) {
         signature = changed;
         fill(quiet, ended(now));
@@ -108,6 +108,7 @@ function usePart(found) {
 
 function ended(now) {
   const { exit } = now;
+  if (isAway(now)) return h("div.notice.warn", h("b", `${standing(now)[1]}.`), h("span.hint", now.reason));
   if (!exit) return h("div.notice", h("b", "It does not run."), h("span.hint", "It uses its disk, and nothing else of its plan."));
   const words = exit.oom ? "It needed more memory than its plan has, and was ended by the kernel." : exit.error || (exit.signal ? `It was ended by signal ${exit.signal}.` : `It ended with exit code ${exit.code}.`);
   return h(exit.code && !now.stop_requested ? "div.notice.bad" : "div.notice", h("b", words), h("span.hint", `${moment(exit.ended)}, after ${duration(exit.ended - exit.started)}. The log tells what it said.`));
@@ -129,7 +130,8 @@ function described(now) {
     ["Restart", spec.restart.kind === "no" ? "no" : `${spec.restart.kind}${spec.restart.retries ? `, at most ${spec.restart.retries} times` : ""}; ${now.restarts} so far`],
     now.health && ["Health", now.health],
     now.start_seconds && ["Start took", duration(now.start_seconds)],
-    ["Created", moment(spec.created)],
+    now.host && ["Host", now.host],
+    spec.created && ["Created", moment(spec.created)],
     ["Id", h("code", spec.id)],
   ]);
 }

@@ -6,7 +6,7 @@ import { h, icon, keyed, text } from "./dom.js";
 import { groupRow, grouped, projectOf, serviceOf } from "./groups.js";
 import { me, may } from "./me.js";
 import { link, query } from "./router.js";
-import { empty, head, state, tool, updateState, use, waiting, wall } from "./parts.js";
+import { empty, head, isAway, state, tool, updateState, use, waiting, wall } from "./parts.js";
 import { bits, cores, plural, roughly } from "./units.js";
 
 const SORTS = {
@@ -66,7 +66,7 @@ function headings(update) {
 function filters(update, told) {
   const option = (value, label = value) => h("option", { value, selected: false }, label);
   const find = h("input", { type: "search", placeholder: "Name, image, label, address", "aria-label": "Find instances", value: chosen.find, spellcheck: false, oninput: () => { chosen.find = find.value; update(); } });
-  const states = h("select", { "aria-label": "State", onchange: () => { chosen.state = states.value; update(); } }, option("", "Any state"), ["running", "paused", "created", "exited"].map((name) => option(name)));
+  const states = h("select", { "aria-label": "State", onchange: () => { chosen.state = states.value; update(); } }, option("", "Any state"), ["running", "paused", "created", "exited", ...([...live.instances.values()].some(isAway) ? ["lost", "waiting", "unheard", "recovering"] : [])].map((name) => option(name)));
   const levels = h("select", { "aria-label": "Wall", onchange: () => { chosen.level = levels.value; update(); } }, option("", "Any wall"), ["chroot", "container", "vm", "unikernel"].map((name) => option(name)));
   states.value = chosen.state;
   levels.value = chosen.level;
@@ -77,7 +77,7 @@ function matches(instance) {
   const { spec, address } = instance;
   if (chosen.state && instance.state !== chosen.state) return false;
   if (chosen.level && spec.isolation !== chosen.level) return false;
-  const words = [spec.name, spec.id, spec.image, spec.plan_name, spec.tenant, address?.ipv4, address?.ipv6, ...Object.entries(spec.labels).map(([key, value]) => `${key}=${value}`)].join("\n").toLowerCase();
+  const words = [spec.name, spec.id, spec.image, spec.plan_name, spec.tenant, address?.ipv4, address?.ipv6, instance.host, ...Object.entries(spec.labels).map(([key, value]) => `${key}=${value}`)].join("\n").toLowerCase();
   return chosen.find.toLowerCase().split(/\s+/).every((word) => words.includes(word));
 }
 
@@ -90,10 +90,10 @@ function ordered(one, other) {
 
 function row(instance) {
   const { spec } = instance;
-  const parts = { state: state(instance), wall: h("td.of-wall"), cpu: use("CPU"), memory: use("Memory"), disk: use("Disk"), inward: h("span.rate"), outward: h("span.rate"), up: h("td.of-up.nowrap.small"), tools: h("td.tools") };
+  const parts = { state: state(instance), wall: h("td.of-wall"), cpu: use("CPU"), memory: use("Memory"), disk: use("Disk"), host: h("span"), inward: h("span.rate"), outward: h("span.rate"), up: h("td.of-up.nowrap.small"), tools: h("td.tools") };
   const owner = !me().tenant && spec.tenant && spec.tenant !== "default" ? `${spec.tenant} · ` : "";
   const element = h(projectOf(instance) ? "tr.member" : "tr",
-    h("td.first", h("a.name", { href: link("instances", reference(instance)) }, spec.name), h("span.sub", { title: spec.image }, `${serviceOf(instance) ? `${serviceOf(instance)} · ` : owner}${spec.image || "clone"}`)),
+    h("td.first", h("a.name", { href: link("instances", reference(instance)) }, spec.name), h("span.sub", { title: spec.image }, `${serviceOf(instance) ? `${serviceOf(instance)} · ` : owner}${spec.image || "clone"}`, parts.host)),
     h("td.of-state", parts.state), parts.wall, h("td", { "data-label": "CPU" }, parts.cpu), h("td", { "data-label": "Memory" }, parts.memory), h("td", { "data-label": "Disk" }, parts.disk), h("td.rates", { "data-label": "Network" }, parts.inward, parts.outward), parts.up, parts.tools);
   element.parts = parts;
   return element;
@@ -105,6 +105,7 @@ function updateRow(element, instance) {
   const runs = instance.state === "running" || instance.state === "paused";
   const now = runs ? live.latest(spec.id) : undefined;
   updateState(parts.state, instance);
+  text(parts.host, instance.host ? ` · ${instance.host}` : "");
   if (parts.shownWall !== spec.isolation + spec.inside) {
     parts.shownWall = spec.isolation + spec.inside;
     const outer = spec.inside && live.instances.get(spec.inside);
@@ -132,6 +133,6 @@ function tools(instance) {
   if (may("instances") && ["created", "exited"].includes(instance.state)) shown.push(tool(`Start ${name}`, "play", act(() => actions.start(instance))));
   if (may("exec") && instance.state === "running") shown.push(h("a.button.quiet.icon-only", { href: link("instances", reference(instance), "terminal"), "aria-label": `Terminal of ${name}`, title: `Terminal of ${name}` }, icon("terminal")));
   if (may("instances") && ["running", "paused"].includes(instance.state)) shown.push(tool(`Stop ${name}`, "stop", act(() => actions.stop(instance))));
-  if (may("instances")) shown.push(tool(`Delete ${name}`, "trash", () => actions.remove(instance)));
+  if (may("instances") && !isAway(instance)) shown.push(tool(`Delete ${name}`, "trash", () => actions.remove(instance)));
   return shown;
 }

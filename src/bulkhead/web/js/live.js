@@ -4,6 +4,7 @@
 import * as api from "./api.js";
 
 const POLL = 2000;
+const ELSEWHERE = 5; // polls after which a fleet's instances are asked for anew
 const KEEP = 150; // figures of each instance: five minutes
 const SETTLE = 300; // milliseconds in which events of the past follow an answer that has begun
 const RETRY = [500, 1000, 2000, 5000, 10000];
@@ -19,6 +20,7 @@ const listeners = new Set();
 let aborter = null;
 let since = 0;
 let poll = 0;
+let polls = 0;
 let refreshing = null;
 let again = false;
 let era = 0; // who asked before somebody else signed in gets no answer
@@ -165,6 +167,9 @@ async function measure(signal) {
   if (signal.aborted) return;
   try {
     const running = [...instances.values()].some((instance) => instance.state === "running" || instance.state === "paused");
+    // Of what happens on other hosts of a fleet no event comes.
+    polls += 1;
+    if (polls % ELSEWHERE === 0 && [...instances.values()].some((instance) => instance.host)) await refresh();
     if (running) {
       for (const usage of await api.get("/v1/stats", undefined, signal)) record(usage);
       tell("stats");

@@ -5,6 +5,9 @@ import { bytes, percent } from "./units.js";
 
 const WALLS = { chroot: [1, "a file system of its own"], container: [2, "namespaces, a shared kernel"], vm: [3, "a kernel of its own"], unikernel: [4, "one program, a kernel of its own"] };
 const CHANGING = new Set(["creating", "starting", "stopping", "deleting"]);
+// Of what is on a host of the fleet that does not answer: the reason is with it.
+const AWAY = { unheard: ["changing", "host does not answer"], lost: ["failed", "lost with its host"], waiting: ["changing", "waits for a place"], recovering: ["changing", "recovering"] };
+export const isAway = (instance) => instance.state in AWAY;
 
 export function wall(level) {
   const [bars, words] = WALLS[level] ?? [0, ""];
@@ -25,6 +28,7 @@ export function standing(instance) {
   }
   if (instance.state === "running" && instance.health === "unhealthy") return ["unhealthy", "unhealthy"];
   if (instance.state === "running" && instance.health) return ["running", instance.health];
+  if (isAway(instance)) return AWAY[instance.state];
   return [CHANGING.has(instance.state) ? "changing" : instance.state, instance.state];
 }
 
@@ -36,6 +40,7 @@ export function state(instance) {
 export function updateState(element, instance) {
   const [kind, words] = standing(instance);
   element.dataset.state = kind;
+  element.title = instance.reason ?? "";
   text(element, words);
   return element;
 }
