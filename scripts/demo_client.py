@@ -1,4 +1,4 @@
-"""A client of a web server that runs on one of several hosts: asks all the time, and knows how long nobody answered."""
+"""Clients of servers that run on one of several hosts: they ask all the time, and know how long nobody answered."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from tests.harness.namespaces import in_network
 EVERY = 0.01
 """Seconds between two requests."""
 PATIENCE = 300.0
+WRITE_SECONDS = 5.0
+"""For one answer, before another connection is tried: longer than a machine stands still that moves."""
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +36,9 @@ class Silence:
 
     def __str__(self) -> str:
         by = ", then ".join(self.hosts) or "nobody"
-        longest = f"{self.longest * 1000:,.0f} ms" if self.longest < 1 else f"{self.longest:.1f} s"
-        return f"{self.answers:,} answers in {self.seconds:.1f} s, by {by}; the longest silence was {longest}"
+        return (
+            f"{self.answers:,} answers in {self.seconds:.1f} s, by {by}; the longest silence was {_time(self.longest)}"
+        )
 
 
 @dataclass(slots=True)
@@ -103,3 +110,101 @@ class Client:
             self._answers += 1
             if self._hosts[-1:] != [name]:
                 self._hosts.append(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a writer saw in a time."""
+
+    seconds: float
+    answers: int
+    longest: float
+    """Seconds that one write waited for its answer, at most; to connect again included."""
+    connections: int
+    """Those that were made anew."""
+    lost: int
+    """Writes that had been answered, and were not there afterwards."""
+
+    def __str__(self) -> str:
+        kept = f"{self.connections} new connections" if self.connections else "its one connection stays up"
+        lost = f"{self.lost} of them are lost" if self.lost else "none is lost"
+        return (
+            f"{self.answers:,} writes answered in {self.seconds:.1f} s, {lost}; {kept}; "
+            f"the longest wait was {_time(self.longest)}"
+        )
+
+
+@dataclass(slots=True)
+class Writer:
+    """In the network namespace of a process: counts up in a redis, one after the other, on one connection for as long
+    as that is there.
+    """
+
+    pid: int
+    address: str
+    _count: int = 0
+    """The last that was answered."""
+    _answers: int = 0
+    _longest: float = 0.0
+    _connections: int = -1
+    _lost: int = 0
+    _asked: float = field(default_factory=time.monotonic)
+    """When the write began that is not answered yet."""
+    _since: float = field(default_factory=time.monotonic)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def take(self) -> Written:
+        """What was seen since it was taken last, once there was another answer."""
+        self._await_answer()
+        with self._guard:
+            now = time.monotonic()
+            found = Written(now - self._since, self._answers, self._longest, max(0, self._connections), self._lost)
+            self._answers, self._longest, self._connections, self._lost, self._since = 0, 0.0, 0, 0, now
+            return found
+
+    def _await_answer(self) -> None:
+        before, asked = self._count, time.monotonic()
+        while self._count == before:
+            if time.monotonic() - asked > PATIENCE:
+                raise SystemExit(f"redis at {self.address} does not answer after {PATIENCE:.0f} s")
+            time.sleep(EVERY)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=in_network, args=(f"/proc/{self.pid}/ns/net", self._work), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        self._asked = time.monotonic()
+        while not self._stop.is_set():
+            try:
+                with socket.create_connection((self.address, 6379), timeout=WRITE_SECONDS) as connection:
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    self._connections += 1
+                    self._write(connection)
+            except (OSError, ValueError):
+                self._stop.wait(EVERY)
+
+    def _write(self, connection: socket.socket) -> None:
+        """Until it ends. Raises OSError, ValueError."""
+        with connection.makefile("rwb") as file:
+            while not self._stop.wait(EVERY):
+                self._asked = self._asked or time.monotonic()
+                file.write(b"INCR writes\r\n")
+                file.flush()
+                count = int(file.readline().removeprefix(b":"))
+                with self._guard:
+                    self._answers += 1
+                    self._longest = max(self._longest, time.monotonic() - self._asked)
+                    # One that was made without an answer may be there as well.
+                    self._lost += max(0, self._count + 1 - count)
+                    self._count, self._asked = count, 0.0

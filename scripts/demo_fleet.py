@@ -2,8 +2,9 @@
 
     scripts/demo --fleet [--wall container]
 
-A client asks a web server all the time while its host is drained, and while a host is lost. Uses the command line
-alone, as a user would; the hosts are those of the tests' harness. Nothing is left of it, also after Ctrl-C.
+A redis in a VM is written to all the time while its host is drained, a web server is asked all the time while its host
+is lost. Uses the command line alone, as a user would; the hosts are those of the tests' harness. Nothing is left of it,
+also after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
-from demo_client import Client, Silence
+from demo_client import Client, Silence, Writer, Written
 from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
 from bulkhead.host import syscalls
 from tests.harness.fleet import Fleet, Host
-from tests.harness.images import busybox_tar
+from tests.harness.images import busybox_tar, rootfs_tar
 from tests.harness.kernels import kernel_layout
 
 PORT = 8080
 PAGE = "mkdir -p /www; echo hello >/www/index.html; exec httpd -f -p 80 -h /www"
-PLAN = ("--memory", "96M", "--cpus", "1", "--disk", "64M")
+PLAN = ("--memory", "64M", "--cpus", "1", "--disk", "64M")
+LARGE = ("--memory", "192M", "--cpus", "1", "--disk", "256M")
+REDIS = ("redis-server", "--protected-mode", "no", "--dir", "/var/lib/redis", "--save", "")
+LEASE = "5s"
 PATIENCE = 180.0
 console = Console(highlight=False, soft_wrap=True)
 
@@ -51,9 +55,8 @@ def type_in(host: Host, *words: str, shown: str = "", check: bool = True) -> str
     """Run `bulkhead WORDS` on a host, as it would look in a terminal there; what it printed."""
     console.print(f"[bold cyan]{host.name}[/][bold]# bulkhead {escape(shown or ' '.join(words))}[/]")
     argv = [*host.daemon.cli("version", check=False).args[:1], *words]
-    process = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=host.daemon.environment()
-    )
+    environment = {**host.daemon.environment(), "PYTHONUNBUFFERED": "1"}  # in the order in which it was said
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     said = []
     assert process.stdout
     for line in process.stdout:
@@ -75,11 +78,6 @@ def where(host: Host) -> dict[str, str]:
     return {each["spec"]["name"]: each["host"] for each in lines if each["state"] == "running"}
 
 
-def named(fleet: Fleet, name: str) -> Host:
-    """The host of this name."""
-    return next(host for host in fleet.hosts if host.name == name)
-
-
 def wait_until(host: Host, name: str, alive: bool) -> float:
     """Seconds until a host is heard of, or not any more, as another one sees it."""
     began = time.monotonic()
@@ -90,9 +88,9 @@ def wait_until(host: Host, name: str, alive: bool) -> float:
     return time.monotonic() - began
 
 
-def tell(silence: Silence) -> None:
+def tell(seen: Silence | Written) -> None:
     """What the client saw."""
-    console.print(f"[green]client[/]  {silence}")
+    console.print(f"[green]client[/]  {seen}")
 
 
 # --- the story
@@ -103,7 +101,7 @@ def form(fleet: Fleet) -> None:
     chapter("Three hosts, and an etcd of three members")
     alpha, *others = fleet.hosts
     etcd = fleet.coordinates()
-    first = ("cluster", "init", *etcd, "--address", alpha.address, "--name", alpha.name, "lab")
+    first = ("cluster", "init", *etcd, "--address", alpha.address, "--name", alpha.name, "--lease", LEASE, "lab")
     type_in(alpha, *first)
     for host in others:
         token = type_in(alpha, "cluster", "invite").strip()
@@ -115,55 +113,70 @@ def form(fleet: Fleet) -> None:
     type_in(alpha, "host", "ls")
 
 
-def place(fleet: Fleet, wall: str, tar: Path) -> None:
-    """Instances, each where the fleet's policy says."""
-    chapter("What runs, and where: the fleet chooses")
-    alpha, beta, gamma = fleet.hosts
-    type_in(alpha, "image", "import", str(tar), "box", shown="image import busybox.tar box")
+def place(fleet: Fleet, wall: str, tars: dict[str, Path]) -> None:
+    """What the story needs, and where."""
+    chapter("What runs, some of it on a network of all hosts")
+    alpha, _, gamma = fleet.hosts
+    for image, tar in tars.items():
+        type_in(alpha, "image", "import", str(tar), image, shown=f"image import {image}.tar {image}")
     if wall == "vm":
-        for host in fleet.hosts:  # a kernel is each host's own
-            host.cli("image", "import", str(kernel_layout()), "kernel/debian:latest")
+        alpha.cli("image", "import", str(kernel_layout()), "kernel/debian:latest")
         say("A machine's first start on a host boots its kernel; that is kept for all later ones.")
-    web = ("run", "-d", "--name", "web", "--isolation", wall, "-p", f"{PORT}:80", "--stop-signal", "KILL", *PLAN)
-    web = (*web, "box", "sh", "-c", PAGE)
+    type_in(alpha, "network", "create", "--fleet", "mesh")
+    run = ("run", "-d", "--network", "mesh")
+    kept = () if wall == "vm" else ("--appendonly", "yes")  # of a VM the memory goes with it
+    type_in(alpha, *run, "--host", "alpha", "--name", "db", "--isolation", wall, *LARGE, "servers", *REDIS, *kept)
+    type_in(alpha, *run, "--host", "gamma", "--name", "shop", *PLAN, "box", "sleep", "100000")
+    web = ("run", "-d", "--host", "beta", "--name", "web", "-p", f"{PORT}:80", "--on-host-loss", "recreate")
+    web = (*web, "--stop-signal", "KILL", *PLAN, "box", "sh", "-c", PAGE)
     type_in(alpha, *web, shown=" ".join((*web[:-1], "'mkdir /www ...; exec httpd -f -p 80 -h /www'")))
-    for host, name in ((beta, "db"), (gamma, "cache"), (alpha, "job")):
-        type_in(host, "run", "-d", "--name", name, *PLAN, "box", "sleep", "100000")
+    type_in(alpha, "run", "-d", "--host", "beta", "--name", "job", *PLAN, "box", "sleep", "100000")
     say("Whichever host is asked, all of them are there:")
     type_in(gamma, "ps")
 
 
-def drain(fleet: Fleet, client: Client) -> None:
-    """Everything off the host that has the web server."""
-    source = where(fleet.hosts[0])["web"]
-    chapter(f"{source} is drained, while a client asks its web server every 10 ms")
-    client.await_answer()
-    time.sleep(2)
-    tell(client.take())
-    other = next(host for host in fleet.hosts if host.name != source)
-    type_in(other, "host", "drain", source)
-    client.await_answer()
-    time.sleep(2)
-    tell(client.take())
-    type_in(other, "ps")
-    type_in(other, "host", "undrain", source)
+def drain(fleet: Fleet, wall: str) -> None:
+    """Everything off the host that has the redis, while somebody writes into it."""
+    alpha, beta, _ = fleet.hosts
+    found = {each["spec"]["name"]: each for each in alpha.daemon.json("ps", "--format", "json")}
+    what = "a VM that keeps answering" if wall == "vm" else "a container, which stops for it"
+    chapter(f"alpha is drained: {what}. A client in shop writes every 10 ms")
+    with Writer(found["shop"]["pid"], found["db"]["address"]["ipv4"]) as writer:
+        writer.take()
+        time.sleep(2)
+        tell(writer.take())
+        type_in(beta, "host", "drain", "alpha")
+        time.sleep(2)
+        tell(writer.take())
+    type_in(beta, "ps")
+    type_in(beta, "host", "undrain", "alpha")
 
 
-def lose(fleet: Fleet, client: Client) -> None:
-    """The host that has the web server by now is gone, with all that ran there."""
-    lost = named(fleet, where(fleet.hosts[0])["web"])
-    chapter(f"The power of {lost.name} fails")
-    client.await_answer()
-    client.take()
-    lost.unplug()
-    lost.daemon.close()
-    others = [host for host in fleet.hosts if host is not lost]
-    fleet.hosts[:] = others
-    say(f"Its lease runs out: it was missed after {wait_until(others[0], lost.name, alive=False):.1f} s.")
-    type_in(others[0], "host", "ls")
-    type_in(others[1], "ps", check=False)
-    say("What ran on the others runs on, and they take what is new:")
-    type_in(others[1], "run", "-d", "--name", "more", *PLAN, "box", "sleep", "100000")
+def lose(fleet: Fleet) -> None:
+    """The host that has the web server is gone, with all that ran there."""
+    alpha, beta, gamma = fleet.hosts
+    chapter("kill -9 of everything on beta, while a client asks its web server every 10 ms")
+    with Client(fleet.switch.pid, {host.name: host.address for host in (beta, alpha, gamma)}, PORT) as client:
+        client.await_answer()
+        client.take()
+        time.sleep(1)
+        tell(client.take())
+        beta.unplug()
+        beta.daemon.close()
+        fleet.hosts[:] = [alpha, gamma]
+        say(f"Its lease runs out: it was missed after {wait_until(alpha, beta.name, alive=False):.1f} s.")
+        type_in(alpha, "host", "ls")
+        say("web may be started elsewhere (--on-host-loss recreate), once beta counts as lost:")
+        began = time.monotonic()
+        while where(alpha).get("web") in (None, beta.name):
+            if time.monotonic() - began > PATIENCE:
+                raise SystemExit(f"web runs nowhere after {PATIENCE:.0f} s")
+            time.sleep(0.1)
+        client.await_answer()
+        tell(client.take())
+    type_in(gamma, "ps", "-a", check=False)
+    say("job waits for its host, since nothing else was asked for:")
+    type_in(alpha, "cluster", "status")
 
 
 # --- around it
@@ -194,10 +207,9 @@ def main() -> None:
             undo.callback(signal.signal, number, signal.SIG_IGN)
         say(f"They run after {time.monotonic() - began:.1f} s.")
         form(fleet)
-        place(fleet, wall, busybox_tar(Path(directory) / "busybox.tar"))
-        with Client(fleet.switch.pid, {host.name: host.address for host in fleet.hosts}, PORT) as client:
-            drain(fleet, client)
-            lose(fleet, client)
+        place(fleet, wall, {"box": busybox_tar(Path(directory) / "busybox.tar"), "servers": rootfs_tar("servers")})
+        drain(fleet, wall)
+        lose(fleet)
         console.print()
 
 
