@@ -20,7 +20,7 @@ from bulkhead.store.etcd import EtcdStore
 from bulkhead.store.fleet import FleetState
 from tests.harness.daemon import Answer
 from tests.harness.fleet import Fleet, Host
-from tests.harness.histories import Operation, Outcome, Recorder, Verb
+from tests.harness.histories import FENCED, MACHINE, Operation, Outcome, Recorder, Verb
 from tests.harness.namespaces import in_network
 
 CHANGES = (Verb.CREATE, Verb.DELETE, Verb.MOVE, Verb.STOP, Verb.START)
@@ -33,6 +33,8 @@ WEIGHTS: Mapping[Verb, int] = {
     Verb.LOOK: 6,
     Verb.FIND: 3,
 }
+PLAIN = "n"
+"""How names of containers begin that wait for their host; see FENCED and MACHINE."""
 WORKLOAD = ["sleep", "100000"]
 SECONDS = 90.0
 """In which an answer has to come; after that nobody knows."""
@@ -68,14 +70,14 @@ class Record:
 
 
 class Clients:
-    """So many threads on names of which there are `slots` at a time. `begin`, and after a while `end`."""
+    """So many threads on names, as many at a time as there are `kinds`. `begin`, and after a while `end`."""
 
-    def __init__(self, fleet: Fleet, seed: int, *, clients: int = 5, slots: int = 4) -> None:
+    def __init__(self, fleet: Fleet, seed: int, *, clients: int = 5, kinds: str = PLAIN * 4) -> None:
         self.recorder = Recorder()
         self.failures: list[BaseException] = []
         self.record = Record(fleet)
         self._hosts = fleet.hosts
-        self._names = [f"n{slot}-0" for slot in range(slots)]
+        self._names = [f"{kind}{slot}-0" for slot, kind in enumerate(kinds)]
         self.used: dict[str, None] = dict.fromkeys(self._names)
         """All names so far."""
         self._guard = threading.Lock()
@@ -150,7 +152,7 @@ class Clients:
         """What is not known adds up: go on with another name."""
         with self._guard:
             if self._names[slot] == old:
-                self._names[slot] = f"n{slot}-{int(old.partition('-')[2]) + 1}"
+                self._names[slot] = f"{old.partition('-')[0]}-{int(old.partition('-')[2]) + 1}"
                 self.used[self._names[slot]] = None
 
     def _find(self, name: str) -> dict[str, Any]:
@@ -171,7 +173,11 @@ def _request(verb: Verb, name: str, target: str) -> tuple[str, str, object]:
     path = f"/v1/instances/{name}"
     if verb is Verb.CREATE:
         plan = {"memory": 64 << 20, "cpus": 1.0, "disk": 32 << 20}
-        body = {"image": "box", "name": name, "command": WORKLOAD, "plan": plan, "stop_timeout": 0.0}
+        body: dict[str, Any] = {"image": "box", "name": name, "command": WORKLOAD, "plan": plan, "stop_timeout": 0.0}
+        if name.startswith(MACHINE):
+            body |= {"isolation": "vm", "network": "none", "plan": {**plan, "memory": 96 << 20}}
+        if name.startswith(FENCED):
+            body["where"] = {"on_host_loss": "recreate"}
         return "POST", "/v1/instances?start=true" + (f"&host={target}" if target else ""), body
     if verb is Verb.DELETE:
         return "DELETE", f"{path}?force=true", None

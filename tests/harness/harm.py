@@ -27,7 +27,9 @@ class Harm:
     """Host, since when, until when."""
     failures: list[BaseException] = field(default_factory=list)
     longest: float = 6.0
-    """Seconds for which something is away. Less than a lease lasts: that a host is lost is another matter."""
+    """Seconds for which something is away. Less than a lease lasts."""
+    lost: float = 0.0
+    """Seconds for which hosts are cut off, or without a daemon, now and then: for so long that they count as lost."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -47,6 +49,7 @@ class Harm:
     def _work(self) -> None:
         dice = random.Random(self.seed)
         kinds = [self._kill_daemon, self._cut_link, self._kill_leader, self._freeze_leader]
+        kinds += [self._lose] if self.lost else []
         try:
             while not self._stop.wait(dice.uniform(0.5, 4.0)):
                 kind = dice.choice(kinds)
@@ -72,6 +75,20 @@ class Harm:
             host.mend()
             self.cut.append((host.name, since, self.recorder.now() + 1.0))
         return f"{host.name} was cut off"
+
+    def _lose(self, dice: random.Random) -> str:
+        host, since, cut = dice.choice(self.fleet.hosts), self.recorder.now(), dice.random() < 0.5
+        if cut:
+            host.cut()
+        else:
+            host.daemon.kill9()
+        self._stop.wait(self.lost)
+        if cut:
+            host.mend()
+            self.cut.append((host.name, since, self.recorder.now() + 1.0))
+        else:
+            host.daemon.start()
+        return f"{host.name} was {'cut off' if cut else 'without a daemon'} until it was lost"
 
     def _kill_leader(self, dice: random.Random) -> str:
         leader = self.fleet.etcd.leader()

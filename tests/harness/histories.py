@@ -88,9 +88,21 @@ class Name:
     """Deletes that have seen this instance."""
 
 
+MACHINE, FENCED = "v", "r"
+"""How names begin of machines, which move while they run, and of what is made anew elsewhere when its host is lost:
+where that is and whether it runs changes by itself, but never what it is, nor that it is there."""
+
+
+def is_fenced(operation: Operation) -> bool:
+    """Whether it is about an instance that may be ended, and begun elsewhere, by nobody's wish."""
+    return operation.name.startswith(FENCED)
+
+
 FREE = Name()
 _BETWEEN = frozenset({"creating", "created", "starting"})
 _TURNING = frozenset({"starting", "stopping"})
+_AWAY = frozenset({"unheard", "lost", "waiting", "recovering"})
+"""Of what is on a host that does not answer: by the fleet's record alone."""
 Step = Callable[[Name], Iterable[Name]]
 
 
@@ -193,7 +205,7 @@ def _move(operation: Operation) -> Iterator[Call[Name]]:
 
     def hold(name: Name) -> Iterable[Name]:
         there = name.phase == "here" and name.by == -1 and is_same(name.id, operation.id)
-        if there and (not made or name.host != target):
+        if there and (not made or name.host != target or is_fenced(operation)):
             yield replace(name, by=number, id=name.id or operation.id)
 
     def hand(name: Name) -> Iterable[Name]:
@@ -217,13 +229,18 @@ def _move(operation: Operation) -> Iterator[Call[Name]]:
 def _turned(name: Name, operation: Operation, *, runs: bool) -> Iterable[Name]:
     """Started or stopped; also one whose create has not been answered yet."""
     still = name.by == -1 if name.phase == "here" else name.phase == "claimed"
-    if still and is_same(name.id, operation.id) and not (runs and name.runs):
+    if still and is_same(name.id, operation.id) and (is_fenced(operation) or not (runs and name.runs)):
         yield replace(name, runs=runs, id=name.id or operation.id)
 
 
 def _seen(name: Name, operation: Operation) -> Iterable[Name]:
     """Looked at, or found."""
-    if name.phase == "free" or not (is_same(name.id, operation.id) and is_same(name.host, operation.host)):
+    if name.phase == "free" or not is_same(name.id, operation.id):
+        return
+    if is_fenced(operation):
+        yield replace(name, id=name.id or operation.id)
+        return
+    if not is_same(name.host, operation.host):
         return
     if operation.verb is Verb.LOOK and not _shows(name, operation.state):
         return
@@ -231,6 +248,8 @@ def _seen(name: Name, operation: Operation) -> Iterable[Name]:
 
 
 def _shows(name: Name, state: str) -> bool:
+    if state in _AWAY:
+        return True
     if name.phase != "here":
         return (state in _BETWEEN or name.runs) if name.phase == "claimed" else state == "deleting"
     return name.by != -1 or state in _TURNING or (state in ("running", "paused")) is name.runs

@@ -18,28 +18,36 @@ from typing import Any
 import pytest
 
 from bulkhead.amounts import NOTHING, Amounts
-from tests.harness.clients import WORKLOAD, Clients, believed
+from tests.harness.clients import PLAIN, WORKLOAD, Clients, believed
 from tests.harness.fleet import Fleet, Host, laboratory
 from tests.harness.harm import Copies, Harm
-from tests.harness.histories import Outcome, Verb, impossible, told
+from tests.harness.histories import FENCED, MACHINE, Outcome, Verb, impossible, told
+from tests.harness.kernels import kernel_layout
 from tests.integration.lives import until
+from tests.integration.passages import answering
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.minutes(4)]
 SECONDS = float(os.environ.get("BULKHEAD_HISTORY_SECONDS", "60"))
+KINDS = os.environ.get("BULKHEAD_HISTORY_KINDS", PLAIN * 3 + FENCED + MACHINE)
+"""Of the names: see tests.harness.histories."""
+LEASE = 6.0
+LOST = 2 * LEASE + 6.0
+"""Seconds after which a host that is gone certainly counts as lost, and what is to run elsewhere has begun to."""
 SEED = int(os.environ.get("BULKHEAD_HISTORY_SEED", str(random.randrange(10**6))))
 
 
 @pytest.fixture
 def lab(busybox_tar: Path) -> Iterator[Fleet]:
     """Three hosts, each of which has the image."""
-    with laboratory(busybox_tar, everywhere=True) as made:
+    with laboratory(busybox_tar, everywhere=True, options=("--lease", f"{LEASE:g}s")) as made:
+        for host in made.hosts if MACHINE in KINDS else ():
+            host.cli("image", "import", kernel_layout(), "kernel/debian:latest")
         yield made
 
 
 def own(host: Host) -> dict[str, Any]:
     """By id what a daemon itself has, and says of it."""
-    lines = host.daemon.json("ps", "-a", "--format", "json")
-    return {each["spec"]["id"]: each["state"] for each in lines if each["host"] == host.name}
+    return {each["spec"]["id"]: each["state"] for each in answering(host) if each["host"] == host.name}
 
 
 def agreed(fleet: Fleet, clients: Clients, copies: Copies) -> str:
@@ -58,8 +66,9 @@ def agreed(fleet: Fleet, clients: Clients, copies: Copies) -> str:
     if sums != sold:
         return f"sold is {sold}, the places add up to {sums}"
     states = {instance: state for host in fleet.hosts for instance, state in own(host).items()}
+    machines = {place.id for place in seen.places if place.name.startswith(MACHINE)}  # whose processes are their own
     runs = {(host, instance) for host, found in running.items() for instance in found}
-    said = {(there[instance], instance) for instance, state in states.items() if state == "running"}
+    said = {(there[each], each) for each, state in states.items() if state == "running" and each not in machines}
     return "" if runs == said else f"processes: {runs}, records: {said}"
 
 
@@ -83,8 +92,8 @@ def heal(fleet: Fleet, clients: Clients, copies: Copies) -> None:
 
 def test_what_was_told_could_have_been_so_one_after_the_other(lab: Fleet) -> None:
     sys.stdout.write(f"seed {SEED}\n")
-    clients = Clients(lab, SEED)
-    harm = Harm(lab, clients.recorder, SEED)
+    clients = Clients(lab, SEED, kinds=KINDS)
+    harm = Harm(lab, clients.recorder, SEED, longest=LEASE / 2, lost=LOST if FENCED in KINDS else 0.0)
     copies = Copies({host.name: host.daemon.config.cgroup for host in lab.hosts}, WORKLOAD[0])
     try:
         copies.begin()

@@ -159,6 +159,30 @@ def test_the_fewest_that_are_impossible_are_told() -> None:
     assert "seed 7" in words and "look web: ok" in words
 
 
+def fenced(verb: str, outcome: str = "ok", **fields: Any) -> Story:
+    """One that is made anew elsewhere by itself, and what is told of it next."""
+    return created(name="r-web").add(verb, outcome, name="r-web", **fields)
+
+
+def test_what_is_begun_elsewhere_by_itself_may_be_anywhere_in_any_state_but_is_there() -> None:
+    for state in ("exited", "running", "recovering", "starting"):
+        assert fenced("look", id=A, state=state).possible
+    assert fenced("find", id=A, host="beta").possible
+    assert fenced("start", id=A).possible
+    assert fenced("move", id=A, host="alpha", state="running").possible
+    assert not fenced("look", id=B, state="running").possible
+    assert not fenced("look", "missing").possible
+    assert not fenced("find", "missing").possible
+    assert not fenced("create", id=B, host="beta").possible
+
+
+def test_of_what_does_not_answer_nothing_is_said_but_that_it_is_there() -> None:
+    for state in ("unheard", "lost"):
+        assert created().add("look", id=A, state=state).possible
+        assert not created().add("look", id=B, state=state).possible
+    assert not created().add("delete", id=A).add("find", "missing").add("look", id=A, state="unheard").possible
+
+
 def test_names_are_judged_each_by_itself() -> None:
     one, other = created(), Story().add("look", id=B, state="running", name="db")
     (found,) = impossible([*one.operations, *other.operations])
