@@ -246,7 +246,9 @@ def test_cve_2024_21626_no_descriptor_is_left(lab: Lab) -> None:
 def test_cve_2024_21626_a_command_on_its_way_in_can_not_be_got_at(lab: Lab) -> None:
     """Commands are started while root inside looks for processes that are not the image's: the agent's child, which
     has joined the container and not yet executed anything (CVE-2016-9962's class)."""
-    with lab.running("probe", "pry", "2") as instance:
+    with lab.running(
+        "sh", "-c", "probe pry 2; sleep 1000"
+    ) as instance:  # a busy host starts commands after that as well
         instance.log(until="prying")
         for _ in range(60):
             instance.execute("true")

@@ -137,7 +137,7 @@ def test_namespaces_are_not_nested(lab: Lab) -> None:
 @pytest.mark.parametrize("program", ["pry", "hunt"])
 def test_the_agents_processes_can_not_be_got_at(lab: Lab, program: str) -> None:
     """Commands on their way in, while root inside, which may trace whatever is its own, looks for them."""
-    with lab.running("probe", program, "2", init="system") as instance:
+    with lab.running("sh", "-c", f"probe {program} 2; sleep 1000", init="system") as instance:
         instance.log(until={"pry": "prying", "hunt": "hunting"}[program])
         for _ in range(40):
             instance.execute("true")
