@@ -22,6 +22,7 @@ from tests.integration.lives import often, until
 from tests.integration.passages import Slow, bundles, listed, move, where
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.minutes(8)]
+MEMORY, PAGE = 96 << 20, 4096
 SIZE = ("--memory", "96M", "--cpus", "1", "--disk", "64M", "--network", "none")
 COUNT = (
     "n=$(cat /proc/sys/kernel/random/uuid); i=0; echo began; "
@@ -174,6 +175,22 @@ def test_a_whole_system_goes_while_it_runs(hosts: list[Host], tmp_path: Path) ->
         alpha.cli("rm", "-f", "small", check=False)
 
 
+def hypervisor(host: Host) -> int:
+    """Pid of the only one there."""
+    (bundle,) = bundles(host)
+    handle = json.loads((host.daemon.config.instances_dir / bundle / "handle.json").read_text())
+    return int(handle["pid"])
+
+
+def memory(host: Host) -> list[bytes]:
+    """The pages of the only guest there: of its hypervisor's mappings the one of that size."""
+    process = Path("/proc", str(hypervisor(host)))
+    spans = [line.split(" ")[0].split("-") for line in (process / "maps").read_text().splitlines()]
+    (begin,) = [int(first, 16) for first, last in spans if int(last, 16) - int(first, 16) == MEMORY]
+    with (process / "mem").open("rb", buffering=0) as file:
+        return [os.pread(file.fileno(), PAGE, begin + offset) for offset in range(0, MEMORY, PAGE)]
+
+
 AFTER = LIVE_LEAVING.index("leave.handed")
 
 
@@ -184,6 +201,9 @@ def test_the_source_s_daemon_dies(hosts: list[Host], counting: Counting, point: 
     source.cli("move", "one", "--host", target.name, check=False)
     source.daemon.wait()
     assert len(running(hosts)) <= 1
+    if point == "live.whole":  # all has been sent, and neither runs
+        pages = zip(memory(source), memory(target), strict=True)
+        assert [number for number, (here, there) in enumerate(pages) if here != there] == []
     source.daemon.start()
     assert lives(hosts, counting) == (target if LIVE_LEAVING.index(point) >= AFTER else source).name
 
@@ -276,13 +296,6 @@ def test_etcd_is_away_when_it_is_to_be_handed_over(lab: Fleet, hosts: list[Host]
         lab.etcd.wait_for_leader()
     until("etcd is back", lambda: not source.status().get("error", "not yet"))
     assert lives(hosts, counting) == source.name
-
-
-def hypervisor(host: Host) -> int:
-    """Pid of the only one there."""
-    (bundle,) = bundles(host)
-    handle = json.loads((host.daemon.config.instances_dir / bundle / "handle.json").read_text())
-    return int(handle["pid"])
 
 
 def test_the_target_s_hypervisor_dies(hosts: list[Host], counting: Counting) -> None:

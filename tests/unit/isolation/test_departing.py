@@ -20,9 +20,14 @@ class Monitor:
     """Answers query-migrate from a list, whose last answer it repeats, and keeps what it is told."""
 
     def __init__(
-        self, states: list[dict[str, Any]], *, memory: int = GIB, jobs: list[dict[str, Any]] | None = None
+        self,
+        states: list[dict[str, Any]],
+        *,
+        memory: int = GIB,
+        jobs: list[dict[str, Any]] | None = None,
+        kvm: bool = True,
     ) -> None:
-        self._states, self._memory, self._jobs = states, memory, jobs or []
+        self._states, self._memory, self._jobs, self._kvm = states, memory, jobs or [], kvm
         self.told: list[tuple[str, dict[str, Any]]] = []
 
     def __enter__(self) -> Self:
@@ -36,10 +41,17 @@ class Monitor:
             return self._states.pop(0) if len(self._states) > 1 else self._states[0]
         if command == "query-memory-size-summary":
             return {"base-memory": self._memory}
+        if command == "query-kvm":
+            return {"enabled": self._kvm, "present": True}
         if command in ("query-jobs", "query-block-jobs"):
             return self._jobs
         self.told.append((command, dict(arguments or {})))
         return {}
+
+    def commands(self) -> list[str]:
+        """What it was told, in order; of settings that of how fast memory goes alone, as bytes per second."""
+        paced = [(command, each.get("max-bandwidth")) for command, each in self.told]
+        return [str(pace or command) for command, pace in paced if pace or not command.startswith("migrate-set")]
 
     def limits(self) -> list[int]:
         """The downtimes that QEMU was given, in milliseconds."""
@@ -96,6 +108,33 @@ def test_what_changes_faster_than_half_of_what_goes_is_not_near() -> None:
     slowed = Monitor([fast, calm, ENDED])
     converge(slowed)
     assert slowed.limits() == [1, 50]
+
+
+FAST, SLOW = str(1 << 40), str(64 << 10)
+SETUP = {"status": "setup"}
+
+
+def test_tcg_looks_for_changes_while_the_guest_stands_still_alone() -> None:
+    monitor = Monitor([SETUP, SETUP, active(GIB), active(GIB // 2), active(HOLD), active(0), ENDED], kvm=False)
+    converge(monitor)
+    # Whatever is left: at the end of a pass QEMU would look for changes, were it allowed a downtime.
+    assert monitor.limits() == [0]
+    # It begins while the guest stands still, and comes neither to its end by then nor while the agent is parked.
+    assert monitor.commands() == [FAST, SLOW, "stop", "migrate", "cont", FAST, SLOW, FAST]
+
+
+def test_a_small_machine_under_tcg_is_parked_before_it_stands_still() -> None:
+    monitor = Monitor([SETUP, active(HOLD), active(0), ENDED], memory=HOLD, kvm=False)
+    converge(monitor, rate=1 << 30)
+    assert monitor.limits() == [0]
+    assert monitor.commands() == [str(1 << 30), SLOW, "stop", "migrate", "cont", str(1 << 30)]
+
+
+def test_what_takes_too_long_under_tcg_is_given_up_and_runs() -> None:
+    monitor = Monitor([SETUP], kvm=False)
+    with pytest.raises(AgentError, match="faster than it can be sent"):
+        converge(monitor, patience=0.05)
+    assert monitor.commands()[-2:] == ["cont", FAST]
 
 
 def test_patience_ends_with_what_can_be_done() -> None:
