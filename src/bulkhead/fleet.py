@@ -17,6 +17,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from bulkhead.errors import Refused
 from bulkhead.model import Isolation, Model, PortMapping, Spec
+from bulkhead.modelling import Taken
 from bulkhead.tenancy.names import TenantName, qualified
 from bulkhead.where import OnHostLoss, Where
 
@@ -240,7 +241,7 @@ class Place(Model):
     host: HostId
     level: Isolation
     image: str = ""
-    amounts: dict[str, int]
+    amounts: Taken
     labels: dict[str, str] = {}
     phase: Phase = Phase.RESERVED
     generation: int = 1
@@ -335,7 +336,7 @@ class Replica(Model):
     name: str
     tenant: TenantName
     host: HostId
-    amounts: dict[str, int]
+    amounts: Taken
     interval: float
     """Seconds after which it is made anew: what was written since the last time is lost with the host."""
     at: float = 0.0

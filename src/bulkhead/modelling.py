@@ -6,15 +6,17 @@ It is a flag of the compiled schema, so it costs nothing when a value is judged.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
 from pydantic_core import CoreSchema
 
 _KINDS = ("bool", "int", "float")
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """Of what users name."""
+Taken = dict[Literal["memory", "cpu", "disk", "bandwidth", "iops", "disk_bps"], Annotated[int, Field(ge=0, le=1 << 62)]]
+"""What something takes of a host, in the units of Amounts."""
 
 
 def harden(schema: Any) -> Any:

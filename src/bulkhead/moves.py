@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from bulkhead.model import Instance, Isolation, Model, Spec
+from bulkhead.modelling import Taken
 
 Token = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 _FILES = r"^((disk|seed)\.img|uefi\.vars|own\.json|disk\.grown|log(\.[0-9]{1,3})?)$"
+Layer = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""Digest of a layer (diff id): its file is named by it."""
 FileName = Annotated[str, StringConstraints(pattern=_FILES)]
 """Of a bundle's files, those that go with an instance to another host."""
 
@@ -139,11 +143,11 @@ class Parcel(Model):
     instance: Instance
     """As it was on the other host, stopped."""
     ran: bool
-    layers: tuple[str, ...] = Field(max_length=1000)
-    """Digests (diff ids), the lowest first."""
+    layers: tuple[Layer, ...] = Field(max_length=1000)
+    """The lowest first."""
     foreign: bool
     """Whether a guest's kernel has written its disk."""
-    files: dict[FileName, int] = Field(max_length=64)
+    files: dict[FileName, Annotated[int, Field(ge=0)]] = Field(max_length=64)
     """Their sizes with holes."""
     machine: Blueprint | None = None
     """It runs: its disk and memory come by themselves."""
@@ -153,7 +157,7 @@ class Shipment(Model):
     """The head of what a replica is made of: the digest of each block follows, then what has changed."""
 
     spec: Spec
-    layers: tuple[str, ...] = Field(max_length=1000)
+    layers: tuple[Layer, ...] = Field(max_length=1000)
     foreign: bool
     """Whether a guest's kernel has written the disk."""
     size: int = Field(ge=0, le=1 << 38)
@@ -171,12 +175,17 @@ class Kept(Model):
     shipment: Shipment
 
 
+def _base64(text: str) -> str:
+    base64.b64decode(text, validate=True)
+    return text
+
+
 class Held(Model):
     """What a host has of a disk."""
 
     number: int = 0
     """0: nothing."""
-    digests: str = ""
+    digests: Annotated[str, AfterValidator(_base64)] = ""
     """Base64: 32 bytes per block."""
 
 
@@ -217,7 +226,7 @@ class Judgement(Model):
     objections: tuple[Objection, ...]
     live: tuple[Objection, ...] = ()
     """What stands in the way of its running on meanwhile alone."""
-    amounts: dict[str, int]
+    amounts: Taken
     """What it takes there, in the units of Amounts."""
     seconds: float
     """In which the padding came."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -15,7 +16,7 @@ from bulkhead.api.auth import KEY
 from bulkhead.api.service import Service
 from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.usages import not_known
-from bulkhead.errors import NotFound, Unavailable
+from bulkhead.errors import BulkheadError, NotFound
 from bulkhead.fleet import Host
 from bulkhead.host import peers
 from bulkhead.tenancy.passing import HEADER, encode
@@ -83,12 +84,13 @@ async def usage(app: ASGIApp, fleet: Member, scope: Scope, receive: Receive, sen
     rows = [{**row, "host": fleet.identity.name} for row in document["rows"]]
     path = f"{USAGE}?{query}" if query else USAGE
     told = await asyncio.gather(*(asyncio.to_thread(_call, host, path, fleet, scope[KEY]) for host in others))
-    missing = [host.name for host, found in zip(others, told, strict=True) if not isinstance(found, dict)]
+    found = [_used(each) for each in told]
+    missing = [host.name for host, each in zip(others, found, strict=True) if each is None]
     unknown = set(document["unknown"])
-    for host, found in zip(others, told, strict=True):
-        if isinstance(found, dict):
-            rows += [{**row, "host": host.name} for row in found["rows"]]
-            unknown &= set(found["unknown"])
+    for host, each in zip(others, found, strict=True):
+        if each is not None:
+            rows += [{**row, "host": host.name} for row in each[0]]
+            unknown &= each[1]
     nowhere = [each for each in document["unknown"] if each in unknown]
     if nowhere and asked.get("known") != ["true"] and not missing:
         raise not_known(nowhere)
@@ -136,7 +138,7 @@ async def _answer(
     for (host, _), found in zip(asked, told, strict=True):
         lines += [{**line, "host": host.name} for line in found or []]
     if absent is not None:
-        there = {line["spec"]["id"] for line in lines}
+        there = {spec.get("id") for line in lines if isinstance(spec := line.get("spec"), dict)}
         lines += [line for line in await absent(missing) if line["spec"]["id"] not in there]
     await _send(send, start["headers"], _newest_first(lines), [host.name for host in missing])
 
@@ -155,12 +157,33 @@ async def _send(send: Send, headers: Iterable[tuple[bytes, bytes]], told: object
 
 def _newest_first(lines: list[Line]) -> list[Line]:
     """As each host lists its instances; what has no such time stays in the order of the hosts."""
-    return sorted(lines, key=lambda line: -float(line.get("spec", {}).get("created", 0)))
+
+    def created(line: Line) -> float:
+        spec = line.get("spec")
+        when = spec.get("created") if isinstance(spec, dict) else 0
+        return when if isinstance(when, int | float) and isfinite(when) else 0
+
+    return sorted(lines, key=created, reverse=True)
 
 
 def _ask(host: Host, path: str, fleet: Member, principal: Principal) -> list[Line] | None:
-    found = _call(host, path, fleet, principal)
-    return found if isinstance(found, list) else None
+    return _lines(_call(host, path, fleet, principal))
+
+
+def _used(told: object) -> tuple[list[Line], set[str]] | None:
+    """What a host has told of use, and which names it does not know; None where it has told something else."""
+    rows = _lines(told.get("rows")) if isinstance(told, dict) else None
+    unknown = told.get("unknown") if isinstance(told, dict) else None
+    if rows is None or not isinstance(unknown, list):
+        return None
+    return rows, {each for each in unknown if isinstance(each, str)}
+
+
+def _lines(told: object) -> list[Line] | None:
+    """What a host has told, where that is lines: it is of another version, or not itself any more."""
+    if isinstance(told, list) and all(isinstance(each, dict) for each in told):
+        return told
+    return None
 
 
 def _call(host: Host, path: str, fleet: Member, principal: Principal) -> Any:
@@ -169,7 +192,7 @@ def _call(host: Host, path: str, fleet: Member, principal: Principal) -> Any:
         headers = {HEADER: encode(principal)}
         seconds = SECONDS if fleet.hears(host) else UNHEARD_SECONDS
         return peers.call(host.address, "GET", path, context=fleet.tls(), headers=headers, timeout=seconds)
-    except Unavailable as error:
+    except BulkheadError as error:  # of another version, maybe: what it refuses the others do not
         log.warning("what host %s has is not in a list: %s", host.name, error.what)
         return None
 

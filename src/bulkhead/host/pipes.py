@@ -7,6 +7,7 @@ held by what the slower side takes. A link that carries nothing any more ends it
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import threading
@@ -22,6 +23,7 @@ PORTION = 1 << 18
 ANSWER_SECONDS = 30.0
 """In which the other host must say that it goes on."""
 MOST_PROBLEM = 1 << 20
+_CHUNK = re.compile(rb"[0-9a-fA-F]{1,8}\r\n")
 
 
 class Rate:
@@ -141,7 +143,7 @@ class Pipe:
 
     async def _down(self, near: socket.socket, reader: asyncio.StreamReader) -> None:
         loop = asyncio.get_running_loop()
-        while size := int((await reader.readuntil(b"\r\n"))[:-2], 16):
+        while size := _size(await reader.readuntil(b"\r\n")):
             left = size
             while left:
                 data = await reader.read(min(left, PORTION))
@@ -151,6 +153,13 @@ class Pipe:
                 left -= len(data)
                 self.received += len(data)
             await reader.readexactly(2)
+
+
+def _size(line: bytes) -> int:
+    """Of a chunk. Raises ValueError."""
+    if not _CHUNK.fullmatch(line):
+        raise ValueError(f"{line[:20]!r} is no size of a chunk")
+    return int(line, 16)
 
 
 async def _accepted(reader: asyncio.StreamReader, address: str) -> None:

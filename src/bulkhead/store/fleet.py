@@ -249,7 +249,7 @@ class FleetState:
         with self.store.read() as reader:
             named = reader.get(NAME, within(tenant, reference))
             if named is not None:
-                return self._places.get(reader, json.loads(named))
+                return self._places.get(reader, named.strip('"'))
             if len(reference) < 4 or not set(reference) <= set("0123456789abcdef"):
                 return None
             keys = [key for key, _ in reader.list("place", reference)]

@@ -7,7 +7,6 @@ transactions that make a place and end it (`take`, `free`), so it stays with an 
 from __future__ import annotations
 
 import ipaddress
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from bulkhead.store.records import Records
 
 _NETWORKS = Records("fleet-network", Network, lambda network: network.key)
 _ENDPOINTS = Records("endpoint", Endpoint, lambda endpoint: endpoint.host)
+_PLACES = Records("place", Place, lambda place: place.id)
 _PRESENCES = Records("presence", Presence, lambda presence: presence.host)
 PRESENCE, ADDRESS, PORT = "presence", "network-address", "fleet-port"
 SAMPLES = 48
@@ -176,7 +176,7 @@ def take(transaction: Transaction, place: Place) -> Place:
         ipv4 = _free_address(transaction, network, place)
     for mapping in place.ports:
         if not transaction.insert(PORT, _port_key(mapping), f'"{place.id}"'):
-            who = _holder(transaction, transaction.get(PORT, _port_key(mapping)))
+            who = _holder(transaction, transaction.get(PORT, _port_key(mapping)), seen_by=place.tenant)
             what = f"port {mapping.host_port}/{mapping.protocol} is published by {who}, on every host of the fleet"
             raise Occupied(what, hint="publish another port, or on one address of its host: -p IP:PORT:PORT")
     return place.model_copy(update={"ipv4": ipv4})
@@ -230,7 +230,7 @@ def _port_key(mapping: PortMapping) -> str:
     return f"{mapping.protocol}/{mapping.host_port}"
 
 
-def _holder(reader: Reader, text: str | None) -> str:
-    """Name of the instance whose id a record holds."""
-    place = reader.get("place", json.loads(text)) if text else None
-    return str(json.loads(place)["name"]) if place else "another instance"
+def _holder(reader: Reader, text: str | None, *, seen_by: str = "") -> str:
+    """Name of the instance whose id a record holds; `seen_by`: only where it is that tenant's."""
+    place = _PLACES.get(reader, text.strip('"')) if text else None
+    return place.name if place and seen_by in ("", place.tenant) else "another instance"

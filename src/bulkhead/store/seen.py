@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from bulkhead.amounts import NOTHING, RESOURCES, Amounts
+from bulkhead.errors import HostError
 from bulkhead.fleet import Fleet, Host, Place
 
 SELF, ALIVE, SOLD = "self", "alive", "sold"
@@ -36,6 +37,9 @@ def parse_sold(text: str | None) -> Sold:
     """Of a record, or of none."""
     if text is None:
         return Sold()
-    document = json.loads(text)
-    amounts = Amounts(**{name: document["amounts"].get(name, 0) for name in RESOURCES})
-    return Sold(amounts, document["places"], document["version"])
+    try:
+        document = json.loads(text)
+        amounts = Amounts(**{name: int(document["amounts"].get(name, 0)) for name in RESOURCES})
+        return Sold(amounts, int(document["places"]), int(document["version"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise HostError(f"a record of what is sold on a host cannot be read: {text[:60]!r}") from error

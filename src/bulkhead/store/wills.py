@@ -259,7 +259,7 @@ def tell(state: FleetState, instance_id: str, problem: str) -> bool:
 def remains(state: FleetState, host: str) -> Mapping[str, str]:
     """Ids of the instances that were taken from a host, which may still have copies, with the hosts that took them."""
     with state.store.read() as reader:
-        return {key.partition("/")[2]: str(json.loads(text)) for key, text in reader.list(REMAINS, f"{host}/")}
+        return {key.partition("/")[2]: text.strip('"') for key, text in reader.list(REMAINS, f"{host}/")}
 
 
 def all_remains(state: FleetState) -> dict[tuple[str, str], str]:

@@ -63,6 +63,16 @@ def test_what_is_no_answer_is_an_error_and_no_more(answer: bytes) -> None:
         accepted(answer)
 
 
+@pytest.mark.parametrize(
+    "line", [b"-5\r\n", b"+5\r\n", b"1_0\r\n", b"\r\n", b"5", b" 5\r\n", b"f" * 9 + b"\r\n", b"5;x\r\n"]
+)
+def test_a_chunk_has_a_size(line: bytes) -> None:
+    """Of one below zero all that is sent would be held."""
+    assert pipes._size(b"00fF\r\n") == 255
+    with pytest.raises(ValueError, match="no size"):
+        pipes._size(line)
+
+
 def test_a_link_that_carries_nothing_does_not_hold_what_waits_for_an_answer() -> None:
     with socket.socket() as connection:
         peers.watch(connection)

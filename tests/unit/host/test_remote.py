@@ -63,6 +63,24 @@ def test_a_host_that_is_an_option(target: str) -> None:
         pass
 
 
+def test_a_server_is_lent_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ssh's configuration says of it; what the user says comes first, which is what counts for ssh."""
+    program, log = tmp_path / "ssh", tmp_path / "log"
+    program.write_text(f'#!/bin/sh\necho "$@" >>{log}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(remote.processes, "require", lambda *_: program)
+    with remote.ssh("user@web1", ["ForwardAgent=yes"]) as shell:
+        assert shell.run("true", limit=10) == b""
+    asked = log.read_text().splitlines()
+    assert len(asked) == 3
+    for line in asked:
+        options = line.partition(" -- user@web1")[0].split(" -o ")
+        assert options.index("ForwardAgent=no") > [option.removeprefix("-o ") for option in options].index(
+            "ForwardAgent=yes"
+        )
+        assert {"ForwardX11=no", "ClearAllForwardings=yes"} < set(options)
+
+
 def fake(tmp_path: Path) -> tuple[str, Path]:
     """A script that does something, says so, and undoes it in the end; and where it tells of both."""
     log = tmp_path / "log"

@@ -98,6 +98,14 @@ def test_those_who_ask_at_the_same_time_get_different_ones(state: FleetState) ->
     assert len(set(given)) == len(given) == 80
 
 
+def test_whose_port_it_is_is_told_to_that_tenant_alone(state: FleetState) -> None:
+    reserve(state, place(1, ports=(WEB,)))
+    with pytest.raises(Occupied, match="published by instance1, on every host"):
+        reserve(state, place(2, ports=(WEB,)))
+    with pytest.raises(Occupied, match="published by another instance, on every host"):
+        reserve(state, place(3, ports=(WEB,), tenant="acme"))
+
+
 def test_it_stays_with_what_moves(state: FleetState) -> None:
     given = reserve(state, place(1, ports=(WEB,)))
     state.confirm(given.id)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from bulkhead.amounts import Amounts
-from bulkhead.errors import Conflict, NotFound, Unauthorized
+from bulkhead.errors import Conflict, HostError, NotFound, Unauthorized
 from bulkhead.fleet import Fleet, Host, Invitation, Machine, Phase, Place
 from bulkhead.model import Isolation
+from bulkhead.store.base import Store
 from bulkhead.store.fleet import FleetState, Stale, pick_host
 from bulkhead.store.sqlite import SQLiteStore
 
@@ -199,3 +206,41 @@ def test_a_host_is_found_by_name_by_id_and_by_the_beginning_of_one() -> None:
     with pytest.raises(NotFound, match="no such host: hots1") as wrong:
         pick_host(hosts, "hots1")
     assert "host1" in wrong.value.hint
+
+
+class Said:
+    """A store in which there is one record, with this text."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        self._kind, self._text = kind, text
+
+    @contextmanager
+    def read(self, *, stale: bool) -> Iterator[Said]:
+        assert not stale
+        yield self
+
+    def get(self, kind: str, _: str) -> str | None:
+        return self._text if kind == self._kind else None
+
+    def list(self, kind: str, _: str = "") -> list[tuple[str, str]]:
+        return [("a" * 32, self._text)] if kind == self._kind else []
+
+
+@given(
+    st.sampled_from(["sold", "place", "host", "fleet"]),
+    st.one_of(
+        st.sampled_from(["", "5", "[]", "{}", "nul", '{"amounts": 5}', '{"amounts": {"memory": "x"}, "places": 0}']),
+        st.recursive(st.none() | st.integers() | st.text(max_size=4), st.lists, max_leaves=4).map(json.dumps),
+        st.fixed_dictionaries({"amounts": st.dictionaries(st.text(max_size=3), st.integers())}).map(json.dumps),
+    ),
+)
+def test_no_record_of_another_host_breaks_who_reads_it(kind: str, text: str) -> None:
+    """It is told as what it is, so that all who look again and again go on."""
+    with pytest.raises(HostError, match="cannot be read"):
+        FleetState(cast(Store, Said(kind, text))).read_all()
+
+
+@pytest.mark.parametrize("amounts", [{"memory": -1}, {"memory": 1 << 63}, {"sheep": 1}, {"memory": 1.5}])
+def test_what_a_place_takes_is_some_of_what_hosts_have(amounts: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        Place(id="a" * 32, name="x", tenant="default", host="b" * 32, level=Isolation.VM, amounts=amounts)  # type: ignore[arg-type]

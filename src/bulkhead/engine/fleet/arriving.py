@@ -134,6 +134,8 @@ class Arrivals:
         leaving = Leaving(move=parcel.move, target=member.identity.id, ran=parcel.ran)
         if place is None or place.host != source or not handing.is_under_way(place, leaving):
             raise Conflict(f"the fleet knows of no move of {spec.name} from that host to this one")
+        if spec.key != place.key:
+            raise Refused(f"what is sent as {place.key} is {spec.key}")
         directory = self.context.bundle_dir(spec.id) if parcel.machine else _directory(self.context, spec.id)
         self._drop_older(spec.id)
         with ExitStack() as undo:
@@ -388,8 +390,10 @@ def _check(parcel: Parcel) -> None:
     size = parcel.machine.disk if parcel.machine else parcel.files.get(bundles.DISK, spec.plan.disk + 1)
     if size > spec.plan.disk:
         raise Refused(f"the disk of {spec.name} is larger than its plan")
-    if any(size > parcels.MOST_SMALL for name, size in parcel.files.items() if name != bundles.DISK):
-        raise Refused(f"{spec.name} arrives with a file of more than {parcels.MOST_SMALL} bytes")
+    if sum(size for name, size in parcel.files.items() if name != bundles.DISK) > parcels.MOST_SMALL:
+        raise Refused(f"{spec.name} arrives with more than {parcels.MOST_SMALL} bytes beside its disk")
+    if spec.mounts or spec.disks or spec.secrets or spec.inside:
+        raise Refused(f"{spec.name} arrives with what stays on its host: mounts, disks, secrets, or a VM around it")
 
 
 def _sync(directory: Path) -> None:

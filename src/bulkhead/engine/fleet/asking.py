@@ -6,13 +6,18 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlencode
 
+from pydantic import ValidationError
+
 from bulkhead.engine.fleet.parcels import Sender
+from bulkhead.errors import Unavailable
 from bulkhead.fleet import Host
 from bulkhead.host import peers
 from bulkhead.host.pipes import Pipe, Rate
 from bulkhead.isolation.migration import To
+from bulkhead.model import Model
 from bulkhead.moves import Held, Inquiry, Judgement, Receipt, Settled
 
 PATH, REPLICAS = "/v1/fleet/arrivals", "/v1/fleet/replicas"
@@ -22,6 +27,7 @@ JUDGE_SECONDS, PREPARE_SECONDS, SETTLE_SECONDS = 60.0, 900.0, 180.0
 SEND_SECONDS, SYNC_SECONDS = 30.0, 900.0
 """In which a portion must go, and in which all that has come must be on the target's disk."""
 _PORTION = bytes(1 << 18)
+Said = TypeVar("Said", bound=Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,13 @@ class Peer:
 
     host: Host
     context: ssl.SSLContext
+
+    def _read(self, model: type[Said], answer: object) -> Said:
+        try:
+            return model.model_validate(answer)
+        except ValidationError as error:
+            what = f"host {self.host.name} does not answer as a daemon does: {error.error_count()} problems"
+            raise Unavailable(what, hint="see its version: bulkhead host ls") from error
 
     def judge(self, inquiry: Inquiry) -> Judgement:
         """Everything that stands in the way there; nothing is changed."""
@@ -46,7 +59,7 @@ class Peer:
                 yield _PORTION
 
         answer = peers.call(self.host.address, "POST", PATH, context=self.context, body=body(), timeout=timeout)
-        return Judgement.model_validate(answer)
+        return self._read(Judgement, answer)
 
     def send(self, instance_id: str, sender: Sender) -> Receipt:
         """Send a parcel. What `told` of the sender raises ends it, and is raised."""
@@ -61,13 +74,13 @@ class Peer:
                 timeout=SEND_SECONDS,
                 patience=SYNC_SECONDS,
             )
-        return Receipt.model_validate(answer)
+        return self._read(Receipt, answer)
 
     def held(self, instance_id: str) -> Held:
         """What it has of the disk of an instance. Raises Conflict where the fleet has no replica there."""
         path = f"{REPLICAS}/{instance_id}/digests"
         answer = peers.call(self.host.address, "POST", path, context=self.context, timeout=SETTLE_SECONDS)
-        return Held.model_validate(answer)
+        return self._read(Held, answer)
 
     def ship(self, instance_id: str, portions: Iterator[bytes]) -> Receipt:
         """Send a replica, or what has changed of it. What `portions` raises ends it, and is raised."""
@@ -81,13 +94,13 @@ class Peer:
                 timeout=SEND_SECONDS,
                 patience=SYNC_SECONDS,
             )
-        return Receipt.model_validate(answer)
+        return self._read(Receipt, answer)
 
     def settle(self, instance_id: str, move: str) -> Settled:
         """Let it make an instance of what has arrived. Raises Conflict where that is not its own."""
         path = f"{PATH}/{instance_id}/settle?{urlencode({'move': move})}"
         answer = peers.call(self.host.address, "POST", path, context=self.context, timeout=SETTLE_SECONDS)
-        return Settled.model_validate(answer)
+        return self._read(Settled, answer)
 
     def stream(self, instance_id: str, move: str, to: To, near: socket.socket, *, listens: bool, rate: Rate) -> Pipe:
         """What joins a socket here with a machine that waits there; to be started and closed."""
@@ -100,4 +113,4 @@ class Peer:
         answer = peers.call(
             self.host.address, "PUT", path, context=self.context, body=log, timeout=SEND_SECONDS, patience=SYNC_SECONDS
         )
-        return Receipt.model_validate(answer)
+        return self._read(Receipt, answer)

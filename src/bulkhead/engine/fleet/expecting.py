@@ -175,9 +175,10 @@ def _append(path: Path, source: BinaryIO) -> int:
     count = 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "ab") as file:
+        there = file.tell()  # with what a try before this one has left
         while data := source.read(PORTION):
             count += len(data)
-            if count > MOST_SMALL:
+            if there + count > MOST_SMALL:
                 raise Refused(f"a log arrives with more than {MOST_SMALL} bytes")
             file.write(data)
     return count

@@ -35,6 +35,7 @@ from bulkhead.store import handing, replicas, wills
 from bulkhead.store.fleet import Stale
 from bulkhead.store.seen import Seen
 from bulkhead.store.wills import Absent, Taking
+from bulkhead.tenancy.names import DEFAULT
 
 log = logging.getLogger(__name__)
 GRACE_SECONDS = 3.0
@@ -144,7 +145,8 @@ class Losses:
             wanted = wanted_of(there, spec, host=copy.host if copy else "")
             decision = decide(seen, wanted, heard=member.identity.id, copy=copy)
             if decision.chosen is None:
-                return self._waits(member, case, refused(decision))
+                # A tenant is told by event: not what is sold on which host.
+                return self._waits(member, case, refused(decision, examples=there.tenant == DEFAULT))
             target = next(host for host in seen.hosts if host.id == decision.chosen.id)
             amounts = views.sold_there(wanted.need, target)
             try:
@@ -215,11 +217,12 @@ def decide(seen: Seen, wanted: Wanted, *, heard: str, copy: Replica | None = Non
     return Index(snapshot.hosts, spare=False).place(wanted, policy)
 
 
-def refused(decision: Decision) -> str:
-    """Why no host will do."""
+def refused(decision: Decision, *, examples: bool = True) -> str:
+    """Why no host will do; `examples`: with the name of one for each reason, and what is sold there."""
     total = sum(decision.counts.values())
     found = []
     for rule, count in decision.counts.items():
         example = decision.examples[rule]
-        found.append(f"{count} of {total} hosts: {IN_WORDS[rule]}, such as {example.host}: {example.reasons[0].what}")
+        such = f", such as {example.host}: {example.reasons[0].what}" if examples else ""
+        found.append(f"{count} of {total} hosts: {IN_WORDS[rule]}{such}")
     return "; ".join(found)

@@ -379,6 +379,8 @@ class Member:
                 if error.what != said:
                     log.warning("the fleet's store: %s", error.what)
                 said = error.what
+            except Exception:  # or this host would say no more that it lives, and nobody why
+                log.exception("the fleet")
             self._soon.wait(self._interval)
 
     def _renew(self, opened: Opened, lease: Lease | None) -> Lease | None:

@@ -16,12 +16,14 @@ from bulkhead.amounts import RESOURCES
 from bulkhead.engine import selling
 from bulkhead.engine.context import Context
 from bulkhead.engine.fleet.identity import Coordinates, Files, Identity, Opened
-from bulkhead.errors import Conflict, Problem, Refused, Unauthorized
+from bulkhead.errors import Conflict, Problem, Refused, Unauthorized, Unavailable
 from bulkhead.fleet import (
     CERTIFICATE_PREFIX,
     Fleet,
     Host,
+    HostId,
     HostLine,
+    HostName,
     Invitation,
     Invited,
     Level,
@@ -54,8 +56,8 @@ class Wish(Model):
 class Welcome(Model):
     """What a host that has joined is told."""
 
-    fleet_id: str
-    fleet: str
+    fleet_id: HostId
+    fleet: HostName
     authority: str
     certificate: str
     store: Coordinates
@@ -142,7 +144,11 @@ class Membership:
             context=peers.verified(authority),
             body=wish.model_dump(mode="json"),
         )
-        welcome = Welcome.model_validate(answer)
+        try:
+            welcome = Welcome.model_validate(answer)
+        except ValidationError as error:
+            what = f"the host at {invited.address} does not answer as a daemon does"
+            raise Unavailable(what, hint="it may have another version") from error
         identity = Identity(
             fleet_id=welcome.fleet_id,
             fleet=welcome.fleet,

@@ -25,7 +25,7 @@ END = 255
 PORTION = 1 << 20
 MOST_HEAD = 4 << 20
 MOST_SMALL = 1 << 30
-"""Bytes of a file that is no disk."""
+"""Bytes of all files that are no disk."""
 DISK = "disk.img"
 
 
