@@ -24,6 +24,7 @@ from bulkhead.engine import faults
 from bulkhead.host import syscalls
 
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
@@ -56,7 +57,7 @@ def _spawn(request: Mapping[str, Any]) -> int:
             ],
             setsid=True,
             setsigmask=[],
-            setsigdef=[signal.SIGPIPE],
+            setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP],
         )
     finally:
         os.close(output)
@@ -78,7 +79,8 @@ def _be_daemon(request: Mapping[str, Any]) -> None:
 
     os.setsid()
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for source, target in ((os.open("/dev/null", os.O_RDONLY), 0), (output, 1), (output, 2)):
         os.dup2(source, target)
@@ -120,7 +122,8 @@ def hold(network: str) -> None:
     wake_reader, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_writer)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDS:  # what ends the run ends this as well: then stdin does, and everything here is ended in order
+        signal.signal(number, signal.SIG_IGN)
     ended: dict[int, int] = {}
     sys.stdout.write('{"ready": true}\n')
     sys.stdout.flush()

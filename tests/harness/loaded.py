@@ -38,7 +38,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: see Sandbox.close
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for end in holder.ENDS:
+        signal.signal(end, signal.SIG_IGN)
     connection = socket.socket(fileno=0)
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, 16, 2)
