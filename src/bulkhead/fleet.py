@@ -28,6 +28,8 @@ Address = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$")]
 Policy = Literal["pack", "spread", "balance"]
 """Which of the hosts that would do is taken; see cluster/policies.py."""
+CpuModel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""One of QEMU's processor models, such as Nehalem."""
 IDLE, PEAK = "power.idle", "power.peak"
 """Labels by which an operator says how many watts a host draws."""
 MOST_WATTS = 100_000.0
@@ -51,6 +53,8 @@ class Fleet(Model):
     policy: Policy = "balance"
     spare: bool = False
     """Whether the loss of any one host is to stay covered."""
+    cpu_baseline: CpuModel | Literal[""] = ""
+    """The processor that VMs are made with; "": each host's own."""
     lease: float = Field(default=LEASE_SECONDS, ge=2, le=600)
     """Seconds for which a host lives after it has last been heard of. All hosts go by it, so it never changes."""
 
@@ -84,6 +88,8 @@ class Machine(Model):
     """Of Bulkhead."""
     accelerator: Literal["kvm", "tcg"] = "tcg"
     """Of its virtual machines."""
+    cpu_models: tuple[CpuModel, ...] = ()
+    """QEMU's processor models that its virtual machines can have whole."""
     idle_watts: float | None = Field(default=None, ge=0, le=MOST_WATTS)
     peak_watts: float | None = Field(default=None, ge=0, le=MOST_WATTS)
     """What it draws with nothing to do and with everything busy, as its configuration says; None: nobody said."""
@@ -209,6 +215,8 @@ class FleetView(Model):
     instances: int
     policy: Policy
     spare: bool
+    cpu_baseline: str = ""
+    """The processor that VMs are made with; "": each host's own."""
     seen: float
     """When, in seconds since the epoch."""
     error: str = ""
@@ -263,6 +271,8 @@ class Place(Model):
     """Key of the fleet's network that it is on; "" where it is on none."""
     ipv4: str = ""
     """Its address there, wherever it runs."""
+    cpu_model: str = ""
+    """The processor that it has as a VM, wherever it runs; "": its host's own."""
     ports: tuple[PortMapping, ...] = ()
     """Those that every host publishes for it."""
 

@@ -210,6 +210,8 @@ class Spec(Model):
     """None: the level was asked for by name."""
     kernel: str = ""
     """A VM's kernel image, as it was asked for; "": the default."""
+    cpu_model: str = ""
+    """A VM's processor, one of QEMU's models, as its fleet wanted it; "": the host's, or all that QEMU emulates."""
     cold: bool = False
     inside: str = ""
     """Id of the VM that it runs in; "": it runs on the host."""

@@ -54,7 +54,7 @@ class Blueprint(Model):
     hypervisor: str = Field(max_length=256)
     """Name of the root that QEMU runs in: it is made of QEMU's version."""
     processor: str = Field(max_length=1 << 14)
-    """The host's, where the guest uses it directly; "" under emulation."""
+    """The host's, where the guest uses it directly; "" under emulation, and of one with a named processor."""
     kernel: str = Field(max_length=256)
     """Digest of the kernel's image; "" of an unmodified system, which brings its own."""
     shape: str = Field(max_length=1 << 12)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bulkhead.boot import probe, vmm
+from bulkhead.boot import probe, processors, vmm
 from bulkhead.boot.templates import KEY
 from bulkhead.config import Config
 from bulkhead.errors import BulkheadError
@@ -58,15 +58,16 @@ def give_host(config: Config) -> None:
         for directory in places:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         _hand_on(str(jail), str(places[-1] / jail.name))
-        if (CACHE / probe.RECORD).exists():  # there is none where there is no KVM to be tried
-            _hand_on(str(CACHE / probe.RECORD), str(config.run_dir / probe.RECORD))
+        for record in (probe.RECORD, processors.RECORD):
+            if (CACHE / record).exists():  # of KVM there is none where there is nothing to be tried
+                _hand_on(str(CACHE / record), str(config.run_dir / record))
 
 
 @cache
 def _jail() -> Path:
-    """The jail's root of the QEMU that is installed, beside the record of how it runs guests."""
+    """The jail's root of the QEMU that is installed, beside the records of how it runs guests."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    probe.find(CACHE)
+    processors.known(CACHE, probe.find(CACHE).accelerator)
     return vmm.prepare(CACHE).erofs
 
 

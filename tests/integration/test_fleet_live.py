@@ -150,6 +150,29 @@ def test_it_runs_on_at_the_other_host(hosts: list[Host], counting: Counting) -> 
     assert not bundles(source)
 
 
+def test_a_named_processor_goes_along(hosts: list[Host]) -> None:
+    alpha, beta = hosts
+    told = alpha.cli("cluster", "set", "--cpu-baseline", "EPYC-Milan", check=False)
+    assert "no host can run VMs with all of the processor" in told and "Nehalem" in told
+    alpha.cli("cluster", "set", "--cpu-baseline", "Nehalem")
+    try:
+        assert "VMs with Nehalem\n" in beta.cli("cluster", "status")
+        asked = ("--host", "alpha", "--name", "named", "--isolation", "vm")
+        beta.cli("run", "-d", *asked, *SIZE, "box", "sh", "-c", COUNT)
+        assert "Nehalem" in alpha.cli("exec", "named", "grep", "-m1", "model name", "/proc/cpuinfo")
+    finally:
+        alpha.cli("cluster", "set", "--cpu-baseline", "none")
+    try:
+        before = now(alpha, "named")
+        assert move(alpha, "named", beta)["hosts"]["way"] == "live"
+        after = now(beta, "named")
+        assert (after[0], after[2]) == (before[0], before[2])
+        beta.cli("restart", "named")  # what it was made with stays, whatever the fleet wants by now
+        assert "Nehalem" in beta.cli("exec", "named", "grep", "-m1", "model name", "/proc/cpuinfo")
+    finally:
+        alpha.cli("rm", "-f", "named", check=False)
+
+
 def test_what_would_happen_is_said_without_doing_it(hosts: list[Host], counting: Counting) -> None:
     passage = move(counting.source, "one", counting.target, "--dry-run")["hosts"]
     assert (passage["way"], passage["done"], passage["predicted"]) == ("live", False, 0.05)

@@ -18,12 +18,15 @@ from bulkhead.engine.fleet.member import Member
 from bulkhead.engine.fleet.membership import INVITED_SECONDS, Wish
 from bulkhead.errors import Refused
 from bulkhead.events import Progress
-from bulkhead.fleet import LEASE_SECONDS, Address, Host, HostName, HostState, Label, Policy
+from bulkhead.fleet import LEASE_SECONDS, Address, CpuModel, Host, HostName, HostState, Label, Policy
 from bulkhead.model import CreateRequest, Model
 
 router = APIRouter(prefix="/v1", tags=["fleet"], max_body_size=1 << 18)
 AUTHORITY, JOIN = "/v1/fleet/authority", "/v1/fleet/join"
 """What a host may ask that has no certificate yet."""
+
+
+BASELINE = "one of QEMU's processor models, which VMs are made with from now on; empty: each host's own"
 
 
 class NewFleet(Model):
@@ -34,6 +37,7 @@ class NewFleet(Model):
     address: Address
     store: Coordinates
     policy: Policy = "balance"
+    cpu_baseline: CpuModel | Literal[""] = Field(default="", description=BASELINE)
     lease: float = Field(
         default=LEASE_SECONDS, ge=2, le=600, description="seconds after which a host that is not heard of may be lost"
     )
@@ -71,6 +75,7 @@ class FleetChange(Model):
 
     policy: Policy | None = None
     spare: bool | None = None
+    cpu_baseline: CpuModel | Literal[""] | None = Field(default=None, description=BASELINE)
 
 
 class JudgedHost(Model):

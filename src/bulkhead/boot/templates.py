@@ -37,7 +37,9 @@ class TemplateKey:
     vmm: str
     """QEMU's version, as the jail's root has it."""
     processor: str
-    """Accelerator, CPU model and the host's processor."""
+    """Accelerator and the host's processor."""
+    cpu_model: str
+    """One of QEMU's; "": all that there is."""
     memory: int
     """Bytes."""
     vcpus: int

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PORT = 8444
 """Where hosts answer one another unless --address says another."""
 FILES = ("authority", "certificate", "key")
+BASELINE = "the processor of virtual machines made from now on, one of QEMU's models (each host's own)"
 POLICIES = ("pack", "spread", "balance")
 
 
@@ -35,6 +36,7 @@ def _init_arguments(parser: Parser) -> None:
     add("--etcd-key", dest="key", metavar="FILE", help="its key")
     add("--prefix", metavar="TEXT", help="under which the fleet's keys are in etcd (bulkhead)")
     add("--policy", choices=POLICIES, default="balance", help="how hosts are chosen for what is made (balance)")
+    add("--cpu-baseline", metavar="MODEL", default="", help=BASELINE)
     add("--lease", metavar="TIME", default="10s", help="after which a host that is not heard of may be lost (10s)")
     add("fleet", metavar="FLEET", nargs="?", default="bulkhead", help="what to call the fleet (bulkhead)")
 
@@ -52,7 +54,7 @@ def _init(args: Namespace, app: App) -> int:
     lease = quantity("--lease", args.lease, parse_seconds, problems)
     problems.check()
     body = {"fleet": args.fleet, "name": args.name, "address": _address(args.address), "store": store}
-    body |= {"policy": args.policy, "lease": lease}
+    body |= {"policy": args.policy, "lease": lease, "cpu_baseline": args.cpu_baseline}
     made = app.client.call("POST", "/v1/fleet", body=body)
     write(made["fleet"])
     talk("the next host joins with a token: bulkhead cluster invite")
@@ -62,6 +64,7 @@ def _init(args: Namespace, app: App) -> int:
 def _set_arguments(parser: Parser) -> None:
     parser.add_argument("--policy", choices=POLICIES, help="how hosts are chosen for what is made")
     parser.add_argument("--spare", choices=("yes", "no"), help="keep room for the loss of any one host")
+    parser.add_argument("--cpu-baseline", metavar="MODEL", help=f"{BASELINE}; none: no model")
 
 
 def _set(args: Namespace, app: App) -> int:
@@ -69,8 +72,10 @@ def _set(args: Namespace, app: App) -> int:
     body: dict[str, object] = {"policy": args.policy} if args.policy else {}
     if args.spare:
         body["spare"] = args.spare == "yes"
+    if args.cpu_baseline is not None:
+        body["cpu_baseline"] = "" if args.cpu_baseline == "none" else args.cpu_baseline
     if not body:
-        problems.add("nothing is to be changed: --policy or --spare?")
+        problems.add("nothing is to be changed: --policy, --spare or --cpu-baseline?")
     problems.check()
     write(app.client.call("PATCH", "/v1/fleet", body=body)["fleet"])
     return 0
@@ -124,7 +129,12 @@ def _status(args: Namespace, app: App) -> int:
 
 
 def _choosing(found: dict[str, Any]) -> str:
-    return f"policy {found['policy']}" + (", room for the loss of one host" if found["spare"] else "")
+    told = f"policy {found['policy']}" + (", room for the loss of one host" if found["spare"] else "")
+    model = found["cpu_baseline"]
+    if not model:
+        return told
+    without = [host["name"] for host in found["hosts"] if model not in host["machine"]["cpu_models"]]
+    return f"{told}, VMs with {model}" + (f" (not on {', '.join(without)})" if without else "")
 
 
 def _waits(each: dict[str, Any]) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ def _info(args: Namespace, app: App) -> int:
     write(f"{cores}{speed}, {there}, {host['running']} running\n")
     write(table(RESOURCES, [resource_row(row) for row in host["resources"]]))
     write(table(PLANS, [plan_row(plan) for plan in host["plans"]]).rstrip("\n"))
+    if host["cpu_models"]:
+        write(f"\nprocessors that virtual machines can have by name: {', '.join(host['cpu_models'])}")
     if host["merged"] is not None:
         write(f"\n{format_size(host['merged'])} of memory saved by merging equal pages of virtual machines")
     for warning in host["warnings"]:

@@ -68,6 +68,8 @@ def host(found: Broken, wanted: Wanted, lookup: Lookup) -> None:
         found.mark(Rule.REFUSED, found.rows(rows))
     found.mark(Rule.ARCHITECTURE, columns.architecture[:top] != columns.number(wanted.architecture))
     found.mark(Rule.LEVEL, ~columns.works[LEVELS.index(wanted.level), :top])
+    if wanted.cpu_model:
+        found.mark(Rule.BASELINE, ~found.rows(lookup.cpu_models.rows(wanted.cpu_model)))
     for label in wanted.requires:
         found.mark(Rule.LABELS, found.rows(_labelled(label, lookup)) == label.absent)
 

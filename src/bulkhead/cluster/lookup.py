@@ -52,6 +52,7 @@ class Lookup:
         self.keys: Counted[str] = Counted()
         """Hosts' labels, with their values and without."""
         self.images: Counted[str] = Counted()
+        self.cpu_models: Counted[str] = Counted()
         self.names: Counted[str] = Counted()
         """Hosts by id or name."""
         self.host_ids: Counted[str] = Counted()
@@ -68,7 +69,7 @@ class Lookup:
         for key, placed in after.items():
             if key not in before:
                 self._instance(placed, row, gone=False)
-        if old and new and old.labels == new.labels and old.images == new.images and old.name == new.name:
+        if old and new and _same_host(old, new):
             return
         if old:
             self._host(old, row, gone=True)
@@ -90,9 +91,16 @@ class Lookup:
             _count(self.keys, key, row, gone=gone)
         for digest in host.images:
             _count(self.images, digest, row, gone=gone)
+        for model in host.cpu_models:
+            _count(self.cpu_models, model, row, gone=gone)
         _count(self.host_ids, host.id, row, gone=gone)
         for name in {host.id, host.name}:
             _count(self.names, name, row, gone=gone)
+
+
+def _same_host(old: HostView, new: HostView) -> bool:
+    before = old.labels, old.images, old.cpu_models, old.name
+    return before == (new.labels, new.images, new.cpu_models, new.name)
 
 
 def traits_of(wanted: Wanted) -> Iterator[Trait]:

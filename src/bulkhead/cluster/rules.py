@@ -18,6 +18,7 @@ class Rule(StrEnum):
     REFUSED = "refused"
     ARCHITECTURE = "architecture"
     LEVEL = "level"
+    BASELINE = "baseline"
     LABELS = "labels"
     CORES = "cores"
     SPEED = "speed"
@@ -40,6 +41,7 @@ IN_WORDS = {
     Rule.REFUSED: "the host refused to make it",
     Rule.ARCHITECTURE: "another architecture",
     Rule.LEVEL: "the level does not work there",
+    Rule.BASELINE: "VMs cannot have the processor there",
     Rule.LABELS: "labels are not those that are required",
     Rule.CORES: "too few cores",
     Rule.SPEED: "cores are too slow",
@@ -101,6 +103,10 @@ def _host(host: HostView, wanted: Wanted) -> Iterator[Reason]:
     if able is None or not able.works:
         why = able.reason if able else "nothing is known of it"
         yield Reason(Rule.LEVEL, f"{wanted.level} does not work on {host.name}: {why}", able.hint if able else "")
+    if wanted.cpu_model and wanted.cpu_model not in host.cpu_models:
+        what = f"{host.name} cannot run the processor {wanted.cpu_model} whole, which its VMs would have"
+        hint = "bulkhead cluster set --cpu-baseline with one that all hosts have: see bulkhead host ls --format json"
+        yield Reason(Rule.BASELINE, what, hint)
     missing = [label for label in wanted.requires if not label.holds(host.labels)]
     if missing:
         told = ", ".join(map(str, missing))

@@ -117,6 +117,8 @@ class Wanted:
     inside: str = ""
     """Id of the VM that it runs in, and goes where that goes; "": it runs on the host."""
     architecture: str = "amd64"
+    cpu_model: str = ""
+    """The processor that it has as a VM; "": whichever the host has."""
     image: str = ""
     """The manifest's digest."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -211,6 +213,8 @@ class HostView:
     architecture: str = "amd64"
     images: frozenset[str] = frozenset()
     """Digests of the manifests that are there."""
+    cpu_models: frozenset[str] = frozenset()
+    """Processors that VMs can have there."""
     power: PowerCurve | None = None
     instances: tuple[Placed, ...] = ()
 

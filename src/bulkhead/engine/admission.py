@@ -70,6 +70,7 @@ def resolve_spec(
         isolation=level,
         choice=choice,
         kernel=request.kernel or "",
+        cpu_model=taken.place.cpu_model if taken and level is Isolation.VM else "",
         cold=request.cold or bool(request.disks),
         inner=inner_of(request, level, whole=whole or program is not None),
         system=unmodified.system_of(request, image),

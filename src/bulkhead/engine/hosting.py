@@ -71,6 +71,7 @@ def report(context: Context) -> dict[str, object]:
         "factor": context.facts.factor,
         "factor_source": context.facts.factor_source,
         "kernel": context.facts.kernel,
+        "cpu_models": [name for name, missing in context.hypervisor.processors().items() if not missing],
         "instances": len(instances),
         "running": sum(instance.pid != 0 for instance in instances),
         "resources": rows,

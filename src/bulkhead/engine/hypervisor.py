@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from bulkhead.boot import vmm
+from bulkhead.boot import processors, vmm
 from bulkhead.boot.probe import Acceleration
 from bulkhead.boot.probe import find as find_acceleration
 from bulkhead.boot.vmm import Vmm
@@ -29,6 +29,8 @@ class Hypervisor:
         self._lock = threading.Lock()
         self._acceleration: Acceleration | None = None
         self._vmm: Vmm | None = None
+        self._processors: tuple[str, dict[str, tuple[str, ...]]] = "", {}
+        """Of the QEMU of this digest."""
 
     def vmm(self) -> Vmm:
         """The QEMU that is installed now, with its jail's root, which is made when it has none yet."""
@@ -46,6 +48,18 @@ class Hypervisor:
     def accelerator(self) -> Accelerator:
         """What guests run with. Raises Unavailable where QEMU is missing."""
         return "kvm" if self._find().accelerator == "kvm" else "tcg"
+
+    def processors(self) -> dict[str, tuple[str, ...]]:
+        """QEMU's models of processors with the features that guests here would lack; nothing where it does not say."""
+        try:
+            digest, accelerator = self.vmm().digest, self.accelerator()
+            with self._lock:
+                if self._processors[0] != digest:
+                    self._processors = digest, processors.known(self._config.run_dir, accelerator)
+                return self._processors[1]
+        except BulkheadError as error:
+            log.debug("no processor of virtual machines has a name here: %s", error)  # the level says why
+            return {}
 
     def probe(self) -> Probe:
         """Whether virtual machines work here, and with what."""

@@ -51,7 +51,7 @@ def boot(context: Context, instance: Instance, *, networked: bool, warm: WarmGue
         disks = 1 + len(digests) + len(spec.mounts)
         most = room(context, spec.plan)
         slots, saved = context.templates.find(
-            kernel, spec.plan, most, disks=disks, inner=spec.inner, networked=networked
+            kernel, spec.plan, most, disks=disks, inner=spec.inner, networked=networked, cpu_model=spec.cpu_model
         )
     if saved:
         always.callback(os.close, saved.ram)
@@ -97,7 +97,9 @@ def prefetch(context: Context, spec: Spec, layers: int, *, networked: bool) -> N
         return
     kernel = kernels.prepare(kernels.find(context.images, spec.kernel or None), context.config)
     disks, most = 1 + layers + len(spec.mounts), room(context, spec.plan)
-    _, saved = context.templates.find(kernel, spec.plan, most, disks=disks, inner=spec.inner, networked=networked)
+    _, saved = context.templates.find(
+        kernel, spec.plan, most, disks=disks, inner=spec.inner, networked=networked, cpu_model=spec.cpu_model
+    )
     if saved:
         os.close(saved.ram)
 
@@ -160,6 +162,18 @@ def kernel_problems(context: Context, spec: Spec) -> list[Problem]:
     name = next(iter(kernel.references), kernel.digest)
     what = f"memory {format_size(spec.plan.memory)} is too little for {name}, the kernel"
     return [Problem(what, f"at least --memory {format_size(least)}")]
+
+
+def processor_problems(context: Context, spec: Spec) -> list[Problem]:
+    """A VM has a processor by name, and this host cannot give a guest all of it."""
+    if not spec.cpu_model or not is_machine(spec):
+        return []
+    missing = context.hypervisor.processors().get(spec.cpu_model)
+    if missing == ():
+        return []
+    why = f"lacks {', '.join(missing[:8])}" if missing else "does not know it"
+    what = f"{spec.name} has the processor {spec.cpu_model}, and this host {why}"
+    return [Problem(what, "bulkhead host ls --format json tells the processors that each host can run")]
 
 
 def volumes(context: Context, spec: Spec) -> tuple[MountedVolume, ...]:

@@ -69,7 +69,7 @@ class MachineTemplates:
         self._recipes: dict[str, Recipe] = {}
 
     def find(
-        self, kernel: ReadyKernel, plan: Plan, room: Room, *, disks: int, inner: int, networked: bool
+        self, kernel: ReadyKernel, plan: Plan, room: Room, *, disks: int, inner: int, networked: bool, cpu_model: str
     ) -> tuple[int, Saved | None]:
         """Slots for disks and what to start from: None where there is no template yet, and one is being made.
 
@@ -79,7 +79,14 @@ class MachineTemplates:
         if self._config.template_space == 0:
             return slots, None
         key = self._key(
-            kernel.digest, plan, room, disks=slots, inner=inner, networked=networked, initrd=kernel.initrd.name
+            kernel.digest,
+            plan,
+            room,
+            disks=slots,
+            inner=inner,
+            networked=networked,
+            initrd=kernel.initrd.name,
+            cpu_model=cpu_model,
         )
         return slots, self._find(key, Recipe(self._machines, partial(self._machine, key, kernel)))
 
@@ -126,13 +133,23 @@ class MachineTemplates:
         self._stored.close()
 
     def _key(
-        self, image: str, plan: Plan, room: Room, *, disks: int, networked: bool, initrd: str = "", inner: int = 0
+        self,
+        image: str,
+        plan: Plan,
+        room: Room,
+        *,
+        disks: int,
+        networked: bool,
+        initrd: str = "",
+        inner: int = 0,
+        cpu_model: str = "",
     ) -> TemplateKey:
         return TemplateKey(
             kernel=image,
             initrd=initrd,
             vmm=self._hypervisor.vmm().digest,
             processor=self._processor(),
+            cpu_model=cpu_model,
             memory=plan.memory,
             vcpus=vmm.vcpus(plan),
             most_memory=room.memory,
@@ -208,6 +225,7 @@ def _spec(key: TemplateKey) -> Spec:
         isolation=Isolation.VM,
         plan=Plan(memory=key.memory, cpus=float(math.ceil(key.vcpus)), disk=_DISK),
         argv=("none",),
+        cpu_model=key.cpu_model,
         hostname="template",
         network="none",
         created=time.time(),

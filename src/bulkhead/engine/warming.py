@@ -57,6 +57,8 @@ class WarmKey:
     """Its name; "" for none."""
     inner: int = 0
     """Instances that it can hold."""
+    cpu_model: str = ""
+    """One of QEMU's processors; "": all that there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,9 @@ class WarmGuests:
             return spec
         network = spec.network_key if networked else ""
         plan = spec.plan
-        key = WarmKey(kernel.digest, plan.memory, plan.cpus, room, plan.disk, layers, network, spec.inner)
+        key = WarmKey(
+            kernel.digest, plan.memory, plan.cpus, room, plan.disk, layers, network, spec.inner, spec.cpu_model
+        )
         with self._changed:
             found = self._ready.pop(key, None)
             if found:
@@ -263,7 +267,7 @@ class WarmGuests:
             held = self._hold(plan, identifier)
             bundle = Bundle(
                 directory=directory,
-                spec=_spec(identifier, plan),
+                spec=_spec(identifier, plan, key.cpu_model),
                 limits=held.counting(connection.link) if connection else held,
                 netns_fd=connection.netns_fd if connection else None,
                 uid_start=uids,
@@ -296,7 +300,7 @@ class WarmGuests:
 
     def _template(self, kernel: ReadyKernel, plan: Plan, key: WarmKey) -> tuple[int, Saved | None]:
         find = partial(self._templates.find, kernel, plan, key.room, disks=1 + key.layers)
-        find = partial(find, inner=key.inner, networked=bool(key.network))
+        find = partial(find, inner=key.inner, networked=bool(key.network), cpu_model=key.cpu_model)
         slots, saved = find()
         if saved is None:
             self._templates.settle()
@@ -330,7 +334,7 @@ class WarmGuests:
         bundles.remove(guest.bundle.directory)
 
 
-def _spec(identifier: str, plan: Plan) -> Spec:
+def _spec(identifier: str, plan: Plan, cpu_model: str) -> Spec:
     """What is rehearsed."""
     return Spec(
         id=identifier,
@@ -340,6 +344,7 @@ def _spec(identifier: str, plan: Plan) -> Spec:
         isolation=Isolation.VM,
         plan=plan,
         argv=(rehearsal.PROGRAM,),
+        cpu_model=cpu_model,
         hostname=identifier[:12],
         network="none",
         created=time.time(),

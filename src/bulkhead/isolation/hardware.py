@@ -58,7 +58,7 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
         vmm.PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-S"),
         *(("-incoming", "defer") if boot.incoming else ()),
-        *vmm.processor(boot.accelerator),
+        *vmm.processor(boot.accelerator, bundle.spec.cpu_model),
         *("-smp", str(vmm.vcpus(plan)), "-m", f"{plan.memory}B"),
         *_machine(system, boot),
         *("-sandbox", vmm.SANDBOX),

@@ -45,13 +45,15 @@ class Migrating:
         expecting.go_on(bundle, agent=self.agent)
 
 
-def machine_of(bundle: Path, *, accelerator: str, hypervisor: str, kernel: str = "", shape: str = "") -> Blueprint:
+def machine_of(
+    bundle: Path, *, accelerator: str, hypervisor: str, cpu_model: str, kernel: str = "", shape: str = ""
+) -> Blueprint:
     """What another host has to make."""
     kind: Literal["kvm", "tcg"] = "kvm" if accelerator == "kvm" else "tcg"
     return Blueprint(
         accelerator=kind,
         hypervisor=hypervisor,
-        processor=facts.processor() if kind == "kvm" else "",
+        processor=facts.processor() if kind == "kvm" and not cpu_model else "",
         kernel=kernel,
         shape=shape,
         disk=(bundle / "disk.img").stat().st_size,

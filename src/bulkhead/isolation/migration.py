@@ -73,7 +73,7 @@ def problems(machine: Blueprint, *, hypervisor: str, accelerator: str, processor
     if machine.hypervisor != hypervisor:
         what = f"that host has another QEMU, or other firmware ({hypervisor[:19]}, not {machine.hypervisor[:19]})"
         found.append(Problem(what, "install the same packages on both, or move it with --stop"))
-    if machine.accelerator == accelerator == "kvm" and machine.processor != processor:
+    if machine.accelerator == accelerator == "kvm" and machine.processor not in ("", processor):
         found.append(Problem("its guest uses the processor directly, and that host's is another or can do less", hint))
     return found
 

@@ -26,6 +26,8 @@ class Shape(BaseModel):
     """Instances that it can hold."""
     network: bool
     accelerator: str
+    cpu_model: str = ""
+    """One of QEMU's processors; "": all that the accelerator has."""
     hypervisor: str
     """Name of the root that QEMU ran in: it is made of QEMU's version."""
 
@@ -47,6 +49,7 @@ def shape_of(bundle: Bundle) -> Shape:
         inner=boot.inner,
         network=bool(boot.tap),
         accelerator=boot.accelerator,
+        cpu_model=bundle.spec.cpu_model,
         hypervisor=boot.vmm.name,
     )
 
@@ -76,6 +79,9 @@ def problems(saved: Shape, bundle: Bundle) -> list[Problem]:
     if wanted.network != saved.network:
         has, hint = ("a", "leave out --network none") if saved.network else ("no", "--network none")
         found.append(Problem(f"the saved machine has {has} network interface", hint))
+    if wanted.cpu_model != saved.cpu_model:
+        has, wants = (model or "its host's own processor" for model in (saved.cpu_model, wanted.cpu_model))
+        found.append(Problem(f"the saved machine has {has}, this one {wants}", "take its disk alone"))
     if (wanted.accelerator, wanted.hypervisor) != (saved.accelerator, saved.hypervisor):
         what = f"the machine was saved by another QEMU ({saved.accelerator}, {saved.hypervisor[:19]})"
         found.append(Problem(what, "take its disk alone"))

@@ -31,7 +31,7 @@ from bulkhead.moves import Blueprint
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Of a command with an environment of its own, which takes the place of the guest agent's."""
 FLUSH_SECONDS = 60.0
-_HYPERVISOR, _ACCELERATOR = "hypervisor", "accelerator"
+_HYPERVISOR, _ACCELERATOR, _CPU_MODEL = "hypervisor", "accelerator", "cpu_model"
 OUTPUT = 1 << 18
 """Bytes of each output of a command that are passed on."""
 
@@ -69,7 +69,12 @@ class SystemDriver(Migrating, Powered):
         """The handle tells what runs it."""
         _, boot = hardware.require_system(bundle)
         pid, more = super().begin(session, bundle, request, on_launch)
-        return pid, {**more, _HYPERVISOR: boot.vmm.name, _ACCELERATOR: boot.accelerator}
+        return pid, {
+            **more,
+            _HYPERVISOR: boot.vmm.name,
+            _ACCELERATOR: boot.accelerator,
+            _CPU_MODEL: bundle.spec.cpu_model,
+        }
 
     def switch_on(self, monitor: Qmp, bundle: Bundle) -> None:
         """Let it run, or wait for what another host's machine is."""
@@ -84,7 +89,12 @@ class SystemDriver(Migrating, Powered):
         """What another host has to make. Raises Refused where this one cannot go while it runs."""
         if _HYPERVISOR not in handle.data:
             raise Refused(OTHER_VERSION, hint="move it with --stop")
-        return machine_of(bundle, accelerator=handle.data[_ACCELERATOR], hypervisor=handle.data[_HYPERVISOR])
+        return machine_of(
+            bundle,
+            accelerator=handle.data[_ACCELERATOR],
+            hypervisor=handle.data[_HYPERVISOR],
+            cpu_model=handle.data.get(_CPU_MODEL, ""),
+        )
 
     def expect(self, bundle: Bundle, machine: Blueprint) -> Handle:
         """The very same computer, which waits. Raises AgentError, HostError."""

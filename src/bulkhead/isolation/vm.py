@@ -234,6 +234,7 @@ class VmDriver(Migrating, Rooted):
             bundle,
             accelerator=shape.accelerator,
             hypervisor=shape.hypervisor,
+            cpu_model=shape.cpu_model,
             kernel=handle.data.get("kernel", ""),
             shape=handle.data["shape"],
         )

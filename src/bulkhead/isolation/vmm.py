@@ -129,7 +129,7 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
     return (
         PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"),
-        *processor(require_boot(bundle).accelerator),
+        *processor(require_boot(bundle).accelerator, bundle.spec.cpu_model),
         *FIRMWARE,
         *("-smp", f"{vcpus(bundle.spec.plan)},maxcpus={room.vcpus}"),
         *_memory(bundle),
@@ -146,12 +146,14 @@ def command_line(bundle: Bundle) -> tuple[str, ...]:
     )
 
 
-def processor(accelerator: str) -> Iterator[str]:
-    """The kind of the guest's processors, and what runs them."""
+def processor(accelerator: str, model: str = "") -> Iterator[str]:
+    """The kind of the guest's processors, and what runs them. `model`: one of QEMU's; "": all that there is."""
+    # A model that this host cannot give whole is refused by QEMU, not given in part.
+    named = f"{model},enforce" if model else ""
     if accelerator == "kvm":
-        yield from ("-accel", "kvm", "-cpu", "host")
+        yield from ("-accel", "kvm", "-cpu", named or "host")
     else:
-        yield from ("-accel", f"tcg,thread=multi,tb-size={TRANSLATED}", "-cpu", "max")
+        yield from ("-accel", f"tcg,thread=multi,tb-size={TRANSLATED}", "-cpu", named or "max")
 
 
 def _memory(bundle: Bundle) -> Iterator[str]:

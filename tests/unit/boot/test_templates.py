@@ -17,7 +17,7 @@ from bulkhead.errors import HostError
 
 SIZE = 4 << 20
 ROOM = 64 << 20
-A = TemplateKey("sha256:a", "sha256:b", "7.2", "tcg max", SIZE, 1, SIZE, 1, 2, 4, network=True)
+A = TemplateKey("sha256:a", "sha256:b", "7.2", "tcg max", "", SIZE, 1, SIZE, 1, 2, 4, network=True)
 B = replace(A, vcpus=2)
 
 
@@ -70,6 +70,7 @@ def test_another_key_is_another_template(templates: Templates) -> None:
         replace(A, initrd="sha256:c"),
         replace(A, vmm="8.0"),
         replace(A, processor="kvm host"),
+        replace(A, cpu_model="Nehalem"),
         replace(A, memory=2 * SIZE),
         replace(A, disks=4),
         replace(A, network=False),

@@ -115,6 +115,7 @@ def any_wanted(dice: random.Random, identity: str = "new") -> Wanted:
         trusted=dice.random() < 0.5,
         dedicated=dice.random() < 0.2,
         inside=dice.choice(("", "", "vm")),
+        cpu_model=dice.choice(("", "", "", "Nehalem")),
         image=dice.choice(("", "sha256:1")),
         labels={key: dice.choice(VALUES) for key in KEYS if dice.random() < 0.5},
         requires=(label,) if dice.random() < 0.3 else (),
@@ -143,6 +144,7 @@ def any_host(dice: random.Random, number: int) -> HostView:
         abilities=dice.choice((WORKS, WORKS, HALF)),
         architecture=dice.choice(("amd64", "amd64", "amd64", "arm64")),
         images=dice.choice((frozenset(), frozenset({"sha256:1"}))),
+        cpu_models=dice.choice((frozenset(), frozenset({"Nehalem"}), frozenset({"Nehalem", "Penryn"}))),
     )
 
 

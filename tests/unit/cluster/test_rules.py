@@ -52,6 +52,14 @@ def test_a_host_that_is_not_ready_takes_nothing(state: str) -> None:
     assert (reason.hint == "bulkhead host undrain h1") is (state == "draining")
 
 
+def test_a_processor_by_name_is_to_be_had_whole() -> None:
+    able = host(1, cpu_models=frozenset({"Nehalem"}))
+    assert check(able, wanted(level=Isolation.VM, cpu_model="Nehalem")) == ()
+    reason = only(host(2), wanted(level=Isolation.VM, cpu_model="Nehalem"))
+    assert reason.rule is Rule.BASELINE
+    assert "h2 cannot run the processor Nehalem" in reason.what and "--cpu-baseline" in reason.hint
+
+
 def test_one_host_can_be_asked_for_by_name_or_id() -> None:
     views = fleet(host(1), host(2))
     for asked in ("h2", "00002"):

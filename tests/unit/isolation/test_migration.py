@@ -35,6 +35,11 @@ def test_everything_that_differs_is_told_at_once() -> None:
     assert "it runs with kvm, that host runs guests with tcg" in found_first.what
 
 
+def test_a_processor_by_name_is_the_same_on_any_host() -> None:
+    named = MACHINE.model_copy(update={"processor": ""})
+    assert problems(named, hypervisor="sha256:aa", accelerator="kvm", processor="vendor; fewer") == []
+
+
 def test_under_emulation_the_processor_is_no_matter() -> None:
     emulated = MACHINE.model_copy(update={"accelerator": "tcg", "processor": ""})
     assert problems(emulated, hypervisor="sha256:aa", accelerator="tcg", processor="any") == []

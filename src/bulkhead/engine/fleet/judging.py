@@ -95,6 +95,7 @@ class Judge:
         found = self._names(spec) + self._network(spec)
         found += context.driver_of(spec).check(spec)
         found += self.plans.problems(spec.plan, isolation=spec.isolation, network=spec.network)
+        found += machines.processor_problems(context, spec)
         found += inits.problems(spec, spec.isolation, context.layout)
         found += context.networks.check_ports(spec.ports, of=spec.id)
         if machines.is_machine(spec) and not spec.powered and kernel:

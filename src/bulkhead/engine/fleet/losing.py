@@ -193,6 +193,7 @@ def wanted_of(place: Place, spec: Spec, *, host: str = "") -> Wanted:
         tenant=spec.tenant,
         trusted=place.trusted,
         image=spec.image_digest,
+        cpu_model=spec.cpu_model,
         labels=place.labels,
         requires=views.labels_of(place.where),
         terms=views.terms_of(place.where),

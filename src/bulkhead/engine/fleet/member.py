@@ -18,7 +18,7 @@ from bulkhead.engine.fleet import absences, taking
 from bulkhead.engine.fleet.fencing import Fence
 from bulkhead.engine.fleet.identity import Coordinates, Identity, Opened
 from bulkhead.engine.fleet.images import Fetcher
-from bulkhead.engine.fleet.membership import Membership, OpenStore, Welcome, Wish, host_lines
+from bulkhead.engine.fleet.membership import Membership, OpenStore, Welcome, Wish, host_lines, require_processor
 from bulkhead.engine.fleet.placing import Placer
 from bulkhead.errors import BulkheadError, Conflict, NotFound, Unavailable
 from bulkhead.fleet import LEASE_SECONDS, FleetView, Host, HostLine, Phase, Place, Policy, ReplicaLine
@@ -139,10 +139,11 @@ class Member:
         store: Coordinates,
         policy: Policy = "balance",
         lease: float = LEASE_SECONDS,
+        cpu_baseline: str = "",
     ) -> Identity:
         """Make a fleet with this host as its first."""
         identity = self.membership.init(
-            fleet=fleet, name=name, address=address, store=store, policy=policy, lease=lease
+            fleet=fleet, name=name, address=address, store=store, policy=policy, lease=lease, cpu_baseline=cpu_baseline
         )
         self._came(identity)
         return identity
@@ -193,6 +194,7 @@ class Member:
             instances=len(view.seen.places),
             policy=record.policy,
             spare=record.spare,
+            cpu_baseline=record.cpu_baseline,
             seen=view.when,
             error=view.error,
             lease=record.lease,
@@ -201,7 +203,9 @@ class Member:
         )
 
     def change(self, **changes: object) -> None:
-        """Write the fleet's own record anew. Raises Unavailable."""
+        """Write the fleet's own record anew. Raises Unavailable, Refused for a processor that no host can run."""
+        if model := str(changes.get("cpu_baseline", "")):
+            require_processor(model, self.view().seen.hosts)
         self.opened().state.change_fleet(**changes)
 
     def giving_back(self, work: Callable[[], T]) -> T:

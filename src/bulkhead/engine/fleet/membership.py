@@ -6,7 +6,7 @@ import platform
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 
@@ -78,11 +78,20 @@ class Membership:
     # --- begin, come, go
 
     def init(
-        self, *, fleet: str, name: str | None, address: str, store: Coordinates, policy: Policy, lease: float
+        self,
+        *,
+        fleet: str,
+        name: str | None,
+        address: str,
+        store: Coordinates,
+        policy: Policy,
+        lease: float,
+        cpu_baseline: str,
     ) -> Identity:
         """Make a fleet with this host as its first. Raises Refused, Conflict, Unavailable; nothing is changed then."""
         self._refuse_member()
         host = self._host(name, address)
+        require_processor(cpu_baseline, [host])
         ca = certificates.make_ca(days=CA_DAYS)
         record = Fleet(
             id=uuid.uuid4().hex,
@@ -92,6 +101,7 @@ class Membership:
             key=ca[1].decode(),
             policy=policy,
             lease=lease,
+            cpu_baseline=cpu_baseline,
         )
         request, key = certificates.make_request(host.name)
         certificate = _sign(record, request, host)
@@ -209,6 +219,7 @@ class Membership:
             architecture=platform.machine(),
             version=version("bulkhead"),
             accelerator=context.scales.accelerator(),
+            cpu_models=tuple(name for name, missing in context.hypervisor.processors().items() if not missing),
             idle_watts=context.config.host_idle_watts,
             peak_watts=context.config.host_peak_watts,
         )
@@ -220,6 +231,15 @@ def _sign(fleet: Fleet, request: bytes, host: Host) -> bytes:
     ca = fleet.certificate.encode(), fleet.key.encode()
     address = host.address.rpartition(":")[0].strip("[]")
     return certificates.sign_host(ca, request, CERTIFICATE_PREFIX + host.id, address, days=HOST_DAYS)
+
+
+def require_processor(model: str, hosts: Sequence[Host]) -> None:
+    """Raise Refused for a processor that no VM of these hosts could have; "": none by name."""
+    if not model or any(model in host.machine.cpu_models for host in hosts):
+        return
+    common = sorted(set.intersection(*(set(host.machine.cpu_models) for host in hosts))) if hosts else []
+    hint = f"all of them can: {', '.join(common)}" if common else "see: qemu-system-x86_64 -cpu help"
+    raise Refused(f"no host can run VMs with all of the processor {model!r}", hint=hint)
 
 
 def host_lines(seen: Seen, here: str, unheard: Mapping[str, tuple[float, bool]]) -> list[HostLine]:

@@ -226,6 +226,7 @@ class Places:
             by=host if until else None,
             trusted=_trusted(spec),
             where=spec.where,
+            cpu_model=spec.cpu_model,
             **self.claims(spec),
         )
 

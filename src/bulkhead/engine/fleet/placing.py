@@ -28,7 +28,7 @@ from bulkhead.engine.images import ImageCatalog
 from bulkhead.engine.names import generate_name
 from bulkhead.engine.plans import Plans
 from bulkhead.errors import BulkheadError, Conflict, NoRoom, Problem, Refused, Unavailable
-from bulkhead.fleet import Host, Place
+from bulkhead.fleet import Fleet, Host, Place, Policy
 from bulkhead.images import Image
 from bulkhead.model import CreateRequest, Isolation
 from bulkhead.store.fleet import Sold, Stale
@@ -135,12 +135,12 @@ class Placer:
             with member.state.following.latest() as kept:
                 if kept is not None:
                     self._name(order, kept.names.get(order.wanted.tenant, ()))
-                    policy = kept.fleet.policy if kept.fleet else "balance"
+                    policy = _ruled(order, kept.fleet)
                     decision = self._indexed.decide(kept, order.wanted, policy, heard=heard)
                     return Judged.of(decision, kept.hosts, kept.sold)
         seen = member.state.read_all()
         self._name(order, [each.name for each in seen.places if each.tenant == order.wanted.tenant])
-        policy = seen.fleet.policy if seen.fleet else "balance"
+        policy = _ruled(order, seen.fleet)
         decision = place(views.snapshot(seen, heard=heard), order.wanted, policy)
         return Judged.of(decision, {host.id: host for host in seen.hosts}, seen.sold)
 
@@ -193,6 +193,7 @@ class Placer:
             by=own,
             trusted=wanted.trusted,
             where=request.where,
+            cpu_model=wanted.cpu_model,
             **self._claims(request, wanted.tenant, wanted.level),
         )
 
@@ -206,6 +207,15 @@ class Placer:
             self._member().state.release(place.id, host=place.host)
         except Unavailable:
             return
+
+
+def _ruled(order: Order, fleet: Fleet | None) -> Policy:
+    """What the fleet's own record says of all that is made: the processor of VMs, and how hosts are chosen."""
+    if fleet is None:
+        return "balance"
+    if order.wanted.level is Isolation.VM:
+        order.wanted = replace(order.wanted, cpu_model=fleet.cpu_baseline)
+    return fleet.policy
 
 
 def _bound(request: CreateRequest) -> str:

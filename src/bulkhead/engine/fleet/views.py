@@ -40,7 +40,7 @@ from bulkhead.where import Where
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 RUNS_ON = {"386": "amd64"}
 """Architectures of images that run on hosts of another one."""
-_OF_PLACED = frozenset({Rule.STATE, Rule.LABELS, Rule.TENANTS, Rule.KERNEL, Rule.NEAR, Rule.AWAY})
+_OF_PLACED = frozenset({Rule.STATE, Rule.BASELINE, Rule.LABELS, Rule.TENANTS, Rule.KERNEL, Rule.NEAR, Rule.AWAY})
 
 
 def snapshot(seen: Seen, *, heard: Iterable[str] = (), loads: Mapping[str, Load] | None = None) -> Snapshot:
@@ -127,6 +127,7 @@ def view_of(host: Host, sold: Sold, placed: Iterable[Placed], *, alive: bool) ->
         kernel=machine.kernel,
         architecture=ARCHITECTURES.get(machine.architecture, machine.architecture),
         power=power_of(host),
+        cpu_models=frozenset(machine.cpu_models),
         instances=tuple(placed),
     )
 
@@ -147,6 +148,7 @@ def wanted_of(place: Place) -> Wanted:
         tenant=place.tenant,
         trusted=place.trusted,
         image=place.image,
+        cpu_model=place.cpu_model,
         labels=place.labels,
         requires=labels_of(place.where),
         terms=terms_of(place.where),
