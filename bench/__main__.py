@@ -24,6 +24,7 @@ from bench.measures import (
     density,
     execs,
     fleet,
+    fleet_live,
     fleet_losses,
     imports,
     machines,
@@ -64,11 +65,12 @@ FIGURES: dict[str, Callable[[Cast, Sizes], Figure]] = {
     "placement": placement.measure,
     "packing": lambda cast, sizes: packing.measure(sizes, cast.scene.output or Path("bench-results")),
     "fleet": fleet.measure,
+    "fleet-live": fleet_live.measure,
     "fleet-losses": fleet_losses.measure,
 }
 
 WALLS = ("chroot", "container", "vm", "inside", "unikernel", "podman")
-UNUSUAL = ("plans", "density", "placement", "packing", "fleet", "fleet-losses")
+UNUSUAL = ("plans", "density", "placement", "packing", "fleet", "fleet-live", "fleet-losses")
 USUAL = [name for name in FIGURES if name not in UNUSUAL and not name.startswith("rogues")]
 
 
@@ -112,12 +114,12 @@ def _pack(options: argparse.Namespace) -> int:
 
 def _prepare(options: argparse.Namespace, scratch: Path) -> list[str]:
     """What needs the host's network: options that name it."""
-    machines = {"vm", "unikernel", "density", "rogues-vm", "rogues-inside", "plans"} & set(options.only)
+    machines = {"vm", "unikernel", "density", "rogues-vm", "rogues-inside", "plans", "fleet-live"} & set(options.only)
     kernel = ["--kernel", str(kernel_layout())] if machines and not options.kernel else []
     if "unikernel" in options.only and not options.trimmed and (built := trimmed.built()):
         kernel += ["--trimmed", str(built)]
     stock = ["--stock", str(rootfs_tar("stock"))] if "vm" in options.only and not options.stock else []
-    if "density" in options.only and not options.servers:
+    if {"density", "fleet-live"} & set(options.only) and not options.servers:
         stock += ["--servers", str(rootfs_tar("servers"))]
     return ["--root", str(archives.root_archive(options.root, scratch)), *kernel, *stock]
 
