@@ -71,7 +71,10 @@ def measure(cast: Cast, sizes: Sizes) -> Figure:
         fleet = undo.enter_context(Fleet(3, tls=False))
         fleet.begin()
         machine = _Machine(fleet, cast)
-        _ours(figure, machine, beat, moves)
+        try:
+            _ours(figure, machine, beat, moves)
+        except Unusable as error:
+            figure.missing.append(Missing(OURS, str(error)))
         try:
             directory = cast.scene.directory("fleet-bare")
             with ExitStack() as stack:
@@ -140,6 +143,8 @@ class _Machine:
         if moved["hosts"]["way"] != "live":
             raise Unusable("the machine did not move while it runs")
         self.at = target
+        if moved["dropped"]:
+            raise Unusable(f"the machine has moved, but {'; '.join(moved['dropped'])}")
         return took, moved
 
     def _other(self) -> Host:
