@@ -83,6 +83,11 @@ class Host:
         found: dict[str, Any] = json.loads(said or "{}")
         return found
 
+    def sold(self) -> bool:
+        """Whether any memory is, to instances and to what is coming."""
+        rows = self.daemon.api("GET", "/v1/host").body["resources"]
+        return any(row["sold"] for row in rows if row["resource"] == "memory")
+
     def cli(self, *arguments: str, check: bool = True) -> str:
         """What `bulkhead ARGUMENTS` prints there; with its errors where it may fail."""
         done = self.daemon.cli(*arguments, check=check)
@@ -161,6 +166,8 @@ class Fleet:
         """What the hosts have left behind; ends their daemons."""
         for host in self.hosts:
             host.daemon.clear()
+        # What was on its way when a move failed goes once the fleet says that it is not coming, and not before.
+        self._until(lambda: not any(host.sold() for host in self.hosts), "something is still sold")
         for host in self.hosts:
             host.unplug()
         # All at once: each asks the others, which cannot be reached any more.
@@ -211,4 +218,5 @@ def laboratory(
         for host in others if everywhere else ():
             host.cli("run", "--rm", "--host", host.name, "box", "true")
         yield made
-        assert made.leaked() == []
+        left = made.leaked()
+        assert not left, left
