@@ -643,6 +643,7 @@ class FakeEngine:
                 row("bandwidth", "bits/s", (10**9, 0, 1.0, 10**9, 0, 10**9), None),
             ],
             "plans": [{"name": "default", "fits": fits}],
+            "cpu_models": ["qemu64", "Nehalem"],
             "merged": 3 << 20,
             "warnings": ["memory: 1G more are sold than there is to sell"],
         }

@@ -341,8 +341,9 @@ def test_host_info(cli: Cli) -> None:
     lines = done.out.splitlines()
     assert lines[0] == "2 cores at 2.5 GHz, 3 instances, 2 running"
     assert [line.split()[0] for line in lines if line] == [
-        *("2", "RESOURCE", "memory", "cpu", "bandwidth", "PLAN", "default", "3M")
+        *("2", "RESOURCE", "memory", "cpu", "bandwidth", "PLAN", "default", "processors", "3M")
     ]
+    assert "qemu64, Nehalem" in done.out
     assert "16G (107%)" in lines[3]
     assert "-1G" in lines[3]
     assert lines[5].split()[-1] == "-", "what is not measured has no figure"
