@@ -87,7 +87,7 @@ class Suspect:
         assert now.cpu_seconds - before.cpu_seconds <= CPUS * (seconds + 0.2) * SLACK
         assert moved.writes <= IOPS * seconds * SLACK + 32
         assert moved.reads <= IOPS * seconds * SLACK + 32
-        assert moved.written <= BPS * seconds * SLACK + 2 * MIB  # as much as may be under way at each end
+        assert moved.written <= BPS * seconds * SLACK + MIB
         assert now.sent - before.sent <= BITS / 8 * seconds * SLACK + 65536
         assert now.logged - before.logged <= LOG_BURST + LOG_RATE * seconds * SLACK + MIB
         assert (self.bundle / "disk.img").stat().st_blocks * 512 <= DISK
