@@ -41,8 +41,32 @@ class Silence:
         )
 
 
+class _There:
+    """Works in the network namespace of a process, from the beginning of a `with` to its end."""
+
+    pid: int
+    _stop: threading.Event
+    _thread: threading.Thread | None
+
+    def _work(self) -> None:
+        """Until `_stop` is set."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=in_network, args=(f"/proc/{self.pid}/ns/net", self._work), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+
 @dataclass(slots=True)
-class Client:
+class Client(_There):
     """In the network namespace of a process. Asks one host; when that does not answer, the next one."""
 
     pid: int
@@ -74,18 +98,6 @@ class Client:
             if time.monotonic() - asked > PATIENCE:
                 raise SystemExit(f"nobody answers on port {self.port} after {PATIENCE:.0f} s")
             time.sleep(EVERY)
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=in_network, args=(f"/proc/{self.pid}/ns/net", self._work), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
 
     def _work(self) -> None:
         names = list(self.addresses)
@@ -135,7 +147,7 @@ class Written:
 
 
 @dataclass(slots=True)
-class Writer:
+class Writer(_There):
     """In the network namespace of a process: counts up in a redis, one after the other, on one connection for as long
     as that is there.
     """
@@ -170,18 +182,6 @@ class Writer:
             if time.monotonic() - asked > PATIENCE:
                 raise SystemExit(f"redis at {self.address} does not answer after {PATIENCE:.0f} s")
             time.sleep(EVERY)
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=in_network, args=(f"/proc/{self.pid}/ns/net", self._work), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
 
     def _work(self) -> None:
         self._asked = time.monotonic()
